@@ -1,0 +1,1 @@
+//! The daemon: wires the rooms together, starts the stages, and stops them cleanly.

@@ -1,0 +1,1 @@
+//! The intake stage: the one door by which a task becomes known.

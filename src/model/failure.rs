@@ -1,0 +1,90 @@
+//! The one error of a stage: whoever sees the cause says whether to try again, `work::settle` says when.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::clock::Timestamp;
+
+/// Whether a step is worth another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Try again after a back-off; counts as an attempt.
+    Retry,
+    /// Try again at this instant; nothing was wrong with the row itself, so no attempt is charged.
+    WaitUntil(Timestamp),
+    /// No try will ever succeed.
+    Dead,
+    /// Stopped because the daemon stops: due again at once, no attempt is charged.
+    Drained,
+}
+
+/// Why a step did not get done.
+#[derive(Debug)]
+pub struct Failure {
+    verdict: Verdict,
+    what: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Failure {
+    /// A cause that may pass.
+    pub fn retry(what: impl Into<String>) -> Self {
+        Self::new(Verdict::Retry, what)
+    }
+
+    /// A cause outside the row, that will not pass before `until`.
+    pub fn wait_until(until: Timestamp, what: impl Into<String>) -> Self {
+        Self::new(Verdict::WaitUntil(until), what)
+    }
+
+    /// A cause that will not pass.
+    pub fn dead(what: impl Into<String>) -> Self {
+        Self::new(Verdict::Dead, what)
+    }
+
+    /// The daemon is stopping.
+    pub fn drained() -> Self {
+        Self::new(Verdict::Drained, "the daemon is stopping")
+    }
+
+    /// The same failure with the error that caused it.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Whether to try again.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    fn new(verdict: Verdict, what: impl Into<String>) -> Self {
+        Self {
+            verdict,
+            what: what.into(),
+            source: None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    /// The whole chain on one line, since it ends in a row and a log field.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        let mut source = self.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| -> &(dyn Error + 'static) { source })
+    }
+}

@@ -1,0 +1,1 @@
+//! The origin port: the bytes behind a result URL.

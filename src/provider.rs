@@ -1,0 +1,1 @@
+//! The provider port: task APIs, each read through a declarative description.

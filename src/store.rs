@@ -1,0 +1,1 @@
+//! The store port: destinations, behind one face.

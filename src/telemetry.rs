@@ -1,0 +1,1 @@
+//! What the daemon says of itself: logs, and the redaction that keeps secrets out of them.

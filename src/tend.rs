@@ -1,0 +1,1 @@
+//! The tend stage: what nobody else comes back for.

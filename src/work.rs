@@ -1,0 +1,1 @@
+//! The loop that every stage runs in: claim, step, settle.
