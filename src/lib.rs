@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod chance;
 pub mod clock;
+pub mod secret;
 pub mod units;
 
 // Floor 1: words.

@@ -1,1 +1,41 @@
 //! The provider port: task APIs, each read through a declarative description.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::secret::SecretSource;
+use crate::units::Rate;
+use crate::units::Span;
+
+/// `[provider.NAME]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// A built-in description: `evolink`. This or `description`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// A file with a description of the user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<PathBuf>,
+    /// The account's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<SecretSource>,
+    /// Where the API is, instead of where the description says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<url::Url>,
+    /// All calls to this provider from this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Rate>,
+    /// How long result links live, instead of what the description says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_ttl: Option<Span>,
+    /// Further headers for every call to the API.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Its API and its result links may be plain http and on private addresses (an intranet, a test).
+    #[serde(default)]
+    pub allow_private: bool,
+}
