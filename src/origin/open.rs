@@ -1,0 +1,451 @@
+//! One GET at an origin: redirects followed hop by hop, a range pinned to one version of the file, and every answer
+//! told apart. Status codes and headers of origins are read here and nowhere else.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::header;
+use url::Url;
+
+use crate::http::Body;
+use crate::http::Http;
+use crate::http::HttpError;
+use crate::manifest::row::SourceIdentity;
+use crate::origin::OriginError;
+
+/// Redirects followed before giving up: more is a loop.
+const HOPS_MAX: u32 = 5;
+
+/// A result URL at an origin, with what it takes to ask for it.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Sends the requests; its guard checks every address.
+    pub http: Http,
+    /// The link.
+    pub url: Url,
+    /// Headers that the provider wants with downloads; sent to the link's own host only.
+    pub headers: HeaderMap,
+}
+
+/// The bytes to ask for: all from `start` on, up to but not including `end` where given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The first byte.
+    pub start: u64,
+    /// The byte after the last.
+    pub end: Option<u64>,
+}
+
+impl Window {
+    /// The whole file.
+    pub const ALL: Window = Window {
+        start: 0,
+        end: None,
+    };
+}
+
+/// An answer whose body is the bytes asked for.
+pub struct Opened {
+    /// What the origin says of the file.
+    pub identity: SourceIdentity,
+    /// Whether the origin says that it serves ranges.
+    pub has_ranges: bool,
+    /// Whether the end of the body can be told from a broken connection: by a length, or by chunks.
+    pub is_framed: bool,
+    /// The bytes.
+    pub body: Body,
+}
+
+impl Origin {
+    /// The link's host, for messages.
+    pub fn host(&self) -> &str {
+        self.url.host_str().unwrap_or("the origin")
+    }
+
+    /// Opens the file at `window`. With `expected`, only that very version of the file is taken.
+    pub async fn open(
+        &self,
+        window: Window,
+        expected: Option<&SourceIdentity>,
+    ) -> Result<Opened, OriginError> {
+        let mut url = self.url.clone();
+        for _ in 0..=HOPS_MAX {
+            let response = self.http.send(self.request(&url, window, expected)).await?;
+            if !is_redirect(response.status()) {
+                return read_answer(self.host(), response, window, expected);
+            }
+            url = self.next_hop(&url, response.headers())?;
+        }
+        Err(self.redirect("more than five times"))
+    }
+
+    fn request(
+        &self,
+        url: &Url,
+        window: Window,
+        expected: Option<&SourceIdentity>,
+    ) -> Request<Bytes> {
+        let mut request = Request::new(Bytes::new());
+        // A `Url` is always a valid `Uri`: both come from the same grammar, and `Url` escapes what is left.
+        *request.uri_mut() = url.as_str().parse().unwrap_or_default();
+        let headers = request.headers_mut();
+        if url.origin() == self.url.origin() {
+            headers.extend(self.headers.clone());
+        }
+        headers.insert(header::ACCEPT, header::HeaderValue::from_static("*/*"));
+        headers.insert(
+            header::ACCEPT_ENCODING,
+            header::HeaderValue::from_static("identity"),
+        );
+        if window != Window::ALL {
+            let end = window
+                .end
+                .map(|end| end.saturating_sub(1).to_string())
+                .unwrap_or_default();
+            let range = format!("bytes={}-{end}", window.start);
+            headers.insert(
+                header::RANGE,
+                range.parse().expect("digits are a header value"),
+            );
+            let validator = expected.and_then(SourceIdentity::validator);
+            if let Some(validator) = validator.and_then(|validator| validator.parse().ok()) {
+                headers.insert(header::IF_RANGE, validator);
+            }
+        }
+        request
+    }
+
+    fn next_hop(&self, from: &Url, headers: &HeaderMap) -> Result<Url, OriginError> {
+        let location = headers
+            .get(header::LOCATION)
+            .and_then(|value| value.to_str().ok());
+        let location = location.ok_or_else(|| self.redirect("nowhere"))?;
+        let to = from
+            .join(location)
+            .map_err(|_| self.redirect("to something that is no URL"))?;
+        match to.scheme() {
+            "https" => Ok(to),
+            // Plain http is for origins that are reached that way to begin with; the guard has the last word.
+            "http" if from.scheme() == "http" => Ok(to),
+            _ => Err(self.redirect("to something that is not https")),
+        }
+    }
+
+    fn redirect(&self, what: &'static str) -> OriginError {
+        OriginError::Redirect {
+            host: self.host().to_owned(),
+            what,
+        }
+    }
+}
+
+impl SourceIdentity {
+    /// What pins a range to this version of the file: a strong ETag, else the date.
+    pub fn validator(&self) -> Option<&str> {
+        let strong = self.etag.as_deref().filter(|etag| etag.starts_with('"'));
+        strong.or(self.last_modified.as_deref())
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+fn read_answer(
+    host: &str,
+    response: Response<Body>,
+    window: Window,
+    expected: Option<&SourceIdentity>,
+) -> Result<Opened, OriginError> {
+    let status = response.status();
+    let owned = || host.to_owned();
+    match status.as_u16() {
+        200 | 206 => {}
+        403 | 404 | 410 => {
+            return Err(OriginError::Gone {
+                host: owned(),
+                status: status.as_u16(),
+            });
+        }
+        416 => {
+            let what = format!("it no longer reaches byte {}", window.start);
+            return Err(OriginError::Changed {
+                host: owned(),
+                what,
+            });
+        }
+        status => {
+            let retry_after = number(response.headers(), &header::RETRY_AFTER);
+            return Err(OriginError::Status {
+                host: owned(),
+                status,
+                retry_after,
+            });
+        }
+    }
+    let headers = response.headers();
+    let coding = text(headers, &header::CONTENT_ENCODING).filter(|coding| coding != "identity");
+    if let Some(coding) = coding {
+        return Err(OriginError::Encoded {
+            host: owned(),
+            coding,
+        });
+    }
+    let length = if status == StatusCode::PARTIAL_CONTENT {
+        let (start, last, total) =
+            content_range(headers).ok_or_else(|| OriginError::NoRange { host: owned() })?;
+        let is_exact =
+            start == window.start && window.end.is_none_or(|end| last + 1 == end.min(total));
+        let reaches_end = window.end.is_some() || last + 1 == total;
+        if !is_exact || !reaches_end {
+            return Err(OriginError::NoRange { host: owned() });
+        }
+        Some(total)
+    } else if window == Window::ALL {
+        number(headers, &header::CONTENT_LENGTH)
+    } else {
+        // 200 to a range: either If-Range found another version, or ranges are not served at all.
+        let now = identity(headers, number(headers, &header::CONTENT_LENGTH));
+        return Err(
+            match expected.and_then(|expected| difference(expected, &now)) {
+                Some(what) => OriginError::Changed {
+                    host: owned(),
+                    what,
+                },
+                None => OriginError::NoRange { host: owned() },
+            },
+        );
+    };
+    let identity = identity(headers, length);
+    if let Some(what) = expected.and_then(|expected| difference(expected, &identity)) {
+        return Err(OriginError::Changed {
+            host: owned(),
+            what,
+        });
+    }
+    let accepts = text(headers, &header::ACCEPT_RANGES);
+    let has_ranges = status == StatusCode::PARTIAL_CONTENT
+        || accepts.is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"));
+    let is_framed = headers.contains_key(header::CONTENT_LENGTH)
+        || headers.contains_key(header::TRANSFER_ENCODING)
+        || response.version() >= http::Version::HTTP_2;
+    Ok(Opened {
+        identity,
+        has_ranges,
+        is_framed,
+        body: response.into_body(),
+    })
+}
+
+/// What tells `now` apart from `expected`, among the things that both answers said.
+fn difference(expected: &SourceIdentity, now: &SourceIdentity) -> Option<String> {
+    let differs = |before: &Option<String>, now: &Option<String>| {
+        before
+            .as_ref()
+            .zip(now.as_ref())
+            .is_some_and(|(before, now)| before != now)
+    };
+    if differs(&expected.etag, &now.etag) {
+        return Some("its ETag differs".to_owned());
+    }
+    if expected.etag.is_none() && differs(&expected.last_modified, &now.last_modified) {
+        return Some("its Last-Modified differs".to_owned());
+    }
+    let lengths = expected
+        .length
+        .zip(now.length)
+        .filter(|(before, now)| before != now);
+    lengths.map(|(before, now)| format!("its length was {before} and is {now}"))
+}
+
+fn identity(headers: &HeaderMap, length: Option<u64>) -> SourceIdentity {
+    SourceIdentity {
+        etag: text(headers, &header::ETAG),
+        last_modified: text(headers, &header::LAST_MODIFIED),
+        length,
+    }
+}
+
+/// First byte, last byte and total of a `Content-Range`; nothing when it is not wholly told or not in order.
+fn content_range(headers: &HeaderMap) -> Option<(u64, u64, u64)> {
+    let value = text(headers, &header::CONTENT_RANGE)?;
+    let (range, total) = value.strip_prefix("bytes ")?.trim().split_once('/')?;
+    let (start, last) = range.split_once('-')?;
+    let (start, last, total) = (digits(start)?, digits(last)?, digits(total)?);
+    (start <= last && last < total).then_some((start, last, total))
+}
+
+fn number(headers: &HeaderMap, name: &header::HeaderName) -> Option<u64> {
+    digits(text(headers, name)?.trim())
+}
+
+fn digits(text: &str) -> Option<u64> {
+    // `u64` would take a sign, HTTP does not.
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+fn text(headers: &HeaderMap, name: &header::HeaderName) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+impl OriginError {
+    /// A frame that failed, in this room's terms.
+    pub(crate) fn of_frame(host: &str, error: HttpError) -> Self {
+        match error {
+            HttpError::Timeout { .. } => OriginError::Stalled {
+                host: host.to_owned(),
+            },
+            other => OriginError::Http(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+
+    use super::*;
+
+    const ETAG: &str = "\"v1\"";
+
+    fn answer(status: u16, headers: &[(&str, &str)]) -> Response<Body> {
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        response.body(futures::stream::empty().boxed()).unwrap()
+    }
+
+    fn expected() -> SourceIdentity {
+        SourceIdentity {
+            etag: Some(ETAG.to_owned()),
+            last_modified: None,
+            length: Some(100),
+        }
+    }
+
+    #[track_caller]
+    fn check(status: u16, headers: &[(&str, &str)], window: Window, outcome: &str) {
+        let pinned = expected();
+        let pin = (window.start > 0).then_some(&pinned);
+        let got = match read_answer("cdn", answer(status, headers), window, pin) {
+            Ok(opened) => format!("{:?}", opened.identity.length),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(got, outcome);
+    }
+
+    #[test]
+    fn answers_to_a_whole_file() {
+        check(200, &[("content-length", "100")], Window::ALL, "Some(100)");
+        check(200, &[], Window::ALL, "None");
+        check(200, &[("content-length", "+1")], Window::ALL, "None");
+        check(
+            404,
+            &[],
+            Window::ALL,
+            "cdn answers 404: the link is dead or not yet there",
+        );
+        check(503, &[("retry-after", "7")], Window::ALL, "cdn answers 503");
+        check(204, &[], Window::ALL, "cdn answers 204");
+        let gzip = [("content-encoding", "gzip")];
+        check(
+            200,
+            &gzip,
+            Window::ALL,
+            "cdn sends content-encoding \"gzip\" unasked",
+        );
+    }
+
+    #[test]
+    fn answers_to_a_range() {
+        let tail = Window {
+            start: 40,
+            end: None,
+        };
+        let middle = Window {
+            start: 40,
+            end: Some(60),
+        };
+        check(
+            206,
+            &[("content-range", "bytes 40-99/100"), ("etag", ETAG)],
+            tail,
+            "Some(100)",
+        );
+        check(
+            206,
+            &[("content-range", "bytes 40-59/100"), ("etag", ETAG)],
+            middle,
+            "Some(100)",
+        );
+        check(
+            206,
+            &[("content-range", "bytes 40-98/100")],
+            tail,
+            "cdn does not serve ranges",
+        );
+        check(
+            206,
+            &[("content-range", "bytes 0-99/100")],
+            tail,
+            "cdn does not serve ranges",
+        );
+        check(
+            206,
+            &[("content-range", "bytes 40-99/*")],
+            tail,
+            "cdn does not serve ranges",
+        );
+        check(
+            206,
+            &[("content-range", "bytes 40-100/100")],
+            tail,
+            "cdn does not serve ranges",
+        );
+        check(
+            206,
+            &[("content-range", "bytes 40--1/100")],
+            tail,
+            "cdn does not serve ranges",
+        );
+        check(206, &[], tail, "cdn does not serve ranges");
+        check(
+            200,
+            &[("content-length", "100")],
+            tail,
+            "cdn does not serve ranges",
+        );
+        let other = [("content-length", "100"), ("etag", "\"v2\"")];
+        check(
+            200,
+            &other,
+            tail,
+            "cdn changed the file under us: its ETag differs",
+        );
+        let other = [("content-range", "bytes 40-99/100"), ("etag", "\"v2\"")];
+        check(
+            206,
+            &other,
+            tail,
+            "cdn changed the file under us: its ETag differs",
+        );
+        let longer = [("content-range", "bytes 40-119/120"), ("etag", ETAG)];
+        check(
+            206,
+            &longer,
+            tail,
+            "cdn changed the file under us: its length was 100 and is 120",
+        );
+        check(
+            416,
+            &[],
+            tail,
+            "cdn changed the file under us: it no longer reaches byte 40",
+        );
+    }
+}

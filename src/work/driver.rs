@@ -1,0 +1,290 @@
+//! The driver: claims what is due as far as there is room, steps each claim in a task of its own, keeps the leases
+//! alive, and drains when told to stop.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use tokio::task::Id;
+use tokio::task::JoinError;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::chance::Dice;
+use crate::clock::Clock;
+use crate::manifest::Claimable;
+use crate::manifest::Manifest;
+use crate::manifest::ManifestError;
+use crate::model::failure::Failure;
+use crate::model::lease::Lease;
+use crate::units::Span;
+use crate::work::wake::Wake;
+
+/// The longest sleep between two looks at the manifest: what another process learned waits no longer than this.
+const TICK: Span = Span::from_secs(1);
+
+/// One kind of work on claimed rows.
+pub trait Stage: Send + Sync + 'static {
+    /// What one step works on: one claimed row, or several that are asked about in one call.
+    type Work: Send + Sync + 'static;
+
+    /// For logs.
+    const NAME: &'static str;
+
+    /// Whose rows it claims.
+    const TABLE: Claimable;
+
+    /// Claims at most `most` pieces of work that are due.
+    fn claim(
+        &self,
+        most: usize,
+    ) -> impl Future<Output = Result<Vec<Self::Work>, ManifestError>> + Send;
+
+    /// The leases that a piece of work holds.
+    fn leases(work: &Self::Work) -> Vec<Lease>;
+
+    /// A span that names the work in every log line of its step.
+    fn span(work: &Self::Work) -> tracing::Span;
+
+    /// Takes one step, which ends in a write to the manifest or a failure. `stop` asks it to end soon, with nothing lost.
+    fn step(
+        &self,
+        work: &Self::Work,
+        stop: &CancellationToken,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Writes what a failed step means.
+    fn settle(&self, work: &Self::Work, failure: Failure) -> impl Future<Output = ()> + Send;
+}
+
+/// Counts the turns of a loop, so that a watchdog can tell one that moves from one that hangs.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse(Arc<AtomicU64>);
+
+impl Pulse {
+    /// How often the loop has turned.
+    pub fn beats(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What a driver needs besides its stage.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Where the work is claimed.
+    pub manifest: Manifest,
+    /// Wall time, against which due times are read.
+    pub clock: Clock,
+    /// For jitter.
+    pub dice: Dice,
+    /// How long a claim holds; it is renewed every third of this.
+    pub lease: Span,
+    /// Asks the stage to stop claiming and its steps to end soon.
+    pub stop: CancellationToken,
+    /// Ends what is still running.
+    pub halt: CancellationToken,
+}
+
+/// Runs one stage.
+pub struct Driver<S: Stage> {
+    stage: Arc<S>,
+    room: usize,
+    wake: Wake,
+    pulse: Pulse,
+    around: Surroundings,
+    running: JoinSet<()>,
+    claims: HashMap<Id, Claim>,
+}
+
+/// A claim that is being worked on.
+struct Claim {
+    leases: Vec<Lease>,
+    lost: CancellationToken,
+}
+
+impl<S: Stage> Driver<S> {
+    /// A driver that works on at most `room` claims at once.
+    pub fn new(stage: S, room: usize, wake: Wake, around: Surroundings) -> Self {
+        Self {
+            stage: Arc::new(stage),
+            room: room.max(1),
+            wake,
+            pulse: Pulse::default(),
+            around,
+            running: JoinSet::new(),
+            claims: HashMap::new(),
+        }
+    }
+
+    /// The driver's pulse, for the watchdog.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
+    /// Works until told to stop, then until its steps have ended. An error is a panic in a step.
+    pub async fn run(mut self) -> Result<(), JoinError> {
+        let mut renew_at = Instant::now() + self.renew_every();
+        while !self.around.stop.is_cancelled() {
+            self.pulse.beat();
+            // Registered before looking for work, so that a poke between the look and the wait is not missed.
+            let woken = self.wake.listen();
+            let claimed = self.claim().await;
+            let look_again_at = self.look_again_at(claimed).await;
+            // Every arm is cancel-safe: tokens, a notification that keeps its permit, timers, and join_next.
+            tokio::select! {
+                () = self.around.stop.cancelled() => break,
+                () = woken => {}
+                () = tokio::time::sleep_until(look_again_at) => {}
+                () = tokio::time::sleep_until(renew_at) => {
+                    self.renew().await;
+                    renew_at = Instant::now() + self.renew_every();
+                }
+                Some(ended) = self.running.join_next_with_id() => self.forget(ended)?,
+            }
+        }
+        self.drain(renew_at).await
+    }
+
+    /// Works until nothing is due and nothing is running: what `run --once` does.
+    pub async fn run_until_idle(&mut self) -> Result<(), JoinError> {
+        let mut renew_at = Instant::now() + self.renew_every();
+        while !self.around.stop.is_cancelled() {
+            self.claim().await;
+            if self.running.is_empty() {
+                return Ok(());
+            }
+            // Every arm is cancel-safe: a token, a timer, and join_next.
+            tokio::select! {
+                () = self.around.stop.cancelled() => break,
+                () = tokio::time::sleep_until(renew_at) => {
+                    self.renew().await;
+                    renew_at = Instant::now() + self.renew_every();
+                }
+                Some(ended) = self.running.join_next_with_id() => self.forget(ended)?,
+            }
+        }
+        self.drain(renew_at).await
+    }
+
+    /// Waits for the running steps, then ends those that `halt` finds still running.
+    async fn drain(&mut self, mut renew_at: Instant) -> Result<(), JoinError> {
+        while !self.running.is_empty() {
+            self.pulse.beat();
+            // Every arm is cancel-safe: a token, timers, and join_next.
+            tokio::select! {
+                () = self.around.halt.cancelled() => {
+                    self.running.shutdown().await;
+                    self.claims.clear();
+                }
+                () = tokio::time::sleep(TICK.as_duration()) => {}
+                () = tokio::time::sleep_until(renew_at) => {
+                    self.renew().await;
+                    renew_at = Instant::now() + self.renew_every();
+                }
+                Some(ended) = self.running.join_next_with_id() => self.forget(ended)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims as much as there is room for and starts it. Says how many were started; `None` when the claim failed.
+    async fn claim(&mut self) -> Option<usize> {
+        let room = self.room.saturating_sub(self.running.len());
+        if room == 0 {
+            return Some(0);
+        }
+        match self.stage.claim(room).await {
+            Ok(works) => {
+                let started = works.len();
+                works.into_iter().for_each(|work| self.start(work));
+                Some(started)
+            }
+            Err(error) => {
+                tracing::error!(stage = S::NAME, %error, "failed to claim work");
+                None
+            }
+        }
+    }
+
+    fn start(&mut self, work: S::Work) {
+        let leases = S::leases(&work);
+        let span = S::span(&work);
+        let lost = CancellationToken::new();
+        let stage = Arc::clone(&self.stage);
+        let (stop, gone) = (self.around.stop.clone(), lost.clone());
+        let step = async move {
+            tokio::select! {
+                () = gone.cancelled() => tracing::warn!("the lease was lost: somebody else has this work now"),
+                () = async {
+                    if let Err(failure) = stage.step(&work, &stop).await {
+                        stage.settle(&work, failure).await;
+                    }
+                } => {}
+            }
+        };
+        let task = self.running.spawn(step.instrument(span));
+        self.claims.insert(task.id(), Claim { leases, lost });
+    }
+
+    /// When to look at the manifest again, unless woken: when the next row is due, within the tick.
+    async fn look_again_at(&self, claimed: Option<usize>) -> Instant {
+        let tick = TICK.times(0.75 + 0.5 * self.around.dice.fraction());
+        let is_full = self.running.len() >= self.room;
+        let wait = match claimed {
+            // No room, or a manifest that fails: a step that ends or the tick is soon enough.
+            Some(_) if is_full => tick,
+            None => tick,
+            Some(_) => match self.around.manifest.next_due(S::TABLE).await {
+                // What is due already and was not claimed cannot be claimed now: its provider pauses.
+                Ok(Some(due)) if due > self.around.clock.now() => {
+                    due.since(self.around.clock.now()).min(tick)
+                }
+                Ok(_) | Err(_) => tick,
+            },
+        };
+        Instant::now() + wait.as_duration()
+    }
+
+    async fn renew(&mut self) {
+        let leases: Vec<Lease> = self
+            .claims
+            .values()
+            .flat_map(|claim| claim.leases.clone())
+            .collect();
+        if leases.is_empty() {
+            return;
+        }
+        match self.around.manifest.renew(S::TABLE, &leases).await {
+            Ok(lost) => {
+                let holds_lost =
+                    |claim: &&Claim| claim.leases.iter().any(|lease| lost.contains(lease));
+                self.claims
+                    .values()
+                    .filter(holds_lost)
+                    .for_each(|claim| claim.lost.cancel());
+            }
+            Err(error) => tracing::error!(stage = S::NAME, %error, "failed to renew leases"),
+        }
+    }
+
+    fn forget(&mut self, ended: Result<(Id, ()), JoinError>) -> Result<(), JoinError> {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        self.claims.remove(&id);
+        ended.map(|_| ())
+    }
+
+    fn renew_every(&self) -> std::time::Duration {
+        self.around.lease.times(1.0 / 3.0).as_duration()
+    }
+}

@@ -1,0 +1,137 @@
+//! When to try again: the one place that turns a verdict into an instant.
+
+use std::future::Future;
+
+use crate::backoff;
+use crate::chance::Dice;
+use crate::clock::Timestamp;
+use crate::manifest::ManifestError;
+use crate::model::failure::Verdict;
+use crate::units::Span;
+
+/// What a verdict means for a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// When to try again; `None` when no try will ever succeed.
+    pub due_at: Option<Timestamp>,
+    /// Whether the try counts.
+    pub is_attempt: bool,
+}
+
+/// The situation of a row whose step failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation {
+    /// What time it is.
+    pub now: Timestamp,
+    /// Failed tries before this one.
+    pub attempts: u32,
+    /// When the link must be taken as dead, if that is known.
+    pub urgent_until: Option<Timestamp>,
+}
+
+/// Decides when a row is due again.
+pub fn decide(verdict: Verdict, situation: Situation, dice: &Dice) -> Settled {
+    match verdict {
+        Verdict::Retry => {
+            let time_left = situation
+                .urgent_until
+                .map(|until| until.since(situation.now));
+            let wait = backoff::delay(situation.attempts.saturating_add(1), time_left, dice);
+            Settled {
+                due_at: Some(situation.now.plus(wait)),
+                is_attempt: true,
+            }
+        }
+        Verdict::WaitUntil(until) => Settled {
+            due_at: Some(until.max(situation.now)),
+            is_attempt: false,
+        },
+        Verdict::Dead => Settled {
+            due_at: None,
+            is_attempt: true,
+        },
+        Verdict::Drained => Settled {
+            due_at: Some(situation.now),
+            is_attempt: false,
+        },
+    }
+}
+
+/// How often an outcome is offered to a manifest that cannot take it, before the lease is left to run out.
+const WRITE_TRIES: u32 = 10;
+
+/// Writes an outcome that is too dear to lose: a full disk or a busy database is waited for, a lost lease is not.
+pub async fn write_patiently<T, F>(
+    dice: &Dice,
+    mut verb: impl FnMut() -> F,
+) -> Result<T, ManifestError>
+where
+    F: Future<Output = Result<T, ManifestError>>,
+{
+    let mut tries = 0;
+    loop {
+        match verb().await {
+            Err(ManifestError::Engine { verb, what }) if tries < WRITE_TRIES => {
+                tries += 1;
+                tracing::warn!(
+                    verb,
+                    error = what,
+                    tries,
+                    "the manifest does not take an outcome"
+                );
+                tokio::time::sleep(backoff::delay(tries, None, dice).as_duration()).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The wait after which something outside the rows is tried again: an account, a bucket, a missing right.
+pub const BLOCKED_PAUSE: Span = Span::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_000_000;
+
+    fn check(verdict: Verdict) -> Settled {
+        let situation = Situation {
+            now: Timestamp::from_unix_seconds(NOW),
+            attempts: 3,
+            urgent_until: Some(Timestamp::from_unix_seconds(NOW + 86_400)),
+        };
+        decide(verdict, situation, &Dice::seeded(1))
+    }
+
+    #[test]
+    fn each_verdict() {
+        let now = Timestamp::from_unix_seconds(NOW);
+        let retry = check(Verdict::Retry);
+        assert!(retry.is_attempt);
+        assert!(
+            retry
+                .due_at
+                .is_some_and(|due| due > now && due <= now.plus(Span::from_secs(8)))
+        );
+
+        let later = now.plus(Span::from_secs(60));
+        let waits = Settled {
+            due_at: Some(later),
+            is_attempt: false,
+        };
+        assert_eq!(check(Verdict::WaitUntil(later)), waits);
+        assert_eq!(
+            check(Verdict::WaitUntil(Timestamp::EPOCH)).due_at,
+            Some(now)
+        );
+        assert_eq!(check(Verdict::Dead).due_at, None);
+        assert_eq!(
+            check(Verdict::Drained),
+            Settled {
+                due_at: Some(now),
+                is_attempt: false
+            }
+        );
+    }
+}
