@@ -2,6 +2,11 @@
 //!
 //! Ports never see a client library: they hold an [`Http`], which a simulation can own as well.
 
+pub mod body;
+pub mod client;
+pub mod guard;
+pub mod pace;
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -84,7 +84,7 @@ impl fmt::Display for ByteSize {
             if self.0 >= *factor {
                 let tenths = u128::from(self.0) * 10 / u128::from(*factor);
                 let (whole, tenth) = (tenths / 10, tenths % 10);
-                return if self.0 % factor == 0 || whole >= 100 {
+                return if self.0.is_multiple_of(*factor) || whole >= 100 {
                     write!(f, "{whole} {name}")
                 } else {
                     write!(f, "{whole}.{tenth} {name}")

@@ -12,6 +12,8 @@ pub enum Verdict {
     Retry,
     /// Try again at this instant; nothing was wrong with the row itself, so no attempt is charged.
     WaitUntil(Timestamp),
+    /// The origin says that there is no such file: ask for a fresh link, and believe it only after the deadline.
+    Gone,
     /// No try will ever succeed.
     Dead,
     /// Stopped because the daemon stops: due again at once, no attempt is charged.
@@ -35,6 +37,11 @@ impl Failure {
     /// A cause outside the row, that will not pass before `until`.
     pub fn wait_until(until: Timestamp, what: impl Into<String>) -> Self {
         Self::new(Verdict::WaitUntil(until), what)
+    }
+
+    /// A link that is dead as far as the origin goes.
+    pub fn gone(what: impl Into<String>) -> Self {
+        Self::new(Verdict::Gone, what)
     }
 
     /// A cause that will not pass.
