@@ -5,13 +5,56 @@
 
 pub mod row;
 
+mod error;
+mod links;
+mod migrate;
+mod sqlite;
+
+#[cfg(test)]
+mod conformance;
+
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
 
+pub use self::error::ManifestError;
+use self::row::AssetSettlement;
+use self::row::AtRisk;
+use self::row::Claimable;
+use self::row::ClaimedAsset;
+use self::row::ClaimedOrphan;
+use self::row::ClaimedTask;
+use self::row::Learned;
+use self::row::NewLink;
+use self::row::NewTask;
+use self::row::NewUpload;
+use self::row::ObjectName;
+use self::row::Observation;
+use self::row::Observed;
+use self::row::PartRow;
+use self::row::Proof;
+use self::row::Tally;
+use self::row::TaskFilter;
+use self::row::TaskRecord;
+use self::row::TaskSettlement;
+use self::sqlite::Sqlite;
+use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::model::lease::Lease;
+use crate::model::object::PartNumber;
+use crate::model::object::UploadId;
+use crate::model::task::ProviderName;
+use crate::model::task::TaskId;
 use crate::units::Span;
+
+/// A starting daemon tries the lock this often: `is_daemon_running` holds it for a moment.
+const LOCK_TRIES: u32 = 5;
+
+/// The wait between two tries for the lock.
+const LOCK_WAIT: Duration = Duration::from_millis(20);
 
 /// `[manifest]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -23,66 +66,423 @@ pub struct Config {
     pub lease: Span,
 }
 
-/// Why a verb did not do its work.
-#[derive(Debug, thiserror::Error)]
-pub enum ManifestError {
-    /// Somebody else claimed the row since, or it is gone: what was written changed nothing.
-    #[error("the lease on row {} of {table} is no longer ours", lease.row)]
-    Stale {
-        /// The table of the claim.
-        table: &'static str,
-        /// The claim that is over.
-        lease: Lease,
-    },
-    /// Another daemon works on this manifest.
-    #[error("manifest {} is in use by the daemon with process ID {pid}", path.display())]
-    Locked {
-        /// The database.
-        path: PathBuf,
-        /// The other daemon's process, as it wrote it down; "unknown" if it did not.
-        pid: String,
-    },
-    /// The manifest was written by a newer Reelvault.
-    #[error("manifest has schema {found}, this program knows schemas up to {known}")]
-    Newer {
-        /// Its schema.
-        found: u32,
-        /// The newest schema that this program knows.
-        known: u32,
-    },
-    /// No manifest where one was expected.
-    #[error("no manifest at {}", path.display())]
-    Missing {
-        /// The database.
-        path: PathBuf,
-    },
-    /// A URL that names no engine we have.
-    #[error("{url:?} is no manifest URL: write sqlite:/path/to/manifest.db")]
-    Url {
-        /// As configured.
-        url: String,
-    },
-    /// A stored value that we cannot have written.
-    #[error("column {column} of {table}, row {row}, holds {value:?}")]
-    Inconsistent {
-        /// Its table.
-        table: &'static str,
-        /// Its column.
-        column: &'static str,
-        /// Its row.
-        row: i64,
-        /// What stands there.
-        value: String,
-    },
-    /// The engine failed: disk full, I/O, corruption, busy for too long.
-    #[error("{verb}: {what}")]
-    Engine {
-        /// The verb that failed.
-        verb: &'static str,
-        /// What the engine says.
-        what: String,
-    },
-    /// The manifest was closed.
-    #[error("the manifest is closed")]
-    Closed,
+/// As whom the manifest is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The one daemon: takes the lock, and ends the leases that a dead predecessor left.
+    Daemon,
+    /// A command that writes, whether a daemon runs or not.
+    Writer,
+    /// A command that reads. Makes nothing.
+    Reader,
+}
+
+/// An open manifest; clones share it.
+///
+/// A verb whose future is dropped while it waits for its answer is carried out all the same.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    sqlite: Arc<Sqlite>,
+}
+
+impl Manifest {
+    /// Opens the manifest that `config` names, making it where `access` allows that. The folder must exist.
+    pub async fn open(
+        config: &Config,
+        clock: Clock,
+        access: Access,
+    ) -> Result<Self, ManifestError> {
+        let mut tries = 1;
+        loop {
+            let opening = opening(config, &clock, access, false)?;
+            let opened = tokio::task::spawn_blocking(|| Sqlite::open(opening)).await;
+            let opened = opened.map_err(|error| ManifestError::Engine {
+                verb: "open",
+                what: error.to_string(),
+            })?;
+            match opened {
+                Err(ManifestError::Locked { .. }) if tries < LOCK_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(LOCK_WAIT).await;
+                }
+                Err(error) => return Err(error),
+                Ok(sqlite) => {
+                    return Ok(Self {
+                        sqlite: Arc::new(sqlite),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Opens the manifest so that every verb is done on the caller's thread before it is first awaited.
+    ///
+    /// For simulations and tests with paused time, where another thread would make each run differ from the next.
+    pub fn open_inline(
+        config: &Config,
+        clock: &Clock,
+        access: Access,
+    ) -> Result<Self, ManifestError> {
+        let sqlite = Sqlite::open(opening(config, clock, access, true)?)?;
+        Ok(Self {
+            sqlite: Arc::new(sqlite),
+        })
+    }
+
+    /// Whether a daemon works on the manifest that `config` names.
+    pub fn is_daemon_running(config: &Config) -> bool {
+        database_path(&config.url).is_ok_and(|path| Sqlite::is_daemon_running(&path))
+    }
+
+    /// Writes what is queued, closes the files and frees the lock. Verbs fail from here on.
+    pub async fn close(&self) {
+        self.sqlite.close().await;
+    }
+
+    /// How many groups of writes were committed: far fewer than verbs when there is much to do.
+    pub fn commits(&self) -> u64 {
+        self.sqlite.commits()
+    }
+}
+
+/// Intake: what there is to archive.
+impl Manifest {
+    /// Makes tasks known that are not, to be watched; a known one gets the tags that it lacks. In the order given.
+    pub async fn learn(&self, tasks: Vec<NewTask>) -> Result<Vec<Learned>, ManifestError> {
+        self.sqlite
+            .write("learn", move |tx| sqlite::tasks::learn(tx, &tasks))
+            .await
+    }
+
+    /// Makes a bare link known as a completed task with one asset, due now. Another signature on a known link is taken
+    /// as a fresh link for its asset where that is not archived.
+    pub async fn learn_link(&self, link: NewLink) -> Result<Learned, ManifestError> {
+        self.sqlite
+            .write("learn_link", move |tx| sqlite::tasks::learn_link(tx, &link))
+            .await
+    }
+}
+
+/// Watch: tasks under lease.
+impl Manifest {
+    /// Claims at most `most` tasks whose next look has come, earliest deadline first, none of the providers `except`.
+    pub async fn claim_tasks(
+        &self,
+        most: usize,
+        except: &[ProviderName],
+    ) -> Result<Vec<ClaimedTask>, ManifestError> {
+        let except = except.to_vec();
+        self.sqlite
+            .write("claim_tasks", move |tx| {
+                sqlite::claims::claim_tasks(tx, most, &except)
+            })
+            .await
+    }
+
+    /// Writes what a look found, with new assets and fresh links, and ends the claim.
+    pub async fn observe(
+        &self,
+        lease: &Lease,
+        observation: Observation,
+    ) -> Result<Observed, ManifestError> {
+        let lease = *lease;
+        self.sqlite
+            .write("observe", move |tx| {
+                sqlite::tasks::observe(tx, &lease, &observation)
+            })
+            .await
+    }
+
+    /// Ends the claim after a look that brought no sighting.
+    pub async fn settle_task(
+        &self,
+        lease: &Lease,
+        settlement: TaskSettlement,
+    ) -> Result<(), ManifestError> {
+        let lease = *lease;
+        self.sqlite
+            .write("settle_task", move |tx| {
+                sqlite::tasks::settle(tx, &lease, &settlement)
+            })
+            .await
+    }
+}
+
+/// Archive: assets under lease. An object is named by its row in the claimed asset.
+impl Manifest {
+    /// Claims at most `most` assets that are due, earliest deadline first, with all that is known of their objects.
+    pub async fn claim_assets(&self, most: usize) -> Result<Vec<ClaimedAsset>, ManifestError> {
+        self.sqlite
+            .write("claim_assets", move |tx| {
+                sqlite::claims::claim_assets(tx, most)
+            })
+            .await
+    }
+
+    /// Fixes an object's name, before the store hears of it; [`ManifestError::KeyTaken`] if another object has the key.
+    pub async fn name_object(
+        &self,
+        lease: &Lease,
+        object: i64,
+        name: &ObjectName,
+    ) -> Result<(), ManifestError> {
+        let lease = *lease;
+        let name = name.clone();
+        self.sqlite
+            .write("name_object", move |tx| {
+                sqlite::objects::name(tx, &lease, object, &name)
+            })
+            .await
+    }
+
+    /// Writes down an upload that the store has opened under the object's key. Another one that was open is orphaned.
+    pub async fn begin_upload(
+        &self,
+        lease: &Lease,
+        object: i64,
+        upload: &NewUpload,
+    ) -> Result<(), ManifestError> {
+        let lease = *lease;
+        let upload = upload.clone();
+        self.sqlite
+            .write("begin_upload", move |tx| {
+                sqlite::uploads::begin(tx, &lease, object, &upload)
+            })
+            .await
+    }
+
+    /// Writes down a part that the store acknowledged, in place of an earlier one of the same number.
+    pub async fn record_part(
+        &self,
+        lease: &Lease,
+        object: i64,
+        part: &PartRow,
+    ) -> Result<(), ManifestError> {
+        let lease = *lease;
+        let part = part.clone();
+        self.sqlite
+            .write("record_part", move |tx| {
+                sqlite::uploads::record_part(tx, &lease, object, &part)
+            })
+            .await
+    }
+
+    /// Drops the rows of all parts but `numbers`: the store's list is the truth.
+    pub async fn retain_parts(
+        &self,
+        lease: &Lease,
+        object: i64,
+        numbers: &[PartNumber],
+    ) -> Result<(), ManifestError> {
+        let lease = *lease;
+        let numbers = numbers.to_vec();
+        self.sqlite
+            .write("retain_parts", move |tx| {
+                sqlite::uploads::retain_parts(tx, &lease, object, &numbers)
+            })
+            .await
+    }
+
+    /// Gives up the object's open upload: it is orphaned, and its parts are forgotten. The name stays.
+    pub async fn retire_upload(&self, lease: &Lease, object: i64) -> Result<(), ManifestError> {
+        let lease = *lease;
+        self.sqlite
+            .write("retire_upload", move |tx| {
+                sqlite::uploads::retire(tx, &lease, object)
+            })
+            .await
+    }
+
+    /// Orphans uploads that were found open under the object's key; the one in its row is left out.
+    pub async fn orphan_uploads(
+        &self,
+        lease: &Lease,
+        object: i64,
+        uploads: &[UploadId],
+    ) -> Result<(), ManifestError> {
+        let lease = *lease;
+        let uploads = uploads.to_vec();
+        self.sqlite
+            .write("orphan_uploads", move |tx| {
+                sqlite::uploads::orphan(tx, &lease, object, &uploads)
+            })
+            .await
+    }
+
+    /// Writes down a verified object. Whether all of the asset's objects are archived now, which ends the claim.
+    pub async fn mark_archived(
+        &self,
+        lease: &Lease,
+        object: i64,
+        proof: &Proof,
+    ) -> Result<bool, ManifestError> {
+        let lease = *lease;
+        let proof = proof.clone();
+        self.sqlite
+            .write("mark_archived", move |tx| {
+                sqlite::objects::mark_archived(tx, &lease, object, &proof)
+            })
+            .await
+    }
+
+    /// Ends the claim on an asset that is not archived. With a final state its open uploads are orphaned.
+    pub async fn settle_asset(
+        &self,
+        lease: &Lease,
+        settlement: AssetSettlement,
+    ) -> Result<(), ManifestError> {
+        let lease = *lease;
+        self.sqlite
+            .write("settle_asset", move |tx| {
+                sqlite::assets::settle(tx, &lease, &settlement)
+            })
+            .await
+    }
+}
+
+/// Tend: what was left behind, and what is in danger.
+impl Manifest {
+    /// Claims at most `most` orphaned uploads that are due.
+    pub async fn claim_orphans(&self, most: usize) -> Result<Vec<ClaimedOrphan>, ManifestError> {
+        self.sqlite
+            .write("claim_orphans", move |tx| {
+                sqlite::claims::claim_orphans(tx, most)
+            })
+            .await
+    }
+
+    /// Ends the claim on an orphan: tried again at `due_at`, or, without one, aborted and done with.
+    pub async fn settle_orphan(
+        &self,
+        lease: &Lease,
+        due_at: Option<Timestamp>,
+    ) -> Result<(), ManifestError> {
+        let lease = *lease;
+        self.sqlite
+            .write("settle_orphan", move |tx| {
+                sqlite::uploads::settle_orphan(tx, &lease, due_at)
+            })
+            .await
+    }
+
+    /// What is unarchived, dies before `before`, and had no alarm yet; it counts as told from here on.
+    ///
+    /// Once for each deadline, and a bounded number at once: call again until nothing comes.
+    pub async fn raise_alarms(&self, before: Timestamp) -> Result<Vec<AtRisk>, ManifestError> {
+        self.sqlite
+            .write("raise_alarms", move |tx| sqlite::alarms::raise(tx, before))
+            .await
+    }
+}
+
+/// Leases and due times, for every stage.
+impl Manifest {
+    /// Renews leases for another span from now; those that are lost come back.
+    pub async fn renew(
+        &self,
+        table: Claimable,
+        leases: &[Lease],
+    ) -> Result<Vec<Lease>, ManifestError> {
+        let leases = leases.to_vec();
+        self.sqlite
+            .write("renew", move |tx| sqlite::claims::renew(tx, table, &leases))
+            .await
+    }
+
+    /// The earliest instant at which a row can be claimed, which may have passed.
+    pub async fn next_due(&self, table: Claimable) -> Result<Option<Timestamp>, ManifestError> {
+        self.sqlite
+            .read("next_due", move |db| sqlite::claims::next_due(db, table))
+            .await
+    }
+}
+
+/// People: what they ask for and what they see.
+impl Manifest {
+    /// Makes everything of a task that is not archived due now, also what was given up; tells how many rows.
+    /// Without a provider, of every task with this ID.
+    pub async fn retry(
+        &self,
+        provider: Option<&ProviderName>,
+        id: &TaskId,
+    ) -> Result<u64, ManifestError> {
+        let provider = provider.cloned();
+        let id = id.clone();
+        self.sqlite
+            .write("retry", move |tx| {
+                sqlite::tasks::retry(tx, provider.as_ref(), &id)
+            })
+            .await
+    }
+
+    /// Deletes a task with all that hangs on it, and orphans its open uploads; archived objects stay where they are.
+    /// Whether it was known.
+    pub async fn forget(
+        &self,
+        provider: &ProviderName,
+        id: &TaskId,
+    ) -> Result<bool, ManifestError> {
+        let provider = provider.clone();
+        let id = id.clone();
+        self.sqlite
+            .write("forget", move |tx| {
+                sqlite::tasks::forget(tx, &provider, &id)
+            })
+            .await
+    }
+
+    /// At most `most` tasks that pass the filter, in the order in which they were learned.
+    pub async fn tasks(
+        &self,
+        filter: &TaskFilter,
+        most: usize,
+    ) -> Result<Vec<TaskRecord>, ManifestError> {
+        let filter = filter.clone();
+        self.sqlite
+            .read("tasks", move |db| sqlite::reads::tasks(db, &filter, most))
+            .await
+    }
+
+    /// Everything in numbers.
+    pub async fn tally(&self) -> Result<Tally, ManifestError> {
+        self.sqlite.read("tally", sqlite::reads::tally).await
+    }
+
+    /// What is unarchived and dies before `before`, the most urgent first.
+    pub async fn at_risk(
+        &self,
+        before: Timestamp,
+        most: usize,
+    ) -> Result<Vec<AtRisk>, ManifestError> {
+        self.sqlite
+            .read("at_risk", move |db| {
+                sqlite::alarms::at_risk(db, before, most)
+            })
+            .await
+    }
+}
+
+fn opening(
+    config: &Config,
+    clock: &Clock,
+    access: Access,
+    is_inline: bool,
+) -> Result<sqlite::Opening, ManifestError> {
+    Ok(sqlite::Opening {
+        path: database_path(&config.url)?,
+        access,
+        clock: clock.clone(),
+        lease: config.lease,
+        is_inline,
+    })
+}
+
+fn database_path(url: &str) -> Result<PathBuf, ManifestError> {
+    // A database in memory could have no readers beside its writer.
+    let path = url
+        .strip_prefix("sqlite:")
+        .filter(|path| !path.is_empty() && !path.starts_with(':'));
+    path.map(PathBuf::from).ok_or_else(|| ManifestError::Url {
+        url: url.to_owned(),
+    })
 }

@@ -29,6 +29,28 @@ use crate::model::task::TaskKey;
 use crate::model::task::TaskState;
 use crate::units::Span;
 
+/// The kinds of rows that are worked under a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Claimable {
+    /// Tasks, for `watch`.
+    Tasks,
+    /// Assets, for `archive`.
+    Assets,
+    /// Orphaned uploads, for `tend`.
+    Orphans,
+}
+
+impl Claimable {
+    /// Its table.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Claimable::Tasks => "tasks",
+            Claimable::Assets => "assets",
+            Claimable::Orphans => "orphans",
+        }
+    }
+}
+
 /// A task to learn.
 #[derive(Clone, Debug)]
 pub struct NewTask {
@@ -237,6 +259,17 @@ pub struct OpenUpload {
     pub source: SourceIdentity,
     /// The parts that were recorded as stored, by number.
     pub parts: Vec<PartRow>,
+}
+
+/// A multipart upload that the store has just opened.
+#[derive(Clone, Debug)]
+pub struct NewUpload {
+    /// The store's name for it.
+    pub id: UploadId,
+    /// The length of every part but the last, in bytes.
+    pub part_size: u64,
+    /// The body that its parts will be cut from.
+    pub source: SourceIdentity,
 }
 
 /// A part that the destination acknowledged.

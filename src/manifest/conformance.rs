@@ -1,0 +1,64 @@
+//! The conformance suite: what every engine must do, verb by verb, against a clock that the test owns.
+
+pub(super) mod archiving;
+pub(super) mod people;
+pub(super) mod tending;
+pub(super) mod watching;
+pub(super) mod world;
+
+/// Makes a test of each function of the suite, on the worlds that the expression opens.
+macro_rules! suite {
+    ($($module:ident: $($test:ident),+;)+) => {
+        macro_rules! conformance {
+            ($open:expr) => {
+                $($(
+                    #[tokio::test]
+                    async fn $test() {
+                        let world = $open.await;
+                        $crate::manifest::conformance::$module::$test(&world).await;
+                        world.manifest.close().await;
+                    }
+                )+)+
+            };
+        }
+    };
+}
+
+suite! {
+    watching:
+        learning_again_changes_nothing_but_tags_that_lack,
+        a_bare_link_is_a_completed_task_with_one_due_asset,
+        tasks_are_claimed_by_deadline_when_their_time_has_come,
+        two_claimers_never_get_one_row,
+        a_lease_that_ran_out_is_claimed_anew_and_its_late_owner_changes_nothing,
+        a_lease_that_ran_out_and_that_nobody_claimed_still_writes,
+        a_settled_claim_is_over,
+        renewing_tells_which_leases_are_lost,
+        an_observation_is_written_whole,
+        a_look_without_a_sighting_counts_attempts_and_misses,
+        every_task_is_final_or_has_a_due_time;
+    archiving:
+        results_become_due_assets_with_an_object_for_each_destination,
+        a_fresh_link_is_asked_for_and_given,
+        a_lost_asset_with_a_new_link_is_due_again_and_archived_ones_stay,
+        nobody_is_asked_for_a_fresh_bare_link,
+        a_stale_lease_changes_nothing,
+        an_upload_is_found_again_with_its_parts,
+        no_key_is_given_twice,
+        another_key_orphans_the_upload_under_the_old_one,
+        archived_when_every_object_is,
+        a_final_settlement_orphans_open_uploads,
+        every_asset_is_final_or_has_a_due_time;
+    tending:
+        orphans_are_claimed_until_they_are_aborted,
+        uploads_that_no_row_has_become_orphans,
+        an_alarm_is_raised_once_for_a_deadline,
+        the_next_due_time_minds_leases;
+    people:
+        retry_makes_everything_due_that_is_not_archived,
+        forget_deletes_a_task_and_orphans_its_uploads,
+        records_show_all_that_is_known,
+        filters_and_pages,
+        the_tally_counts_everything;
+}
+pub(super) use conformance;

@@ -1,0 +1,121 @@
+//! Why a verb did not do its work: one error for every engine.
+
+use std::path::PathBuf;
+
+use crate::model::key::ObjectKey;
+use crate::model::lease::Lease;
+use crate::model::object::DestinationName;
+
+/// Why a verb did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Somebody else claimed the row since, or it is gone: what was written changed nothing.
+    #[error("the lease on row {} of {table} is no longer ours", lease.row)]
+    Stale {
+        /// The table of the claim.
+        table: &'static str,
+        /// The claim that is over.
+        lease: Lease,
+    },
+    /// Another daemon works on this manifest.
+    #[error("manifest {} is in use by the daemon with process ID {pid}", path.display())]
+    Locked {
+        /// The database.
+        path: PathBuf,
+        /// The other daemon's process, as it wrote it down; "unknown" if it did not.
+        pid: String,
+    },
+    /// The manifest was written by a newer Reelvault.
+    #[error("manifest has schema {found}, this program knows schemas up to {known}")]
+    Newer {
+        /// Its schema.
+        found: u32,
+        /// The newest schema that this program knows.
+        known: u32,
+    },
+    /// No manifest where one was expected.
+    #[error("no manifest at {}", path.display())]
+    Missing {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The folder that the manifest is to be in does not exist.
+    #[error("no folder {} to put the manifest in", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The manifest was written by an older Reelvault, and a reader changes nothing.
+    #[error("manifest has schema {found}: the daemon brings it to schema {known} when it starts")]
+    Older {
+        /// Its schema.
+        found: u32,
+        /// The newest schema that this program knows.
+        known: u32,
+    },
+    /// A database that is something else's.
+    #[error("{} is a database, but no manifest", path.display())]
+    Foreign {
+        /// The database.
+        path: PathBuf,
+    },
+    /// A verb that writes, on a manifest that was opened for reading.
+    #[error("manifest {} was opened for reading", path.display())]
+    ReadOnly {
+        /// The database.
+        path: PathBuf,
+    },
+    /// Another object at the destination has this key: two assets never share one.
+    #[error("key {key} at {destination} belongs to another object")]
+    KeyTaken {
+        /// The destination.
+        destination: DestinationName,
+        /// The key.
+        key: ObjectKey,
+    },
+    /// A URL that names no engine we have.
+    #[error("{url:?} is no manifest URL: write sqlite:/path/to/manifest.db")]
+    Url {
+        /// As configured.
+        url: String,
+    },
+    /// A stored value that we cannot have written.
+    #[error("column {column} of {table}, row {row}, holds {value:?}")]
+    Inconsistent {
+        /// Its table.
+        table: &'static str,
+        /// Its column.
+        column: &'static str,
+        /// Its row.
+        row: i64,
+        /// What stands there.
+        value: String,
+    },
+    /// The disk is full: nothing was written, and nothing will be until there is room.
+    #[error("{verb}: {what}")]
+    Full {
+        /// The verb that failed.
+        verb: &'static str,
+        /// What the engine says.
+        what: String,
+    },
+    /// The disk or the database is broken: to go on writing could make it worse.
+    #[error("{verb}: {what}")]
+    Broken {
+        /// The verb that failed.
+        verb: &'static str,
+        /// What the engine says.
+        what: String,
+    },
+    /// The engine failed in another way, such as busy for too long: nothing was written, a later try may do.
+    #[error("{verb}: {what}")]
+    Engine {
+        /// The verb that failed.
+        verb: &'static str,
+        /// What the engine says.
+        what: String,
+    },
+    /// The manifest was closed.
+    #[error("the manifest is closed")]
+    Closed,
+}

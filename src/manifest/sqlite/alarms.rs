@@ -1,0 +1,94 @@
+//! What nears its deadline unarchived: for reading, and for an alarm that is raised once.
+
+use rusqlite::Connection;
+use rusqlite::named_params;
+
+use super::Fault;
+use super::Tx;
+use super::all;
+use super::columns::Columns;
+use super::execute;
+use crate::clock::Timestamp;
+use crate::manifest::row::AtRisk;
+use crate::model::asset::AssetIndex;
+
+/// Alarms of one call: a long outage puts everything at risk at once, and the rest comes with the next call.
+const ALARMS_MAX: usize = 1000;
+
+pub(super) const AT_RISK: &str = "-- manifest::at_risk
+    SELECT id, provider, task_id, NULL AS asset_index, deadline_at, deadline_from, error
+    FROM tasks
+    WHERE state = 'watching' AND deadline_at < :before
+        AND (NOT :is_unwarned OR warned_at IS NULL)
+    UNION ALL
+    SELECT assets.id, provider, task_id, asset_index, assets.deadline_at, assets.deadline_from,
+        assets.error
+    FROM assets JOIN tasks ON tasks.id = assets.task
+    WHERE assets.state = 'due' AND assets.deadline_at < :before
+        AND (NOT :is_unwarned OR assets.warned_at IS NULL)
+    ORDER BY deadline_at, provider, task_id, asset_index
+    LIMIT :most";
+
+/// What is unarchived and dies before `before`, the most urgent first.
+pub(in crate::manifest) fn at_risk(
+    db: &Connection,
+    before: Timestamp,
+    most: usize,
+) -> Result<Vec<AtRisk>, Fault> {
+    let found = find(db, before, most, false)?;
+    Ok(found.into_iter().map(|(_, risk)| risk).collect())
+}
+
+const REARM_TASKS: &str = "-- manifest::raise_alarms
+    UPDATE tasks SET warned_at = NULL
+    WHERE state = 'watching' AND deadline_at >= :before AND warned_at IS NOT NULL";
+
+const WARN_TASK: &str = "-- manifest::raise_alarms
+    UPDATE tasks SET warned_at = :now WHERE id = :id";
+
+const WARN_ASSET: &str = "-- manifest::raise_alarms
+    UPDATE assets SET warned_at = :now WHERE id = :id";
+
+/// The same, without those that an alarm was raised for already; marks them.
+///
+/// Each sighting of a running task may move its deadline: an alarm for it comes again only after it was out of danger.
+pub(in crate::manifest) fn raise(tx: &Tx<'_>, before: Timestamp) -> Result<Vec<AtRisk>, Fault> {
+    execute(
+        tx.db,
+        REARM_TASKS,
+        named_params! { ":before": before.as_unix_millis() },
+    )?;
+    let found = find(tx.db, before, ALARMS_MAX, true)?;
+    for (row, risk) in &found {
+        let sql = if risk.index.is_some() {
+            WARN_ASSET
+        } else {
+            WARN_TASK
+        };
+        let params = named_params! { ":now": tx.now.as_unix_millis(), ":id": row };
+        execute(tx.db, sql, params)?;
+    }
+    Ok(found.into_iter().map(|(_, risk)| risk).collect())
+}
+
+fn find(
+    db: &Connection,
+    before: Timestamp,
+    most: usize,
+    is_unwarned: bool,
+) -> Result<Vec<(i64, AtRisk)>, Fault> {
+    let params = named_params! {
+        ":before": before.as_unix_millis(), ":is_unwarned": is_unwarned,
+        ":most": i64::try_from(most).unwrap_or(i64::MAX),
+    };
+    let read = |columns: &Columns<'_, '_>| {
+        let risk = AtRisk {
+            task: columns.task_key()?,
+            index: columns.number_opt("asset_index")?.map(AssetIndex),
+            deadline: columns.deadline()?,
+            error: columns.get("error")?,
+        };
+        Ok((columns.id, risk))
+    };
+    all(db, AT_RISK, params, "assets", read)
+}

@@ -1,0 +1,388 @@
+//! Claims: rows that are due go to one worker at a time, the most urgent first, under a lease that runs out.
+
+use rusqlite::Connection;
+use rusqlite::named_params;
+
+use super::Fault;
+use super::Tx;
+use super::all;
+use super::columns::Columns;
+use super::execute;
+use super::value;
+use crate::clock::Timestamp;
+use crate::manifest::ManifestError;
+use crate::manifest::row::Claimable;
+use crate::manifest::row::ClaimedAsset;
+use crate::manifest::row::ClaimedObject;
+use crate::manifest::row::ClaimedOrphan;
+use crate::manifest::row::ClaimedTask;
+use crate::manifest::row::ObjectName;
+use crate::manifest::row::OpenUpload;
+use crate::manifest::row::PartRow;
+use crate::model::asset::AssetIndex;
+use crate::model::asset::MediaType;
+use crate::model::lease::Lease;
+use crate::model::object::ETag;
+use crate::model::object::PartNumber;
+use crate::model::object::UploadId;
+use crate::model::task::ProviderName;
+
+pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
+    UPDATE tasks
+    SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
+    WHERE id IN (
+        SELECT id FROM (
+            SELECT id, deadline_at, next_look_at FROM tasks
+            WHERE lease_expires_at IS NULL AND next_look_at <= :now
+                AND provider NOT IN (SELECT value FROM json_each(:except))
+            UNION ALL
+            -- A lease that ran out: who held it is gone or too slow. Two branches, since each has its own index.
+            SELECT id, deadline_at, next_look_at FROM tasks
+            WHERE lease_expires_at <= :now AND next_look_at <= :now
+                AND provider NOT IN (SELECT value FROM json_each(:except))
+        )
+        ORDER BY deadline_at, next_look_at, id
+        LIMIT :most
+    )
+    RETURNING *";
+
+/// Claims tasks to be looked at.
+pub(in crate::manifest) fn claim_tasks(
+    tx: &Tx<'_>,
+    most: usize,
+    except: &[ProviderName],
+) -> Result<Vec<ClaimedTask>, Fault> {
+    let except = serde_json::to_string(except).expect("names are strings");
+    let params = named_params! {
+        ":owner": tx.owner, ":lease_until": tx.lease_until.as_unix_millis(),
+        ":now": tx.now.as_unix_millis(), ":except": except, ":most": limit(most),
+    };
+    let mut claimed = all(tx.db, CLAIM_TASKS, params, "tasks", |columns| {
+        Ok((urgency(columns, "next_look_at")?, claimed_task(columns)?))
+    })?;
+    // The order of returned rows is the engine's own.
+    claimed.sort_by_key(|(urgency, _)| *urgency);
+    Ok(claimed.into_iter().map(|(_, task)| task).collect())
+}
+
+pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
+    UPDATE assets
+    SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
+    WHERE id IN (
+        SELECT id FROM (
+            SELECT id, deadline_at, due_at FROM assets
+            WHERE lease_expires_at IS NULL AND due_at <= :now
+            UNION ALL
+            SELECT id, deadline_at, due_at FROM assets
+            WHERE lease_expires_at <= :now AND due_at <= :now
+        )
+        ORDER BY deadline_at, due_at, id
+        LIMIT :most
+    )
+    RETURNING id";
+
+const READ_CLAIMED_ASSET: &str = "-- manifest::claim_assets
+    SELECT assets.*, tasks.provider, tasks.task_id, tasks.tags, tasks.model,
+        COALESCE(tasks.created_at, tasks.learned_at) AS created_at
+    FROM assets JOIN tasks ON tasks.id = assets.task
+    WHERE assets.id = :id";
+
+/// Claims assets to be archived.
+pub(in crate::manifest) fn claim_assets(
+    tx: &Tx<'_>,
+    most: usize,
+) -> Result<Vec<ClaimedAsset>, Fault> {
+    let params = named_params! {
+        ":owner": tx.owner, ":lease_until": tx.lease_until.as_unix_millis(),
+        ":now": tx.now.as_unix_millis(), ":most": limit(most),
+    };
+    let ids = all(tx.db, CLAIM_ASSETS, params, "assets", |columns| {
+        Ok(columns.id)
+    })?;
+    let mut claimed = Vec::with_capacity(ids.len());
+    for id in ids {
+        let objects = claimed_objects(tx.db, id)?;
+        let params = named_params! { ":id": id };
+        let read = all(tx.db, READ_CLAIMED_ASSET, params, "assets", |columns| {
+            let asset = claimed_asset(columns, objects.clone())?;
+            Ok((urgency(columns, "due_at")?, asset))
+        })?;
+        claimed.extend(read);
+    }
+    claimed.sort_by_key(|(urgency, _)| *urgency);
+    Ok(claimed.into_iter().map(|(_, asset)| asset).collect())
+}
+
+pub(super) const CLAIM_ORPHANS: &str = "-- manifest::claim_orphans
+    UPDATE orphans
+    SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
+    WHERE id IN (
+        SELECT id FROM (
+            SELECT id, due_at FROM orphans WHERE lease_expires_at IS NULL AND due_at <= :now
+            UNION ALL
+            SELECT id, due_at FROM orphans WHERE lease_expires_at <= :now AND due_at <= :now
+        )
+        ORDER BY due_at, id
+        LIMIT :most
+    )
+    RETURNING *";
+
+/// Claims uploads to be aborted.
+pub(in crate::manifest) fn claim_orphans(
+    tx: &Tx<'_>,
+    most: usize,
+) -> Result<Vec<ClaimedOrphan>, Fault> {
+    let params = named_params! {
+        ":owner": tx.owner, ":lease_until": tx.lease_until.as_unix_millis(),
+        ":now": tx.now.as_unix_millis(), ":most": limit(most),
+    };
+    let mut claimed = all(tx.db, CLAIM_ORPHANS, params, "orphans", |columns| {
+        let orphan = ClaimedOrphan {
+            lease: columns.lease()?,
+            destination: columns.word("destination")?,
+            key: columns.word("key")?,
+            upload: UploadId(columns.get("upload_id")?),
+            attempts: columns.number("attempts")?,
+        };
+        Ok(((columns.instant("due_at")?, columns.id), orphan))
+    })?;
+    claimed.sort_by_key(|(urgency, _)| *urgency);
+    Ok(claimed.into_iter().map(|(_, orphan)| orphan).collect())
+}
+
+/// A statement that is the same for every table with leases.
+macro_rules! per_table {
+    ($verb:literal, $table:expr, $sql:literal) => {
+        match $table {
+            Claimable::Tasks => {
+                concat!("-- manifest::", $verb, "\n    UPDATE tasks ", $sql)
+            }
+            Claimable::Assets => {
+                concat!("-- manifest::", $verb, "\n    UPDATE assets ", $sql)
+            }
+            Claimable::Orphans => {
+                concat!("-- manifest::", $verb, "\n    UPDATE orphans ", $sql)
+            }
+        }
+    };
+}
+
+/// Renews each lease; those that are lost come back.
+pub(in crate::manifest) fn renew(
+    tx: &Tx<'_>,
+    table: Claimable,
+    leases: &[Lease],
+) -> Result<Vec<Lease>, Fault> {
+    let sql = per_table!(
+        "renew",
+        table,
+        "SET lease_expires_at = :lease_until
+        WHERE id = :id AND lease_token = :token AND lease_expires_at IS NOT NULL"
+    );
+    let mut lost = Vec::new();
+    for lease in leases {
+        let params = named_params! {
+            ":lease_until": tx.lease_until.as_unix_millis(), ":id": lease.row, ":token": lease.token.0,
+        };
+        if execute(tx.db, sql, params)? == 0 {
+            lost.push(*lease);
+        }
+    }
+    Ok(lost)
+}
+
+/// Ends every lease: for a daemon that starts, since whoever gave them is dead. Their tokens do not come back.
+pub(super) fn release_all(db: &Connection) -> Result<(), Fault> {
+    for table in [Claimable::Tasks, Claimable::Assets, Claimable::Orphans] {
+        let sql = per_table!(
+            "release_all",
+            table,
+            "SET lease_owner = NULL, lease_expires_at = NULL WHERE lease_expires_at IS NOT NULL"
+        );
+        execute(db, sql, [])?;
+    }
+    Ok(())
+}
+
+const HOLD_ASSET: &str = "-- manifest::hold
+    SELECT id FROM assets
+    WHERE id = :id AND lease_token = :token AND lease_expires_at IS NOT NULL";
+
+/// Fails unless the lease on an asset is still ours: for writes to what belongs to the asset.
+///
+/// Good for the rest of the transaction, since this engine has one writer at a time.
+pub(super) fn hold_asset(tx: &Tx<'_>, lease: &Lease) -> Result<(), Fault> {
+    let params = named_params! { ":id": lease.row, ":token": lease.token.0 };
+    let held: Option<i64> = value(tx.db, HOLD_ASSET, params)?;
+    held.map(|_| ())
+        .ok_or_else(|| stale(Claimable::Assets, lease))
+}
+
+/// Checks that a fenced write touched its row.
+pub(super) fn touched(rows: usize, table: Claimable, lease: &Lease) -> Result<(), Fault> {
+    (rows == 1).then_some(()).ok_or_else(|| stale(table, lease))
+}
+
+/// The earliest instant at which a row of the table can be claimed.
+pub(in crate::manifest) fn next_due(
+    db: &Connection,
+    table: Claimable,
+) -> Result<Option<Timestamp>, Fault> {
+    macro_rules! next_due {
+        ($table:literal, $due:literal) => {
+            concat!(
+                "-- manifest::next_due
+                SELECT MIN(at) FROM (
+                    SELECT MIN(",
+                $due,
+                ") AS at FROM ",
+                $table,
+                "
+                    WHERE ",
+                $due,
+                " IS NOT NULL AND lease_expires_at IS NULL
+                    UNION ALL
+                    -- Of two arguments MAX takes the later: both must have come.
+                    SELECT MIN(MAX(",
+                $due,
+                ", lease_expires_at)) AS at FROM ",
+                $table,
+                "
+                    WHERE lease_expires_at IS NOT NULL AND ",
+                $due,
+                " IS NOT NULL
+                )"
+            )
+        };
+    }
+    let sql = match table {
+        Claimable::Tasks => next_due!("tasks", "next_look_at"),
+        Claimable::Assets => next_due!("assets", "due_at"),
+        Claimable::Orphans => next_due!("orphans", "due_at"),
+    };
+    let millis: Option<Option<i64>> = value(db, sql, [])?;
+    Ok(millis.flatten().map(Timestamp::from_unix_millis))
+}
+
+fn stale(table: Claimable, lease: &Lease) -> Fault {
+    Fault::Known(ManifestError::Stale {
+        table: table.as_str(),
+        lease: *lease,
+    })
+}
+
+fn limit(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}
+
+fn urgency(
+    columns: &Columns<'_, '_>,
+    due: &'static str,
+) -> Result<(Timestamp, Timestamp, i64), Fault> {
+    Ok((
+        columns.instant("deadline_at")?,
+        columns.instant(due)?,
+        columns.id,
+    ))
+}
+
+fn claimed_task(columns: &Columns<'_, '_>) -> Result<ClaimedTask, Fault> {
+    Ok(ClaimedTask {
+        lease: columns.lease()?,
+        key: columns.task_key()?,
+        state: columns.word("state")?,
+        tags: columns.tags()?,
+        model: columns.get("model")?,
+        kind: columns.get("kind")?,
+        learned_at: columns.instant("learned_at")?,
+        created_at: columns.instant_opt("created_at")?,
+        last_unfinished_at: columns.instant_opt("last_unfinished_at")?,
+        deadline: columns.deadline()?,
+        looks: columns.number("looks")?,
+        misses: columns.number("misses")?,
+        attempts: columns.number("attempts")?,
+    })
+}
+
+fn claimed_asset(
+    columns: &Columns<'_, '_>,
+    objects: Vec<ClaimedObject>,
+) -> Result<ClaimedAsset, Fault> {
+    Ok(ClaimedAsset {
+        lease: columns.lease()?,
+        task: columns.task_key()?,
+        tags: columns.tags()?,
+        model: columns.get("model")?,
+        created_at: columns.instant("created_at")?,
+        index: AssetIndex(columns.number("asset_index")?),
+        role: columns.word("role")?,
+        url: columns.url("url")?,
+        deadline: columns.deadline()?,
+        attempts: columns.number("attempts")?,
+        refresh_asked_at: columns.instant_opt("refresh_asked_at")?,
+        objects,
+    })
+}
+
+const READ_OBJECTS: &str = "-- manifest::claim_assets
+    SELECT * FROM objects WHERE asset = :asset ORDER BY position";
+
+const READ_PARTS: &str = "-- manifest::claim_assets
+    SELECT object AS id, number, length, etag, crc64nvme, progress
+    FROM parts WHERE object = :object ORDER BY number";
+
+fn claimed_objects(db: &Connection, asset: i64) -> Result<Vec<ClaimedObject>, Fault> {
+    all(
+        db,
+        READ_OBJECTS,
+        named_params! { ":asset": asset },
+        "objects",
+        |columns| {
+            Ok(ClaimedObject {
+                row: columns.id,
+                destination: columns.word("destination")?,
+                state: columns.word("state")?,
+                key_template: columns.word("key_template")?,
+                name: object_name(columns)?,
+                upload: open_upload(db, columns)?,
+            })
+        },
+    )
+}
+
+fn object_name(columns: &Columns<'_, '_>) -> Result<Option<ObjectName>, Fault> {
+    let Some(key) = columns.word_opt("key")? else {
+        return Ok(None);
+    };
+    Ok(Some(ObjectName {
+        key,
+        nonce: columns.get("nonce")?,
+        media: MediaType {
+            content_type: columns.get("content_type")?,
+            extension: columns.get("extension")?,
+        },
+        named_at: columns.instant("named_at")?,
+    }))
+}
+
+fn open_upload(db: &Connection, columns: &Columns<'_, '_>) -> Result<Option<OpenUpload>, Fault> {
+    let Some(id) = columns.get("upload_id")? else {
+        return Ok(None);
+    };
+    let object = named_params! { ":object": columns.id };
+    let parts = all(db, READ_PARTS, object, "parts", |columns| {
+        Ok(PartRow {
+            number: PartNumber(columns.number("number")?),
+            length: columns.number("length")?,
+            etag: ETag(columns.get("etag")?),
+            crc64nvme: columns.word("crc64nvme")?,
+            progress: columns.get("progress")?,
+        })
+    })?;
+    Ok(Some(OpenUpload {
+        id: UploadId(id),
+        part_size: columns.number("part_size")?,
+        source: columns.source(["upload_etag", "upload_last_modified", "upload_length"])?,
+        parts,
+    }))
+}

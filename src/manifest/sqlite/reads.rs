@@ -1,0 +1,255 @@
+//! Read-only views: records of tasks with all that hangs on them, and everything in numbers.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+
+use rusqlite::Connection;
+use rusqlite::named_params;
+use rusqlite::types::Value;
+
+use super::Fault;
+use super::all;
+use super::columns::Columns;
+use super::value;
+use crate::clock::Timestamp;
+use crate::manifest::row::AssetRecord;
+use crate::manifest::row::ObjectRecord;
+use crate::manifest::row::Tally;
+use crate::manifest::row::TaskFilter;
+use crate::manifest::row::TaskRecord;
+use crate::model::asset::AssetIndex;
+use crate::model::object::ETag;
+use crate::model::task::TaskError;
+use crate::units::Span;
+
+/// Tasks that pass the filter, in the order in which they were learned, with their assets and objects.
+///
+/// Three queries, however many tasks.
+pub(in crate::manifest) fn tasks(
+    db: &Connection,
+    filter: &TaskFilter,
+    most: usize,
+) -> Result<Vec<TaskRecord>, Fault> {
+    let (sql, params) = select_tasks(filter, most);
+    let mut tasks = all(
+        db,
+        &sql,
+        rusqlite::params_from_iter(params),
+        "tasks",
+        task_record,
+    )?;
+    let rows = json(tasks.iter().map(|task| task.row));
+    let mut assets: HashMap<i64, Vec<AssetRecord>> = HashMap::new();
+    for (task, asset) in read_assets(db, &rows)? {
+        assets.entry(task).or_default().push(asset);
+    }
+    for task in &mut tasks {
+        task.assets = assets.remove(&task.row).unwrap_or_default();
+    }
+    Ok(tasks)
+}
+
+/// The instant stands once, since parameters are given by place.
+const AT_RISK: &str = "id IN (
+            WITH danger (before) AS (VALUES (?))
+            SELECT tasks.id FROM tasks, danger
+            WHERE tasks.state = 'watching' AND tasks.deadline_at < danger.before
+            UNION
+            SELECT assets.task FROM assets, danger
+            WHERE assets.state = 'due' AND assets.deadline_at < danger.before
+        )";
+
+/// The query for a filter: only what is asked for stands in it, so that each question finds its index.
+fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Value>) {
+    let mut sql = "-- manifest::tasks\n    SELECT * FROM tasks WHERE TRUE".to_owned();
+    let mut params = Vec::new();
+    let mut restrict = |clause: &str, param: Option<Value>| {
+        if let Some(param) = param {
+            sql.push_str("\n        AND ");
+            sql.push_str(clause);
+            params.push(param);
+        }
+    };
+    let text = |text: &str| Value::Text(text.to_owned());
+    let instant = |at: Timestamp| Value::Integer(at.as_unix_millis());
+    restrict(
+        "task_id = ?",
+        filter.id.as_ref().map(|id| text(id.as_str())),
+    );
+    restrict(
+        "provider = ?",
+        filter.provider.as_ref().map(|name| text(name.as_str())),
+    );
+    restrict("state = ?", filter.state.map(|state| text(state.as_str())));
+    restrict(
+        "id IN (SELECT task FROM assets WHERE assets.state = ?)",
+        filter.asset_state.map(|state| text(state.as_str())),
+    );
+    restrict("learned_at >= ?", filter.since.map(instant));
+    restrict(AT_RISK, filter.at_risk_before.map(instant));
+    restrict("id > ?", filter.after_row.map(Value::Integer));
+    params.push(Value::Integer(i64::try_from(most).unwrap_or(i64::MAX)));
+    sql.push_str("\n    ORDER BY id LIMIT ?");
+    (sql, params)
+}
+
+fn task_record(columns: &Columns<'_, '_>) -> Result<TaskRecord, Fault> {
+    let code: Option<String> = columns.get("task_error_code")?;
+    let message: Option<String> = columns.get("task_error_message")?;
+    Ok(TaskRecord {
+        row: columns.id,
+        key: columns.task_key()?,
+        state: columns.word("state")?,
+        tags: columns.tags()?,
+        model: columns.get("model")?,
+        kind: columns.get("kind")?,
+        created_at: columns.instant_opt("created_at")?,
+        completed_at: columns.instant_opt("completed_at")?,
+        learned_at: columns.instant("learned_at")?,
+        learned_via: columns.word("learned_via")?,
+        deadline: columns.deadline()?,
+        next_look_at: columns.instant_opt("next_look_at")?,
+        status: columns.get("status")?,
+        percent: columns.number_opt("percent")?,
+        estimate: columns.number_opt("estimate_ms")?.map(Span::from_millis),
+        attempts: columns.number("attempts")?,
+        error: columns.get("error")?,
+        task_error: code
+            .zip(message)
+            .map(|(code, message)| TaskError { code, message }),
+        assets: Vec::new(),
+    })
+}
+
+const ASSETS: &str = "-- manifest::tasks
+    SELECT * FROM assets
+    WHERE task IN (SELECT value FROM json_each(:tasks)) ORDER BY task, asset_index";
+
+fn read_assets(db: &Connection, tasks: &str) -> Result<Vec<(i64, AssetRecord)>, Fault> {
+    let mut objects: HashMap<i64, Vec<ObjectRecord>> = HashMap::new();
+    for (asset, object) in read_objects(db, tasks)? {
+        objects.entry(asset).or_default().push(object);
+    }
+    all(
+        db,
+        ASSETS,
+        named_params! { ":tasks": tasks },
+        "assets",
+        |columns| {
+            let asset = AssetRecord {
+                index: AssetIndex(columns.number("asset_index")?),
+                role: columns.word("role")?,
+                state: columns.word("state")?,
+                url: columns.url("url")?,
+                deadline: columns.deadline()?,
+                due_at: columns.instant_opt("due_at")?,
+                attempts: columns.number("attempts")?,
+                error: columns.get("error")?,
+                source: columns.source(["source_etag", "source_last_modified", "source_length"])?,
+                size: columns.number_opt("size")?,
+                content_type: columns.get("content_type")?,
+                sha256: columns.word_opt("sha256")?,
+                crc64nvme: columns.word_opt("crc64nvme")?,
+                archived_at: columns.instant_opt("archived_at")?,
+                objects: objects.remove(&columns.id).unwrap_or_default(),
+            };
+            Ok((columns.get("task")?, asset))
+        },
+    )
+}
+
+const OBJECTS: &str = "-- manifest::tasks
+    SELECT objects.*, there.parts AS parts_there, COALESCE(there.bytes, 0) AS bytes_there
+    FROM assets
+    JOIN objects ON objects.asset = assets.id
+    LEFT JOIN (
+        SELECT object, COUNT(*) AS parts, SUM(length) AS bytes FROM parts
+        WHERE object IN (
+            SELECT objects.id FROM objects JOIN assets ON assets.id = objects.asset
+            WHERE assets.task IN (SELECT value FROM json_each(:tasks))
+        )
+        GROUP BY object
+    ) AS there ON there.object = objects.id
+    WHERE assets.task IN (SELECT value FROM json_each(:tasks))
+    ORDER BY objects.asset, objects.position";
+
+fn read_objects(db: &Connection, tasks: &str) -> Result<Vec<(i64, ObjectRecord)>, Fault> {
+    all(
+        db,
+        OBJECTS,
+        named_params! { ":tasks": tasks },
+        "objects",
+        |columns| {
+            let parts_there = columns.number_opt("parts_there")?;
+            let object = ObjectRecord {
+                destination: columns.word("destination")?,
+                state: columns.word("state")?,
+                key: columns.word_opt("key")?,
+                etag: columns.get::<Option<String>>("etag")?.map(ETag),
+                version_id: columns.get("version_id")?,
+                parts: parts_there.map_or_else(|| columns.number("parts"), Ok)?,
+                bytes_stored: columns.number("bytes_there")?,
+                verified: columns.word_opt("verified")?,
+                archived_at: columns.instant_opt("archived_at")?,
+            };
+            Ok((columns.get("asset")?, object))
+        },
+    )
+}
+
+const TALLY_TASKS: &str = "-- manifest::tally
+    SELECT 0 AS id, state, COUNT(*) AS rows FROM tasks GROUP BY state";
+
+const TALLY_ASSETS: &str = "-- manifest::tally
+    SELECT 0 AS id, state, COUNT(*) AS rows FROM assets GROUP BY state";
+
+const TALLY_BYTES: &str = "-- manifest::tally
+    SELECT COALESCE(SUM(size), 0) FROM assets WHERE state = 'archived'";
+
+const TALLY_ORPHANS: &str = "-- manifest::tally
+    SELECT COUNT(*) FROM orphans";
+
+pub(super) const TALLY_DEADLINE: &str = "-- manifest::tally
+    SELECT MIN(at) FROM (
+        SELECT MIN(deadline_at) AS at FROM tasks WHERE state = 'watching'
+        UNION ALL
+        SELECT MIN(deadline_at) AS at FROM assets WHERE state = 'due'
+    )";
+
+/// Everything in numbers.
+pub(in crate::manifest) fn tally(db: &Connection) -> Result<Tally, Fault> {
+    let count = |sql| {
+        let count: Option<i64> = value(db, sql, [])?;
+        // A count and a sum of lengths are never negative.
+        Ok::<u64, Fault>(
+            count
+                .and_then(|count| u64::try_from(count).ok())
+                .unwrap_or(0),
+        )
+    };
+    let next: Option<Option<i64>> = value(db, TALLY_DEADLINE, [])?;
+    Ok(Tally {
+        tasks: count_states(db, TALLY_TASKS, "tasks")?,
+        assets: count_states(db, TALLY_ASSETS, "assets")?,
+        bytes_archived: count(TALLY_BYTES)?,
+        orphans: count(TALLY_ORPHANS)?,
+        next_deadline: next.flatten().map(Timestamp::from_unix_millis),
+    })
+}
+
+fn count_states<State: FromStr + Ord>(
+    db: &Connection,
+    sql: &str,
+    table: &'static str,
+) -> Result<Vec<(State, u64)>, Fault> {
+    let mut counts = all(db, sql, [], table, |columns| {
+        Ok((columns.word::<State>("state")?, columns.number("rows")?))
+    })?;
+    counts.sort();
+    Ok(counts)
+}
+
+fn json(rows: impl Iterator<Item = i64>) -> String {
+    let rows: Vec<i64> = rows.collect();
+    serde_json::to_string(&rows).expect("numbers are numbers")
+}

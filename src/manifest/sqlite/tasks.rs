@@ -1,0 +1,260 @@
+//! Verbs on tasks: learn, observe, settle, and what people ask for.
+
+use rusqlite::named_params;
+
+use super::Fault;
+use super::Tx;
+use super::all;
+use super::assets;
+use super::claims::touched;
+use super::execute;
+use super::uploads;
+use crate::clock::Timestamp;
+use crate::manifest::row::Claimable;
+use crate::manifest::row::Learned;
+use crate::manifest::row::NewLink;
+use crate::manifest::row::NewTask;
+use crate::manifest::row::Observation;
+use crate::manifest::row::Observed;
+use crate::manifest::row::TaskSettlement;
+use crate::model::deadline::Deadline;
+use crate::model::lease::Lease;
+use crate::model::task::LearnedVia;
+use crate::model::task::Progress;
+use crate::model::task::ProviderName;
+use crate::model::task::Tags;
+use crate::model::task::TaskId;
+use crate::model::task::TaskKey;
+use crate::model::task::TaskState;
+use crate::units::Span;
+
+/// Writes the tasks that are not known and adds to the others the tags that they lack.
+pub(in crate::manifest) fn learn(tx: &Tx<'_>, tasks: &[NewTask]) -> Result<Vec<Learned>, Fault> {
+    let learn_one = |task: &NewTask| {
+        let newcomer = Newcomer {
+            key: &task.key,
+            state: TaskState::Watching,
+            tags: &task.tags,
+            via: task.via,
+            deadline: task.deadline,
+            next_look_at: Some(task.next_look_at.as_unix_millis()),
+        };
+        if insert(tx, &newcomer)? {
+            return Ok(Learned::New);
+        }
+        let (_, state) = merge(tx, &task.key, &task.tags)?;
+        Ok(Learned::Known(state))
+    };
+    tasks.iter().map(learn_one).collect()
+}
+
+/// Writes a link as a completed task with one asset. The link of a known one may be a fresh one for its asset.
+pub(in crate::manifest) fn learn_link(tx: &Tx<'_>, link: &NewLink) -> Result<Learned, Fault> {
+    let newcomer = Newcomer {
+        key: &link.key,
+        state: TaskState::Completed,
+        tags: &link.tags,
+        via: LearnedVia::Fetch,
+        deadline: link.asset.deadline,
+        next_look_at: None,
+    };
+    let is_new = insert(tx, &newcomer)?;
+    let (row, state) = merge(tx, &link.key, &link.tags)?;
+    assets::write_links(tx, row, std::slice::from_ref(&link.asset), &link.objects)?;
+    Ok(if is_new {
+        Learned::New
+    } else {
+        Learned::Known(state)
+    })
+}
+
+struct Newcomer<'a> {
+    key: &'a TaskKey,
+    state: TaskState,
+    tags: &'a Tags,
+    via: LearnedVia,
+    deadline: Deadline,
+    next_look_at: Option<i64>,
+}
+
+const INSERT: &str = "-- manifest::learn
+    INSERT INTO tasks (
+        provider, task_id, state, tags, learned_at, learned_via, deadline_at, deadline_from, next_look_at
+    )
+    VALUES (
+        :provider, :task_id, :state, :tags, :now, :via, :deadline_at, :deadline_from, :next_look_at
+    )
+    ON CONFLICT (task_id, provider) DO NOTHING";
+
+/// Whether the task was not known.
+fn insert(tx: &Tx<'_>, task: &Newcomer<'_>) -> Result<bool, Fault> {
+    let params = named_params! {
+        ":provider": task.key.provider.as_str(), ":task_id": task.key.id.as_str(),
+        ":state": task.state.as_str(), ":tags": written(task.tags),
+        ":now": tx.now.as_unix_millis(), ":via": task.via.as_str(),
+        ":deadline_at": task.deadline.at.as_unix_millis(),
+        ":deadline_from": task.deadline.from.as_str(), ":next_look_at": task.next_look_at,
+    };
+    Ok(execute(tx.db, INSERT, params)? == 1)
+}
+
+const FIND: &str = "-- manifest::learn
+    SELECT id, state, tags FROM tasks WHERE task_id = :task_id AND provider = :provider";
+
+const SET_TAGS: &str = "-- manifest::learn
+    UPDATE tasks SET tags = :tags WHERE id = :id";
+
+/// Adds the tags that the task lacks; tells its row and state.
+fn merge(tx: &Tx<'_>, key: &TaskKey, tags: &Tags) -> Result<(i64, TaskState), Fault> {
+    let params = named_params! { ":task_id": key.id.as_str(), ":provider": key.provider.as_str() };
+    let found = all(tx.db, FIND, params, "tasks", |columns| {
+        Ok((columns.id, columns.word("state")?, columns.tags()?))
+    })?;
+    let (row, state, mut known) = found.into_iter().next().expect("inserted or in conflict");
+    let before = known.len();
+    for (name, tag) in tags {
+        known.entry(name.clone()).or_insert_with(|| tag.clone());
+    }
+    if known.len() > before {
+        execute(
+            tx.db,
+            SET_TAGS,
+            named_params! { ":tags": written(&known), ":id": row },
+        )?;
+    }
+    Ok((row, state))
+}
+
+const OBSERVE: &str = "-- manifest::observe
+    UPDATE tasks
+    SET state = :state,
+        status = :status,
+        percent = COALESCE(:percent, percent),
+        estimate_ms = :estimate_ms,
+        model = COALESCE(:model, model),
+        kind = COALESCE(:kind, kind),
+        -- The first that was said stays: keys are made of it.
+        created_at = COALESCE(created_at, :created_at),
+        completed_at = COALESCE(:completed_at, completed_at),
+        last_unfinished_at = CASE WHEN :is_unfinished THEN :now ELSE last_unfinished_at END,
+        deadline_at = :deadline_at,
+        deadline_from = :deadline_from,
+        next_look_at = :next_look_at,
+        looks = looks + 1,
+        misses = 0,
+        attempts = 0,
+        error = NULL,
+        task_error_code = :error_code,
+        task_error_message = :error_message,
+        lease_owner = NULL,
+        lease_expires_at = NULL
+    WHERE id = :id AND lease_token = :token AND lease_expires_at IS NOT NULL";
+
+/// Writes what a look found and ends the claim.
+pub(in crate::manifest) fn observe(
+    tx: &Tx<'_>,
+    lease: &Lease,
+    observation: &Observation,
+) -> Result<Observed, Fault> {
+    let sighting = &observation.sighting;
+    let is_unfinished = match sighting.progress {
+        Progress::Pending | Progress::Running => true,
+        Progress::Completed | Progress::Failed | Progress::Cancelled => false,
+    };
+    let millis = |at: Option<Timestamp>| at.map(Timestamp::as_unix_millis);
+    let params = named_params! {
+        ":state": observation.state.as_str(), ":status": sighting.status,
+        ":percent": sighting.percent.map(|percent| percent.min(100)),
+        ":estimate_ms": sighting.estimate.map(Span::as_millis_i64),
+        ":model": sighting.model, ":kind": sighting.kind,
+        ":created_at": millis(sighting.created), ":completed_at": millis(sighting.completed),
+        ":is_unfinished": is_unfinished, ":now": tx.now.as_unix_millis(),
+        ":deadline_at": observation.deadline.at.as_unix_millis(),
+        ":deadline_from": observation.deadline.from.as_str(),
+        ":next_look_at": millis(observation.next_look_at),
+        ":error_code": sighting.error.as_ref().map(|error| error.code.as_str()),
+        ":error_message": sighting.error.as_ref().map(|error| error.message.as_str()),
+        ":id": lease.row, ":token": lease.token.0,
+    };
+    touched(execute(tx.db, OBSERVE, params)?, Claimable::Tasks, lease)?;
+    assets::write_links(tx, lease.row, &observation.assets, &observation.objects)
+}
+
+const SETTLE: &str = "-- manifest::settle_task
+    UPDATE tasks
+    SET state = :state,
+        next_look_at = :next_look_at,
+        error = :error,
+        attempts = attempts + :is_attempt,
+        misses = misses + :is_miss,
+        lease_owner = NULL,
+        lease_expires_at = NULL
+    WHERE id = :id AND lease_token = :token AND lease_expires_at IS NOT NULL";
+
+/// Ends a claim on a task that was not seen.
+pub(in crate::manifest) fn settle(
+    tx: &Tx<'_>,
+    lease: &Lease,
+    settlement: &TaskSettlement,
+) -> Result<(), Fault> {
+    let params = named_params! {
+        ":state": settlement.state.as_str(),
+        ":next_look_at": settlement.next_look_at.map(Timestamp::as_unix_millis),
+        ":error": settlement.error, ":is_attempt": settlement.is_attempt,
+        ":is_miss": settlement.is_miss, ":id": lease.row, ":token": lease.token.0,
+    };
+    touched(execute(tx.db, SETTLE, params)?, Claimable::Tasks, lease)
+}
+
+const RETRY_ASSETS: &str = "-- manifest::retry
+    UPDATE assets
+    SET state = 'due', due_at = :now, attempts = 0, refresh_asked_at = NULL
+    WHERE state IN ('due', 'lost', 'refused') AND task IN (
+        SELECT id FROM tasks
+        WHERE task_id = :task_id AND (:provider IS NULL OR provider = :provider)
+    )";
+
+const RETRY_TASKS: &str = "-- manifest::retry
+    UPDATE tasks
+    SET state = 'watching', next_look_at = :now, attempts = 0, misses = 0
+    -- Failed and cancelled stay: the provider has nothing to archive.
+    WHERE state IN ('watching', 'vanished', 'abandoned')
+        AND task_id = :task_id AND (:provider IS NULL OR provider = :provider)";
+
+/// Makes everything of a task due now that is not archived; tells how many rows.
+pub(in crate::manifest) fn retry(
+    tx: &Tx<'_>,
+    provider: Option<&ProviderName>,
+    id: &TaskId,
+) -> Result<u64, Fault> {
+    let provider = provider.map(ProviderName::as_str);
+    let params = named_params! {
+        ":now": tx.now.as_unix_millis(), ":task_id": id.as_str(), ":provider": provider,
+    };
+    let rows = execute(tx.db, RETRY_ASSETS, params)? + execute(tx.db, RETRY_TASKS, params)?;
+    Ok(u64::try_from(rows).expect("rows fit in memory"))
+}
+
+const ASSETS_OF: &str = "-- manifest::forget
+    SELECT assets.id FROM assets JOIN tasks ON tasks.id = assets.task
+    WHERE tasks.task_id = :task_id AND tasks.provider = :provider";
+
+const FORGET: &str = "-- manifest::forget
+    DELETE FROM tasks WHERE task_id = :task_id AND provider = :provider";
+
+/// Deletes a task with everything that hangs on it; its open uploads are to be aborted.
+pub(in crate::manifest) fn forget(
+    tx: &Tx<'_>,
+    provider: &ProviderName,
+    id: &TaskId,
+) -> Result<bool, Fault> {
+    let params = named_params! { ":task_id": id.as_str(), ":provider": provider.as_str() };
+    for asset in all(tx.db, ASSETS_OF, params, "assets", |columns| Ok(columns.id))? {
+        uploads::retire_all(tx, asset)?;
+    }
+    Ok(execute(tx.db, FORGET, params)? > 0)
+}
+
+fn written(tags: &Tags) -> String {
+    serde_json::to_string(tags).expect("tags are strings")
+}

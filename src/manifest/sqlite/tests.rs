@@ -1,0 +1,669 @@
+//! What is particular to `SQLite`: files, locks, the schema's text, group commit.
+
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+
+use futures::future::join_all;
+use rusqlite::Connection;
+
+use super::execute;
+use crate::clock::Clock;
+use crate::manifest::Access;
+use crate::manifest::Config;
+use crate::manifest::Manifest;
+use crate::manifest::ManifestError;
+use crate::manifest::conformance::conformance;
+use crate::manifest::conformance::world::World;
+use crate::manifest::conformance::world::key;
+use crate::manifest::database_path;
+use crate::manifest::row::*;
+use crate::model::asset::AssetRole;
+use crate::model::asset::AssetState;
+use crate::model::deadline::DeadlineSource;
+use crate::model::object::ObjectState;
+use crate::model::object::Verified;
+use crate::model::task::LearnedVia;
+use crate::model::task::TaskState;
+use crate::units::Span;
+
+mod threaded {
+    use super::*;
+    conformance!(World::sqlite(false));
+}
+
+mod inline {
+    use super::*;
+    conformance!(World::sqlite(true));
+}
+
+fn path(config: &Config) -> PathBuf {
+    database_path(&config.url).unwrap()
+}
+
+/// A second connection, as whoever meddles with the file has it.
+fn meddle(world: &World, sql: &str) {
+    Connection::open(path(&world.config))
+        .unwrap()
+        .execute_batch(sql)
+        .unwrap();
+}
+
+async fn open(world: &World, access: Access) -> Result<Manifest, ManifestError> {
+    Manifest::open(&world.config, world.clock.clone(), access).await
+}
+
+#[tokio::test]
+async fn the_schema_names_every_state_and_no_other() {
+    let world = World::sqlite(true).await;
+    let connection = Connection::open(path(&world.config)).unwrap();
+    let check = |table: &str, column: &str, words: Vec<&str>| {
+        let sql = "SELECT sql FROM sqlite_master WHERE name = ?1";
+        let sql: String = connection
+            .query_row(sql, [table], |row| row.get(0))
+            .unwrap();
+        let words: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+        let expected = format!("CHECK ({column} IN ({}))", words.join(", "));
+        assert!(sql.contains(&expected), "{table} lacks {expected}");
+    };
+    macro_rules! words {
+        ($states:ty) => {
+            <$states>::ALL.iter().map(|state| state.as_str()).collect()
+        };
+    }
+    check("tasks", "state", words!(TaskState));
+    check("tasks", "learned_via", words!(LearnedVia));
+    check("tasks", "deadline_from", words!(DeadlineSource));
+    check("assets", "state", words!(AssetState));
+    check("assets", "role", words!(AssetRole));
+    check("assets", "deadline_from", words!(DeadlineSource));
+    check("objects", "state", words!(ObjectState));
+    check("objects", "verified", words!(Verified));
+    let lax = "SELECT COUNT(*) FROM pragma_table_list
+        WHERE schema = 'main' AND type = 'table' AND NOT strict AND name NOT LIKE 'sqlite_%'";
+    let lax: i64 = connection.query_row(lax, [], |row| row.get(0)).unwrap();
+    assert_eq!(lax, 0, "every table is STRICT");
+}
+
+#[tokio::test]
+async fn what_waits_together_is_committed_together() {
+    let world = World::sqlite(false).await;
+    let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
+    let busy = world.manifest.sqlite.write("busy", move |_| {
+        wait.recv().unwrap();
+        Ok(())
+    });
+    let before = world.manifest.commits();
+    let learns = join_all((0..100).map(|number| {
+        let task = world.task(&format!("t{number}"));
+        world.manifest.learn(vec![task])
+    }));
+    let release = async {
+        // By now every verb above was polled once, which puts it into the queue.
+        go.send(()).unwrap();
+    };
+    let (busy, learned, ()) = futures::join!(busy, learns, release);
+    busy.unwrap();
+    assert!(
+        learned
+            .into_iter()
+            .all(|learned| learned.unwrap() == [Learned::New])
+    );
+    let commits = world.manifest.commits() - before;
+    assert!(commits <= 3, "{commits} commits for 101 verbs");
+}
+
+#[tokio::test]
+async fn a_verb_that_fails_spoils_no_other_of_its_group() {
+    let world = World::sqlite(false).await;
+    world.learn("claimed").await;
+    let task = world.claim_task().await;
+    let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
+    let (inside, is_inside) = tokio::sync::oneshot::channel();
+    let busy = world.manifest.sqlite.write("busy", move |_| {
+        inside.send(()).unwrap();
+        wait.recv().unwrap();
+        Ok(())
+    });
+    let half_done = world.manifest.sqlite.write("half_done", |tx| {
+        execute(tx.db, "DELETE FROM tasks", [])?;
+        execute(tx.db, "INSERT INTO nonsense VALUES (1)", []).map(|_| ())
+    });
+    let refused = Observation {
+        next_look_at: None,
+        ..world.running()
+    };
+    let group = async {
+        is_inside.await.unwrap();
+        futures::join!(
+            world.manifest.learn(vec![world.task("first")]),
+            half_done,
+            world.manifest.observe(&task.lease, refused),
+            world.manifest.learn(vec![world.task("second")]),
+            async { go.send(()).unwrap() },
+        )
+    };
+    let (busy, (first, half_done, refused, second, ())) = futures::join!(busy, group);
+    busy.unwrap();
+    assert_eq!(
+        (first.unwrap(), second.unwrap()),
+        (vec![Learned::New], vec![Learned::New])
+    );
+    let says = half_done.unwrap_err().to_string();
+    assert!(
+        says.starts_with("half_done: ") && says.contains("nonsense"),
+        "{says}"
+    );
+    assert!(
+        matches!(
+            refused,
+            Err(ManifestError::Engine {
+                verb: "observe",
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(
+        world
+            .manifest
+            .tally()
+            .await
+            .unwrap()
+            .tasks_in(TaskState::Watching),
+        3
+    );
+}
+
+#[tokio::test]
+async fn when_the_engine_rolls_back_a_group_nobody_is_told_that_it_was_written() {
+    let world = World::sqlite(false).await;
+    let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
+    let (inside, is_inside) = tokio::sync::oneshot::channel();
+    let busy = world.manifest.sqlite.write("busy", move |_| {
+        inside.send(()).unwrap();
+        wait.recv().unwrap();
+        Ok(())
+    });
+    // What the engine does by itself when the disk fails under it.
+    let failing = world.manifest.sqlite.write("failing", |tx| {
+        execute(tx.db, "ROLLBACK", [])?;
+        Err::<(), _>(ManifestError::Closed.into())
+    });
+    // Sent while the writer is busy, these three make one group.
+    let group = async {
+        is_inside.await.unwrap();
+        futures::join!(
+            world.manifest.learn(vec![world.task("first")]),
+            failing,
+            world.manifest.learn(vec![world.task("second")]),
+            async { go.send(()).unwrap() },
+        )
+    };
+    let (busy, (first, failing, second, ())) = futures::join!(busy, group);
+    busy.unwrap();
+    assert!(
+        matches!(failing, Err(ManifestError::Closed)),
+        "its own error: {failing:?}"
+    );
+    for learned in [first, second] {
+        assert!(
+            matches!(learned, Err(ManifestError::Engine { .. })),
+            "{learned:?}"
+        );
+    }
+    assert!(world.manifest.tally().await.unwrap().tasks.is_empty());
+    world.learn("after").await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_to_all_whose_work_is_undone_and_passes() {
+    let world = World::sqlite(false).await;
+    world.learn("before").await;
+    let limit = |pages: i64| {
+        world.manifest.sqlite.write("limit", move |tx| {
+            Ok(tx.db.pragma_update(None, "max_page_count", pages)?)
+        })
+    };
+    limit(1).await.unwrap();
+    let tasks = (0..10_000)
+        .map(|number| world.task(&format!("t{number}")))
+        .collect();
+    let full = world.manifest.learn(tasks).await;
+    assert!(
+        matches!(full, Err(ManifestError::Full { verb: "learn", .. })),
+        "{full:?}"
+    );
+    limit(1_000_000).await.unwrap();
+    world.learn("after").await;
+    assert_eq!(
+        world
+            .manifest
+            .tally()
+            .await
+            .unwrap()
+            .tasks_in(TaskState::Watching),
+        2
+    );
+}
+
+#[tokio::test]
+async fn reads_do_not_wait_for_the_writer() {
+    let world = World::sqlite(false).await;
+    world.learn("a").await;
+    let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
+    let (inside, is_inside) = tokio::sync::oneshot::channel();
+    let busy = world.manifest.sqlite.write("busy", move |tx| {
+        execute(tx.db, "DELETE FROM tasks", [])?;
+        inside.send(()).unwrap();
+        wait.recv().unwrap();
+        Ok(())
+    });
+    let read = async {
+        is_inside.await.unwrap();
+        let records = join_all((0..20).map(|_| world.record("a"))).await;
+        go.send(()).unwrap();
+        records.len()
+    };
+    let (busy, read) = futures::join!(busy, read);
+    busy.unwrap();
+    assert_eq!(read, 20);
+    assert!(world.manifest.tally().await.unwrap().tasks.is_empty());
+}
+
+#[tokio::test]
+async fn a_second_daemon_learns_whose_the_manifest_is() {
+    let world = World::sqlite(false).await;
+    assert!(Manifest::is_daemon_running(&world.config));
+    let second = open(&world, Access::Daemon).await;
+    let Err(ManifestError::Locked { pid, .. }) = second else {
+        panic!("{second:?}");
+    };
+    assert_eq!(pid, std::process::id().to_string());
+
+    // A command may write while the daemon runs, and each sees what the other wrote.
+    let command = open(&world, Access::Writer).await.unwrap();
+    assert_eq!(
+        command.learn(vec![world.task("a")]).await.unwrap(),
+        [Learned::New]
+    );
+    assert_eq!(world.claim_task().await.key, key("a"));
+    command.close().await;
+
+    world.manifest.close().await;
+    assert!(!Manifest::is_daemon_running(&world.config));
+    let closed = world.manifest.learn(vec![world.task("b")]).await;
+    assert!(matches!(closed, Err(ManifestError::Closed)), "{closed:?}");
+    assert!(matches!(
+        world.manifest.tally().await,
+        Err(ManifestError::Closed)
+    ));
+    world.manifest.close().await;
+    open(&world, Access::Daemon).await.unwrap().close().await;
+}
+
+#[tokio::test]
+async fn a_daemon_ends_the_leases_of_its_dead_predecessor() {
+    let world = World::sqlite(false).await;
+    world.complete("a", &["a"]).await;
+    let dead = world.claim_asset().await;
+    world.manifest.close().await;
+    let command = open(&world, Access::Writer).await.unwrap();
+    assert!(
+        command.claim_assets(10).await.unwrap().is_empty(),
+        "only a daemon may end them"
+    );
+    command.close().await;
+    let daemon = open(&world, Access::Daemon).await.unwrap();
+    let claimed = daemon.claim_assets(10).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    assert!(claimed[0].lease.token > dead.lease.token);
+    daemon.close().await;
+}
+
+#[tokio::test]
+async fn a_reader_makes_nothing_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |name: &str| Config {
+        url: format!("sqlite:{}", folder.path().join(name).display()),
+        lease: Span::from_secs(60),
+    };
+    let read = async |name| Manifest::open(&config(name), Clock::system(), Access::Reader).await;
+    let missing = read("none.db").await;
+    assert!(
+        matches!(missing, Err(ManifestError::Missing { .. })),
+        "{missing:?}"
+    );
+    std::fs::write(folder.path().join("empty.db"), b"").unwrap();
+    let empty = read("empty.db").await;
+    assert!(
+        matches!(empty, Err(ManifestError::Missing { .. })),
+        "{empty:?}"
+    );
+    std::fs::write(
+        folder.path().join("text.db"),
+        "no database at all ".repeat(100),
+    )
+    .unwrap();
+    let text = read("text.db").await;
+    assert!(
+        matches!(text, Err(ManifestError::Broken { .. })),
+        "{text:?}"
+    );
+    let mut names: Vec<_> = folder
+        .path()
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["empty.db", "text.db"]);
+
+    let nowhere = Manifest::open(&config("no/such.db"), Clock::system(), Access::Daemon).await;
+    assert!(
+        matches!(nowhere, Err(ManifestError::Folder { .. })),
+        "{nowhere:?}"
+    );
+    for url in [
+        "postgres://db/x",
+        "sqlite:",
+        "sqlite::memory:",
+        "manifest.db",
+    ] {
+        let config = Config {
+            url: url.into(),
+            lease: Span::from_secs(60),
+        };
+        let bad = Manifest::open(&config, Clock::system(), Access::Daemon).await;
+        assert!(
+            matches!(bad, Err(ManifestError::Url { .. })),
+            "{url} {bad:?}"
+        );
+    }
+
+    let world = World::sqlite(false).await;
+    world.learn("a").await;
+    let reader = open(&world, Access::Reader).await.unwrap();
+    assert_eq!(
+        reader.tally().await.unwrap().tasks_in(TaskState::Watching),
+        1
+    );
+    let refused = reader.learn(vec![world.task("b")]).await;
+    assert!(
+        matches!(refused, Err(ManifestError::ReadOnly { .. })),
+        "{refused:?}"
+    );
+    // Also when nobody writes any more and the log is gone.
+    world.manifest.close().await;
+    let late = open(&world, Access::Reader).await.unwrap();
+    assert_eq!(late.tally().await.unwrap().tasks_in(TaskState::Watching), 1);
+}
+
+#[tokio::test]
+async fn newer_and_foreign_databases_are_left_alone() {
+    let world = World::sqlite(false).await;
+    world.manifest.close().await;
+    meddle(&world, "PRAGMA user_version = 99");
+    for access in [Access::Daemon, Access::Writer, Access::Reader] {
+        let newer = open(&world, access).await;
+        let is_refused = matches!(
+            newer,
+            Err(ManifestError::Newer {
+                found: 99,
+                known: 1
+            })
+        );
+        assert!(is_refused, "{newer:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let theirs = folder.path().join("mail.db");
+    Connection::open(&theirs)
+        .unwrap()
+        .execute_batch("CREATE TABLE mail (id INTEGER)")
+        .unwrap();
+    let before = std::fs::read(&theirs).unwrap();
+    let url = format!("sqlite:{}", theirs.display());
+    let config = Config {
+        url,
+        lease: Span::from_secs(60),
+    };
+    let foreign = Manifest::open(&config, Clock::system(), Access::Writer).await;
+    assert!(
+        matches!(foreign, Err(ManifestError::Foreign { .. })),
+        "{foreign:?}"
+    );
+    assert_eq!(std::fs::read(&theirs).unwrap(), before);
+}
+
+#[tokio::test]
+async fn the_manifest_is_nobody_elses_to_read() {
+    let world = World::sqlite(false).await;
+    world.learn("a").await;
+    for name in ["manifest.db", "manifest.db-wal", "manifest.db-shm"] {
+        let mode = world
+            .folder
+            .path()
+            .join(name)
+            .metadata()
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_we_cannot_have_written_is_named() {
+    let world = World::sqlite(false).await;
+    world.complete("a", &["a?signature=canary"]).await;
+    for (meddling, table, column) in [
+        ("UPDATE tasks SET provider = 'No Name'", "tasks", "provider"),
+        (
+            "UPDATE tasks SET provider = 'house', tags = '[]'",
+            "tasks",
+            "tags",
+        ),
+        (
+            "UPDATE tasks SET tags = '{}', learned_at = -1",
+            "tasks",
+            "learned_at",
+        ),
+        (
+            "UPDATE tasks SET learned_at = 1, looks = -1; UPDATE assets SET attempts = -1",
+            "assets",
+            "attempts",
+        ),
+        (
+            "UPDATE assets SET attempts = 0, url = 'cdn?signature=canary'",
+            "assets",
+            "url",
+        ),
+        (
+            "UPDATE objects SET key_template = '{task_id}'",
+            "objects",
+            "key_template",
+        ),
+    ] {
+        meddle(&world, meddling);
+        let filter = TaskFilter::default();
+        let error = if table == "objects" {
+            meddle(&world, "UPDATE assets SET url = 'https://cdn.test/a'");
+            world.manifest.claim_assets(1).await.unwrap_err()
+        } else {
+            world.manifest.tasks(&filter, 10).await.unwrap_err()
+        };
+        let is_named = matches!(
+            &error,
+            ManifestError::Inconsistent { table: t, column: c, row: 1, .. } if (*t, *c) == (table, column)
+        );
+        assert!(is_named, "{meddling}: {error:?}");
+        assert!(
+            !format!("{error:?} {error}").contains("canary"),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn claims_and_look_ups_find_their_indexes() {
+    let world = World::sqlite(true).await;
+    let connection = Connection::open(path(&world.config)).unwrap();
+    let plan = |sql: &str| -> String {
+        let mut statement = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+            .unwrap();
+        // Parameters stay unbound: a plan does not depend on them.
+        let mut rows = statement.raw_query();
+        let mut steps = Vec::new();
+        while let Some(row) = rows.next().unwrap() {
+            steps.push(row.get::<_, String>("detail").unwrap());
+        }
+        steps.join("\n")
+    };
+    for (sql, indexes) in [
+        (super::claims::CLAIM_TASKS, ["tasks_due", "tasks_leased"]),
+        (super::claims::CLAIM_ASSETS, ["assets_due", "assets_leased"]),
+        (
+            super::claims::CLAIM_ORPHANS,
+            ["orphans_due", "orphans_leased"],
+        ),
+        (
+            super::alarms::AT_RISK,
+            [
+                "tasks_state (state=? AND deadline_at<?)",
+                "assets_state (state=? AND deadline_at<?)",
+            ],
+        ),
+        (
+            super::reads::TALLY_DEADLINE,
+            ["tasks_state (state=?)", "assets_state (state=?)"],
+        ),
+    ] {
+        let plan = plan(sql);
+        assert!(
+            indexes.iter().all(|index| plan.contains(index)),
+            "{sql}\n{plan}"
+        );
+        let is_scan = |step: &str| {
+            let scanned = step.strip_prefix("SCAN ");
+            scanned.is_some_and(|table| ["tasks", "assets", "orphans"].contains(&table))
+        };
+        assert!(!plan.lines().any(is_scan), "{sql}\n{plan}");
+    }
+    let plan = plan("SELECT * FROM tasks WHERE TRUE AND task_id = ? ORDER BY id LIMIT ?");
+    assert!(plan.contains("SEARCH tasks USING INDEX"), "{plan}");
+}
+
+#[tokio::test]
+async fn dropped_without_closing_everything_acknowledged_is_there() {
+    let world = World::sqlite(false).await;
+    let learns = (0..50).map(|number| {
+        world
+            .manifest
+            .learn(vec![world.task(&format!("t{number}"))])
+    });
+    assert!(
+        join_all(learns)
+            .await
+            .into_iter()
+            .all(|learned| learned.is_ok())
+    );
+    // What is on the disk at this moment, with nobody having been told to finish anything.
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["manifest.db", "manifest.db-wal"] {
+        std::fs::copy(world.folder.path().join(name), copy.path().join(name)).unwrap();
+    }
+    let url = format!("sqlite:{}", copy.path().join("manifest.db").display());
+    let config = Config {
+        url,
+        ..world.config.clone()
+    };
+    let after = Manifest::open(&config, world.clock.clone(), Access::Daemon)
+        .await
+        .unwrap();
+    assert_eq!(
+        after.tally().await.unwrap().tasks_in(TaskState::Watching),
+        50
+    );
+    after.close().await;
+}
+
+/// The manifest that the child below writes until it is killed.
+const CHILD_URL: &str = "REELVAULT_TEST_KILLED_CHILD_URL";
+
+#[tokio::test]
+async fn killed_at_any_moment_everything_acknowledged_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("manifest.db").display());
+    let config = Config {
+        url: url.clone(),
+        lease: Span::from_secs(60),
+    };
+    let mut known: i64 = 0;
+    for round in 0..3 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "manifest::sqlite::tests::child_that_is_killed",
+                "--nocapture",
+            ])
+            .env(CHILD_URL, &url)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        let mut acknowledged: i64 = 0;
+        while acknowledged < 40 * (round + 1) {
+            let line = lines.next().expect("it writes until it is killed");
+            acknowledged += i64::from(line.contains("acknowledged"));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        acknowledged +=
+            i64::try_from(lines.filter(|line| line.contains("acknowledged")).count()).unwrap();
+
+        let reader = Manifest::open(&config, Clock::system(), Access::Reader)
+            .await
+            .unwrap();
+        let tally = reader.tally().await.unwrap();
+        let there = i64::try_from(tally.tasks_in(TaskState::Watching)).unwrap();
+        assert!(
+            there >= known + acknowledged,
+            "{there} < {known} + {acknowledged}"
+        );
+        known = there;
+    }
+    let check = "PRAGMA integrity_check";
+    let connection = Connection::open(database_path(&url).unwrap()).unwrap();
+    let says: String = connection.query_row(check, [], |row| row.get(0)).unwrap();
+    assert_eq!(says, "ok");
+}
+
+/// Not a test by itself: the process that the test above kills.
+#[tokio::test]
+async fn child_that_is_killed() {
+    let Ok(url) = std::env::var(CHILD_URL) else {
+        return;
+    };
+    let world = World::sqlite(true).await;
+    let config = Config {
+        url,
+        lease: Span::from_secs(60),
+    };
+    let manifest = Manifest::open(&config, Clock::system(), Access::Daemon)
+        .await
+        .unwrap();
+    for number in 0.. {
+        let ids = (0..4).map(|lane| format!("p{}-{number}-{lane}", std::process::id()));
+        let learns = ids.map(async |id| {
+            manifest.learn(vec![world.task(&id)]).await.unwrap();
+            println!("\nacknowledged {id}");
+        });
+        join_all(learns).await;
+    }
+}
