@@ -1,4 +1,18 @@
 //! The provider port: task APIs, each read through a declarative description.
+//!
+//! A [`Provider`] asks and says what it was told. It retries nothing; the one thing that it remembers is that the provider
+//! wants to be left alone. Nothing that an answer says can panic it or grow without bound.
+
+pub mod description;
+pub mod pointer;
+pub mod signature;
+
+mod answer;
+mod api;
+mod call;
+mod connect;
+mod error;
+mod scrub;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,6 +23,11 @@ use serde::Serialize;
 use crate::secret::SecretSource;
 use crate::units::Rate;
 use crate::units::Span;
+
+pub use api::Provider;
+pub use connect::ConnectError;
+pub use error::ProviderError;
+pub use error::Said;
 
 /// `[provider.NAME]`
 #[derive(Clone, Debug, Deserialize, Serialize)]

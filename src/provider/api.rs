@@ -1,0 +1,318 @@
+//! [`Provider`]: asks a task API how its tasks stand, one at a time or in batches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::HeaderMap;
+use http::Method;
+use http::StatusCode;
+use serde_json::Value;
+
+use crate::clock::Clock;
+use crate::clock::Timestamp;
+use crate::http::Http;
+use crate::http::pace::Pace;
+use crate::model::task::ProviderName;
+use crate::model::task::Sighting;
+use crate::model::task::TaskId;
+use crate::provider::Config;
+use crate::provider::call::Caller;
+use crate::provider::connect::Account;
+use crate::provider::connect::ConnectError;
+use crate::provider::description::Batch;
+use crate::provider::description::Description;
+use crate::provider::description::DownloadAuth;
+use crate::provider::error::ProviderError;
+use crate::units::Span;
+
+/// Looks in flight at once where there is no batch; the pace holds besides.
+const LOOKS_AT_ONCE: usize = 8;
+
+/// The task that `check_key` asks for where no free call is described: no provider makes such an ID.
+const MADE_UP_TASK: &str = "reelvault-key-check";
+
+/// A configured account at a task API. A clone is the same account, with the same pace.
+#[derive(Clone, Debug)]
+pub struct Provider(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    caller: Caller,
+    hosts: Vec<String>,
+    allow_private: bool,
+    ttl: Span,
+    /// Until the provider says that it knows no such call.
+    has_batch: AtomicBool,
+}
+
+/// What a look gave for each task.
+type Looks = Vec<(TaskId, Result<Sighting, ProviderError>)>;
+
+impl Provider {
+    /// Reads the description and the key of `[provider.NAME]`, taking variables through `env`; calls nobody.
+    pub fn connect(
+        name: ProviderName,
+        config: &Config,
+        default_ttl: Span,
+        http: Http,
+        clock: Clock,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Provider, ConnectError> {
+        let account = Account::read(name, config, env)?;
+        let Description {
+            results, limits, ..
+        } = &account.description;
+        let pace = Pace::new(config.requests.or(limits.requests));
+        let ttl = config.output_ttl.or(results.ttl).unwrap_or(default_ttl);
+        let hosts = results.hosts.iter().map(ToString::to_string).collect();
+        Ok(Self(Arc::new(Inner {
+            caller: Caller::new(account, pace, http, clock),
+            hosts,
+            allow_private: config.allow_private,
+            ttl,
+            has_batch: AtomicBool::new(true),
+        })))
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &ProviderName {
+        &self.0.caller.account.name
+    }
+
+    /// How long a result link lives after completion.
+    pub fn ttl(&self) -> Span {
+        self.0.ttl
+    }
+
+    /// Whether another look may give a fresh link for an old result.
+    pub fn refreshes(&self) -> bool {
+        self.description().results.refresh
+    }
+
+    /// The shortest time between two looks at one task of `kind`; of a kind not described, the longest of all.
+    pub fn min_interval(&self, kind: Option<&str>) -> Span {
+        let intervals = &self.description().limits.min_interval;
+        let known = kind.and_then(|kind| intervals.get(kind));
+        let interval = known.or_else(|| intervals.values().max());
+        interval.copied().unwrap_or_default()
+    }
+
+    /// The hosts that result links may be on, `*.example.com` for all below; empty = any.
+    pub fn hosts(&self) -> &[String] {
+        &self.0.hosts
+    }
+
+    /// Whether its API and its result links may be plain http and on private addresses.
+    pub fn allow_private(&self) -> bool {
+        self.0.allow_private
+    }
+
+    /// What a download must send along: nothing, unless the description says that media hosts need the key. Then it
+    /// is never to reach a host that [`Provider::hosts`] does not list, by a redirect least of all.
+    pub fn download_headers(&self) -> HeaderMap {
+        match self.description().results.download_auth {
+            DownloadAuth::Same => self.0.caller.account.auth_header(),
+            DownloadAuth::None => HeaderMap::new(),
+        }
+    }
+
+    /// Until when no call is made: the provider said so, or it does not accept the account.
+    pub fn paused_until(&self) -> Option<Timestamp> {
+        let left = self.0.caller.pace.pause_left()?;
+        Some(self.0.caller.clock.now().plus(left))
+    }
+
+    /// Asks how one task stands.
+    pub async fn look(&self, id: &TaskId) -> Result<Sighting, ProviderError> {
+        let caller = &self.0.caller;
+        let path = self.description().status.path.fill(id);
+        let answer = caller.call(Method::GET, &path, Bytes::new()).await?;
+        let value = caller.good(&answer)?;
+        let sighting = caller.reader().sighting(&value, id);
+        sighting.map_err(|what| caller.garbled(Some(answer.status), what))
+    }
+
+    /// Asks how many tasks stand, in batches where the provider has them. Answers in the order of `ids`.
+    pub async fn look_many(&self, ids: &[TaskId]) -> Looks {
+        let mut looks = Vec::with_capacity(ids.len());
+        match &self.description().batch {
+            Some(batch) => {
+                for some in ids.chunks(batch.max.get()) {
+                    looks.extend(self.look_chunk(batch, some).await);
+                }
+            }
+            None => looks.extend(self.look_each(ids).await),
+        }
+        looks
+    }
+
+    /// Makes a call that only a valid key can make, and says in a few words what came of it.
+    #[expect(clippy::missing_panics_doc, reason = "the constant is a task ID")]
+    pub async fn check_key(&self) -> Result<String, ProviderError> {
+        let caller = &self.0.caller;
+        if let Some(check) = &self.description().check {
+            let path = check.path.as_str();
+            let answer = caller.call(Method::GET, path, Bytes::new()).await?;
+            if !is_no_such_call(answer.status) {
+                caller.good(&answer)?;
+                return Ok(format!("the key is accepted: {path} answered"));
+            }
+        }
+        let made_up: TaskId = MADE_UP_TASK
+            .parse()
+            .expect("the constant keeps to the rules of task IDs");
+        match self.look(&made_up).await {
+            Ok(_) => Ok("the key is accepted: it may read tasks".to_owned()),
+            Err(ProviderError::NoSuchTask(_)) => {
+                Ok("the key is accepted: a made-up task was not found".to_owned())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn description(&self) -> &Description {
+        &self.0.caller.account.description
+    }
+
+    /// As many as fit into one batch. What a batch leaves out or garbles is asked for by itself, since only a look at the
+    /// task proves anything; so is everything where the batch fails, since that call is not documented everywhere.
+    async fn look_chunk(&self, batch: &Batch, ids: &[TaskId]) -> Looks {
+        let seen = match self.look_batch(batch, ids).await {
+            Ok(seen) => seen,
+            Err(error @ ProviderError::Limited { .. }) => return same_for_all(ids, &error),
+            Err(_) => BTreeMap::new(),
+        };
+        let is_absent = |id: &&TaskId| !seen.contains_key(*id);
+        let absent: Vec<TaskId> = ids.iter().filter(is_absent).cloned().collect();
+        let singly: BTreeMap<TaskId, _> = self.look_each(&absent).await.into_iter().collect();
+        let told = |id: &TaskId| {
+            let sighting = seen.get(id).cloned().map(Ok);
+            Some((id.clone(), sighting.or_else(|| singly.get(id).cloned())?))
+        };
+        ids.iter().filter_map(told).collect()
+    }
+
+    /// The tasks among `ids` that the batch tells of.
+    async fn look_batch(
+        &self,
+        batch: &Batch,
+        ids: &[TaskId],
+    ) -> Result<BTreeMap<TaskId, Sighting>, ProviderError> {
+        let mut seen = BTreeMap::new();
+        let caller = &self.0.caller;
+        let has_batch = self.0.has_batch.load(Ordering::Relaxed);
+        // The one call a minute that a refused account is granted is a single look: only that can end the refusal.
+        if ids.len() < 2 || !has_batch || caller.is_refused() {
+            return Ok(seen);
+        }
+        let list: Vec<&str> = ids.iter().map(TaskId::as_str).collect();
+        let body = serde_json::json!({ &batch.ids: list }).to_string();
+        let path = batch.path.as_str();
+        let answer = caller.call(Method::POST, path, body.into()).await?;
+        if is_no_such_call(answer.status) {
+            self.0.has_batch.store(false, Ordering::Relaxed);
+        }
+        if !answer.status.is_success() && answer.status != StatusCode::TOO_MANY_REQUESTS {
+            // Told to nobody, and no pause either: the single looks that follow decide what is wrong.
+            return Err(caller.garbled(Some(answer.status), "no batch".to_owned()));
+        }
+        let value = caller.good(&answer)?;
+        let reader = caller.reader();
+        let see = |task: &Value| {
+            let told = reader.id(task);
+            let asked = told.and_then(|told| ids.iter().find(|id| id.as_str() == told));
+            if let Some(id) = asked
+                && let Ok(sighting) = reader.sighting(task, id)
+            {
+                seen.entry(id.clone()).or_insert(sighting);
+            }
+        };
+        let all = batch.tasks.each(&value, see);
+        all.map_err(|error| caller.garbled(Some(answer.status), error.to_string()))?;
+        Ok(seen)
+    }
+
+    /// One by one. The first goes ahead alone: what keeps us from hearing about it keeps us from hearing about any.
+    async fn look_each(&self, ids: &[TaskId]) -> Looks {
+        let Some((first, rest)) = ids.split_first() else {
+            return Vec::new();
+        };
+        let look = self.look(first).await;
+        if let Err(
+            error @ (ProviderError::Refused { .. }
+            | ProviderError::Limited { .. }
+            | ProviderError::Unavailable(_)),
+        ) = &look
+        {
+            return same_for_all(ids, error);
+        }
+        let looks = rest.iter().cloned().map(|id| {
+            let provider = self.clone();
+            async move {
+                let look = provider.look(&id).await;
+                (id, look)
+            }
+        });
+        let rest = futures::stream::iter(looks).buffered(LOOKS_AT_ONCE);
+        let rest: Looks = rest.collect().await;
+        std::iter::once((first.clone(), look)).chain(rest).collect()
+    }
+}
+
+/// Whether the API does not have the call at all.
+fn is_no_such_call(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
+    )
+}
+
+fn same_for_all(ids: &[TaskId], error: &ProviderError) -> Looks {
+    ids.iter()
+        .map(|id| (id.clone(), Err(error.clone())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::call::tests::caller;
+
+    /// A batch call that always fails must not use up the one call a minute that a refused account has.
+    #[tokio::test]
+    async fn a_refused_account_is_tried_with_a_single_look() {
+        let task = r#"{"id":"a","status":"pending"}"#;
+        let other = r#"{"id":"b","status":"pending"}"#;
+        let answers = [
+            (403, "", ""),
+            (403, "", ""),
+            (200, "", task),
+            (200, "", other),
+        ];
+        let (caller, script) = caller(&answers);
+        let provider = Provider(Arc::new(Inner {
+            caller,
+            hosts: Vec::new(),
+            allow_private: false,
+            ttl: Span::ZERO,
+            has_batch: AtomicBool::new(true),
+        }));
+        let ids = ["a", "b"].map(|id| id.parse::<TaskId>().unwrap());
+        let refused = provider.look_many(&ids).await;
+        let is_refused = |error: &ProviderError| matches!(error, ProviderError::Refused { .. });
+        assert!(
+            refused
+                .iter()
+                .all(|(_, look)| look.as_ref().is_err_and(is_refused))
+        );
+        assert_eq!(script.left(), 2);
+        provider.0.caller.pace.resume();
+        let accepted = provider.look_many(&ids).await;
+        assert!(accepted.iter().all(|(_, look)| look.is_ok()));
+        assert_eq!(script.left(), 0);
+    }
+}

@@ -1,0 +1,471 @@
+//! One call to a task API: its turn, its exchange, what a bad answer means, and the pause that it asks for.
+
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::Method;
+use http::StatusCode;
+use http::header;
+use serde_json::Value;
+
+use crate::clock::Clock;
+use crate::clock::Timestamp;
+use crate::http::Http;
+use crate::http::HttpError;
+use crate::http::body::collect;
+use crate::http::pace::Pace;
+use crate::provider::answer::Reader;
+use crate::provider::answer::Words;
+use crate::provider::connect::Account;
+use crate::provider::error::Meaning;
+use crate::provider::error::ProviderError;
+use crate::provider::error::Said;
+use crate::provider::error::meaning;
+use crate::provider::error::pause_unasked;
+use crate::provider::error::retry_after;
+use crate::provider::scrub::MESSAGE_CHARS;
+use crate::provider::scrub::WORD_CHARS;
+use crate::provider::scrub::scrub;
+use crate::units::ByteSize;
+use crate::units::Span;
+
+/// An answer about one task takes a few KiB, a batch of 50 a few hundred.
+const ANSWER_BYTES_MAX: ByteSize = ByteSize::mib(1);
+
+/// A call takes no longer than this, however slowly its answer drips.
+const CALL_TIME_MAX: Span = Span::from_secs(30);
+
+/// After a 401, 402 or 403 one call a minute is made, to see whether somebody has put the account right.
+const REFUSED_PAUSE: Span = Span::from_secs(60);
+
+/// What calls an account's API, at its pace.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) account: Account,
+    pub(super) pace: Pace,
+    pub(super) clock: Clock,
+    http: Http,
+    trouble: Mutex<Trouble>,
+}
+
+/// Why the provider is left alone, or was last.
+#[derive(Debug, Default)]
+struct Trouble {
+    error: Option<ProviderError>,
+    /// How often we were told that we ask too often and not for how long to stay away, without a good answer between.
+    limits_in_a_row: u32,
+}
+
+/// A whole answer.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Caller {
+    /// Calls `account` through `http`.
+    pub(super) fn new(account: Account, pace: Pace, http: Http, clock: Clock) -> Self {
+        Self {
+            account,
+            pace,
+            clock,
+            http,
+            trouble: Mutex::default(),
+        }
+    }
+
+    /// Sends one request when it is its turn and takes the whole answer, good or bad. `body` is JSON, or empty.
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Answer, ProviderError> {
+        let request = self.request(method, path, body)?;
+        if !self.is_first_after_refusal()? {
+            let turn = self.pace.turn().await;
+            turn.map_err(|paused| self.paused(paused.left))?;
+        }
+        let exchange = tokio::time::timeout(CALL_TIME_MAX.as_duration(), self.exchange(request));
+        match exchange.await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error @ HttpError::TooLarge(_))) => Err(self.garbled(None, error.to_string())),
+            Ok(Err(error)) => Err(self.unavailable(&error.to_string())),
+            Err(_) => Err(self.unavailable(&format!("no whole answer within {CALL_TIME_MAX}"))),
+        }
+    }
+
+    /// The JSON of a good answer; of a bad one, what it means, after beginning the pause that it asks for.
+    pub(super) fn good(&self, answer: &Answer) -> Result<Value, ProviderError> {
+        let parsed = serde_json::from_slice::<Value>(&answer.body).ok();
+        match parsed {
+            Some(value) if answer.status.is_success() => {
+                if self.reader().is_error(&value) {
+                    return Err(self.bad(answer, self.reader().words(&value)));
+                }
+                self.is_well();
+                Ok(value)
+            }
+            Some(value) => Err(self.bad(answer, self.reader().words(&value))),
+            None if answer.status.is_success() => {
+                let kind = answer.headers.get(header::CONTENT_TYPE);
+                let kind = kind.and_then(|kind| kind.to_str().ok());
+                let kind = scrub(kind.unwrap_or("no type"), WORD_CHARS, None);
+                let what = format!("the answer is no JSON, its type: {kind}");
+                Err(self.garbled(Some(answer.status), what))
+            }
+            None => Err(self.bad(answer, Words::default())),
+        }
+    }
+
+    /// Whether the provider did not accept the account when it last said anything about it.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self.trouble().error, Some(ProviderError::Refused { .. }))
+    }
+
+    /// What reads this account's answers now.
+    pub(super) fn reader(&self) -> Reader<'_> {
+        Reader {
+            description: &self.account.description,
+            key: self.account.key.as_ref(),
+            now: self.clock.now(),
+        }
+    }
+
+    /// An answer that makes no sense.
+    pub(super) fn garbled(&self, status: Option<StatusCode>, what: String) -> ProviderError {
+        let words = Words {
+            code: None,
+            message: Some(what),
+        };
+        ProviderError::Garbled(self.said(status, words))
+    }
+
+    /// After a refusal's pause one call is let through, without waiting for a turn; for all others the pause begins
+    /// anew, and ends when that one comes back well.
+    fn is_first_after_refusal(&self) -> Result<bool, ProviderError> {
+        let trouble = self.trouble();
+        if let Some(error) = &trouble.error
+            && let Some(left) = self.pace.pause_left()
+        {
+            return Err(moved_to(error, self.clock.now().plus(left)));
+        }
+        // Under the same lock, or two callers would both be the first.
+        let was_refused = matches!(trouble.error, Some(ProviderError::Refused { .. }));
+        if was_refused {
+            self.pace.pause_for(REFUSED_PAUSE);
+        }
+        Ok(was_refused)
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<http::Request<Bytes>, ProviderError> {
+        let no_address = || self.garbled(None, format!("{path:?} makes no address"));
+        let url = self.account.address(path).map_err(|_| no_address())?;
+        let has_body = !body.is_empty();
+        let request = http::Request::builder().method(method).uri(url.as_str());
+        let mut request = request.body(body).map_err(|_| no_address())?;
+        *request.headers_mut() = self.account.headers.clone();
+        if has_body {
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(header::CONTENT_TYPE, json);
+        }
+        Ok(request)
+    }
+
+    async fn exchange(&self, request: http::Request<Bytes>) -> Result<Answer, HttpError> {
+        let (head, body) = self.http.send(request).await?.into_parts();
+        let body = match collect(body, ANSWER_BYTES_MAX).await {
+            // A status says enough by itself, whatever page comes with it.
+            Err(HttpError::TooLarge(_)) if !head.status.is_success() => Bytes::new(),
+            collected => collected?,
+        };
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })
+    }
+
+    fn bad(&self, answer: &Answer, words: Words) -> ProviderError {
+        let now = self.clock.now();
+        let asked = answer.headers.get(header::RETRY_AFTER);
+        let asked = asked.and_then(|value| retry_after(value.to_str().ok()?, now));
+        let errors = &self.account.description.status.error;
+        let means = meaning(
+            errors,
+            answer.status,
+            words.code.as_deref(),
+            asked.is_some(),
+        );
+        let said = self.said(Some(answer.status), words);
+        match means {
+            Meaning::Gone => {
+                // Whoever is told that there is no such task has been let in.
+                self.is_well();
+                ProviderError::NoSuchTask(said)
+            }
+            Meaning::Refused => {
+                let until = now.plus(REFUSED_PAUSE);
+                self.pause(REFUSED_PAUSE, ProviderError::Refused { until, said })
+            }
+            Meaning::Limited => {
+                let pause = asked.unwrap_or_else(|| self.unasked_pause());
+                let until = now.plus(pause);
+                self.pause(pause, ProviderError::Limited { until, said })
+            }
+            Meaning::Unavailable => ProviderError::Unavailable(said),
+            Meaning::Garbled => ProviderError::Garbled(said),
+        }
+    }
+
+    /// The pause after a limit without `Retry-After`. Calls that were under way when it began do not lengthen it.
+    fn unasked_pause(&self) -> Span {
+        let mut trouble = self.trouble();
+        if let Some(left) = self.pace.pause_left() {
+            return left;
+        }
+        trouble.limits_in_a_row = trouble.limits_in_a_row.saturating_add(1);
+        pause_unasked(trouble.limits_in_a_row)
+    }
+
+    fn pause(&self, span: Span, error: ProviderError) -> ProviderError {
+        let mut trouble = self.trouble();
+        self.pace.pause_for(span);
+        trouble.error = Some(error.clone());
+        error
+    }
+
+    /// A good answer came, so the account is accepted. A limit's pause goes on: it ends by itself.
+    fn is_well(&self) {
+        let mut trouble = self.trouble();
+        trouble.limits_in_a_row = 0;
+        if let Some(ProviderError::Refused { .. }) = trouble.error {
+            trouble.error = None;
+            self.pace.resume();
+        }
+    }
+
+    /// The error that began the pause, which goes on for `left`.
+    fn paused(&self, left: Span) -> ProviderError {
+        let until = self.clock.now().plus(left);
+        match &self.trouble().error {
+            Some(error) => moved_to(error, until),
+            None => ProviderError::Limited {
+                until,
+                said: self.said(None, Words::default()),
+            },
+        }
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unavailable(&self, what: &str) -> ProviderError {
+        let words = Words {
+            code: None,
+            message: Some(scrub(what, MESSAGE_CHARS, self.account.key.as_ref())),
+        };
+        ProviderError::Unavailable(self.said(None, words))
+    }
+
+    fn said(&self, status: Option<StatusCode>, words: Words) -> Said {
+        Said {
+            provider: self.account.name.clone(),
+            status: status.map(|status| status.as_u16()),
+            code: words.code,
+            message: words.message,
+        }
+    }
+}
+
+/// `error`, holding until `until`.
+fn moved_to(error: &ProviderError, until: Timestamp) -> ProviderError {
+    match error.clone() {
+        ProviderError::Refused { said, .. } => ProviderError::Refused { until, said },
+        ProviderError::Limited { said, .. } => ProviderError::Limited { until, said },
+        other @ (ProviderError::NoSuchTask(_)
+        | ProviderError::Unavailable(_)
+        | ProviderError::Garbled(_)) => other,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use futures::StreamExt as _;
+    use futures::future::BoxFuture;
+
+    use crate::http::Body;
+    use crate::http::Transport;
+    use crate::provider::Config;
+    use crate::secret::SecretSource;
+
+    use super::*;
+
+    /// A status, a `Retry-After`, a body.
+    type Line = (u16, &'static str, &'static str);
+
+    /// Answers from a list.
+    #[derive(Clone, Default)]
+    pub(in crate::provider) struct Script(Arc<Mutex<VecDeque<Line>>>);
+
+    impl Transport for Script {
+        fn send(
+            &self,
+            _: http::Request<Bytes>,
+        ) -> BoxFuture<'static, Result<http::Response<Body>, HttpError>> {
+            let (status, after, body) = self.0.lock().unwrap().pop_front().expect("no call more");
+            let mut answer = http::Response::builder().status(status);
+            if !after.is_empty() {
+                answer = answer.header(header::RETRY_AFTER, after);
+            }
+            let body = futures::stream::iter([Ok(Bytes::from(body))]).boxed();
+            Box::pin(async move { Ok(answer.body(body).unwrap()) })
+        }
+    }
+
+    const NOW: Timestamp = Timestamp::EPOCH;
+
+    pub(in crate::provider) fn caller(answers: &[Line]) -> (Caller, Script) {
+        let config = Config {
+            kind: Some("evolink".to_owned()),
+            description: None,
+            api_key: Some(SecretSource::env("KEY")),
+            base_url: None,
+            requests: None,
+            output_ttl: None,
+            headers: [].into(),
+            allow_private: false,
+        };
+        let env = |_: &str| Some("sk-canary".to_owned());
+        let account = Account::read("evolink".parse().unwrap(), &config, &env).unwrap();
+        let script = Script(Arc::new(Mutex::new(answers.iter().copied().collect())));
+        let clock = Clock::new(|| NOW);
+        let caller = Caller::new(account, Pace::new(None), Http::new(script.clone()), clock);
+        (caller, script)
+    }
+
+    impl Script {
+        /// How many answers nobody has asked for yet.
+        pub(in crate::provider) fn left(&self) -> usize {
+            self.0.lock().unwrap().len()
+        }
+    }
+
+    async fn ask(caller: &Caller) -> Result<Value, ProviderError> {
+        let answer = caller.call(Method::GET, "/v1/x", Bytes::new()).await?;
+        caller.good(&answer)
+    }
+
+    /// Lets the pause end.
+    fn later(caller: &Caller) {
+        caller.pace.resume();
+    }
+
+    /// A pause is measured while it runs.
+    #[track_caller]
+    fn check_pause(caller: &Caller, whole: Span) {
+        let left = caller.pace.pause_left().expect("a pause");
+        assert!(
+            left <= whole && left > whole.times(0.8),
+            "{left} of {whole}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_refused_account_is_tried_once_a_minute_until_it_is_accepted() {
+        let (caller, script) = caller(&[(401, "", ""), (402, "", ""), (200, "", "{}")]);
+        for status in [401, 402] {
+            let error = ask(&caller).await.unwrap_err();
+            assert_eq!(error.said().status, Some(status));
+            assert!(matches!(error, ProviderError::Refused { .. }));
+            check_pause(&caller, REFUSED_PAUSE);
+            let calls_left = script.left();
+            let again = ask(&caller).await.unwrap_err();
+            assert_eq!(again.said().status, Some(status));
+            assert_eq!(script.left(), calls_left);
+            later(&caller);
+        }
+        assert!(caller.is_refused());
+        assert_eq!(ask(&caller).await, Ok(serde_json::json!({})));
+        assert!(!caller.is_refused());
+        assert_eq!(caller.pace.pause_left(), None);
+    }
+
+    #[tokio::test]
+    async fn of_many_only_one_tries_a_refused_account() {
+        let (caller, _) = caller(&[(401, "", ""), (500, "", "")]);
+        ask(&caller).await.unwrap_err();
+        later(&caller);
+        let (first, second) = futures::join!(ask(&caller), ask(&caller));
+        assert!(matches!(first, Err(ProviderError::Unavailable(_))));
+        assert!(matches!(second, Err(ProviderError::Refused { .. })));
+        // What came back said nothing about the account.
+        assert!(caller.is_refused());
+        check_pause(&caller, REFUSED_PAUSE);
+    }
+
+    #[tokio::test]
+    async fn a_limit_pauses_as_long_as_asked_else_longer_each_time() {
+        let (caller, _) = caller(&[
+            (429, "7", ""),
+            (429, "", ""),
+            (429, "", ""),
+            (503, "86400", ""),
+            (200, "", "{}"),
+            (429, "soon", ""),
+        ]);
+        for seconds in [7, 5, 10, 300] {
+            let error = ask(&caller).await.unwrap_err();
+            let ProviderError::Limited { until, .. } = error else {
+                panic!("{error}");
+            };
+            assert_eq!(until.since(NOW), Span::from_secs(seconds));
+            check_pause(&caller, Span::from_secs(seconds));
+            later(&caller);
+        }
+        assert!(ask(&caller).await.is_ok());
+        let error = ask(&caller).await.unwrap_err();
+        assert!(matches!(error, ProviderError::Limited { .. }));
+        check_pause(&caller, Span::from_secs(5));
+    }
+
+    #[tokio::test]
+    async fn a_late_answer_neither_lengthens_nor_ends_a_limit() {
+        let (caller, _) = caller(&[(429, "", ""), (429, "", ""), (200, "", "{}")]);
+        let call = || caller.call(Method::GET, "/v1/x", Bytes::new());
+        let (first, second, third) = futures::join!(call(), call(), call());
+        assert!(caller.good(&first.unwrap()).is_err());
+        assert!(caller.good(&second.unwrap()).is_err());
+        assert!(caller.good(&third.unwrap()).is_ok());
+        check_pause(&caller, Span::from_secs(5));
+        assert!(ask(&caller).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn trouble_that_is_not_ours_pauses_nothing() {
+        let (caller, _) = caller(&[
+            (500, "", ""),
+            (502, "", "<html>"),
+            (200, "", "<html>"),
+            (302, "", ""),
+        ]);
+        for expected in ["unavailable", "unavailable", "garbled", "garbled"] {
+            assert_eq!(ask(&caller).await.unwrap_err().as_str(), expected);
+            assert_eq!(caller.pace.pause_left(), None);
+        }
+    }
+}
