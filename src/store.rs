@@ -1,13 +1,352 @@
 //! The store port: destinations, behind one face.
+//!
+//! A verb is one request, or one page after the other: nothing is tried twice in here. Bodies pass through or come
+//! as frames, and are never copied into one buffer. Every error says what kind it is, so that nobody above reads
+//! a status or a code.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use bytes::Bytes;
+use futures::stream::BoxStream;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::clock::Timestamp;
+use crate::model::asset::AssetIndex;
+use crate::model::digest::Crc64;
+use crate::model::key::KeyError;
+use crate::model::key::ObjectKey;
+use crate::model::object::DestinationName;
+use crate::model::object::ETag;
+use crate::model::object::PartNumber;
+use crate::model::object::UploadId;
+use crate::model::task::ProviderName;
+use crate::model::task::TaskId;
 use crate::secret::SecretSource;
 use crate::units::ByteSize;
+use crate::units::Span;
+
+pub use address::Address;
+pub use body::BrokenSource;
+pub use body::PartBody;
+pub use connect::ConnectError;
+pub use failure::StoreError;
+pub use failure::StoreErrorDetails;
+pub use failure::StoreErrorKind;
+pub use http_client::HttpClientError;
+pub use probe::ProbeStep;
+pub use quirks::BodyPolicy;
+pub use quirks::Proof;
+pub use quirks::Quirks;
+
+mod address;
+mod body;
+mod bucket;
+mod connect;
+mod failure;
+mod folder;
+mod http_client;
+mod object;
+mod probe;
+mod quirks;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use bucket::Bucket;
+use folder::Folder;
+
+/// One destination, ready for use. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: DestinationName,
+    quirks: Quirks,
+    /// What stands before every key.
+    prefix: String,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Bucket(Bucket),
+    Folder(Folder),
+}
+
+/// An object to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct NewObject<'a> {
+    /// Its key, prefix included.
+    pub key: &'a ObjectKey,
+    /// As in the `Content-Type` header.
+    pub content_type: &'a str,
+    /// Whose it is, for the object's metadata.
+    pub identity: &'a Identity,
+}
+
+/// Whose object it is. Stands in the object's metadata, where the store has such, so that a HEAD tells ours from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The provider of the task.
+    pub provider: ProviderName,
+    /// The task.
+    pub task_id: TaskId,
+    /// The asset among the task's results.
+    pub index: AssetIndex,
+    /// What no other attempt at this or another object has.
+    pub nonce: String,
+}
+
+/// What stands at a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its length in bytes.
+    pub length: u64,
+    /// The store's tag, where it has one.
+    pub etag: Option<ETag>,
+    /// The store's version, where the bucket keeps versions.
+    pub version_id: Option<String>,
+    /// The checksum over the whole object; never one over the checksums of its parts.
+    pub crc64nvme: Option<Crc64>,
+    /// The nonce of the [`Identity`] that it was written with.
+    pub nonce: Option<String>,
+    /// When it was written.
+    pub last_modified: Option<Timestamp>,
+}
+
+/// What the store said of an object that it has just taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The store's tag; some stores give none before the first HEAD.
+    pub etag: Option<ETag>,
+    /// The store's version, where the bucket keeps versions.
+    pub version_id: Option<String>,
+}
+
+/// The place of a part in its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartSlot {
+    /// Its number.
+    pub number: PartNumber,
+    /// Where its first byte stands in the object.
+    pub offset: u64,
+}
+
+/// What a store has of an open upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoredParts {
+    /// These parts, by number.
+    Listed(Vec<StoredPart>),
+    /// The upload is open, and each part that was acknowledged is there; the store keeps no list of its own.
+    AsRecorded,
+}
+
+/// A part as the store lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredPart {
+    /// Its number.
+    pub number: PartNumber,
+    /// Its length in bytes.
+    pub length: u64,
+    /// The store's tag of it.
+    pub etag: ETag,
+}
+
+/// A part as the completion names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinishedPart {
+    /// Its number.
+    pub number: PartNumber,
+    /// The tag that the store gave it.
+    pub etag: ETag,
+    /// The checksum of its bytes.
+    pub crc64nvme: Crc64,
+}
+
+/// The object as a whole, as the completion names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Total {
+    /// Its length in bytes.
+    pub length: u64,
+    /// The checksum of its bytes.
+    pub crc64nvme: Crc64,
+}
+
+/// An upload that the store lists as open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenUpload {
+    /// The store's name for it.
+    pub id: UploadId,
+    /// When it was begun, or last written to where the store does not keep that.
+    pub initiated: Option<Timestamp>,
+}
+
+impl Store {
+    /// Makes a destination of its configuration. Secrets are read here, through `env`; the store itself is not asked
+    /// anything yet.
+    pub async fn connect(
+        name: DestinationName,
+        config: &Config,
+        env: &dyn Fn(&str) -> Option<String>,
+        http: SharedHttpClient,
+    ) -> Result<Store, ConnectError> {
+        connect::connect(name, config, env, http).await
+    }
+
+    /// The transport of all S3 clients: TLS by the machine's certificate authorities (those compiled in where it has
+    /// none) and by `extra_roots_pem`.
+    pub fn http_client(
+        connect_timeout: Span,
+        extra_roots_pem: Option<&[u8]>,
+    ) -> Result<SharedHttpClient, HttpClientError> {
+        http_client::build(connect_timeout, extra_roots_pem)
+    }
+
+    /// The destination's name.
+    pub fn name(&self) -> &DestinationName {
+        &self.0.name
+    }
+
+    /// What this store can and cannot do.
+    pub fn quirks(&self) -> &Quirks {
+        &self.0.quirks
+    }
+
+    /// `key` with the destination's prefix before it.
+    pub fn prefixed(&self, key: ObjectKey) -> Result<ObjectKey, KeyError> {
+        if self.0.prefix.is_empty() {
+            Ok(key)
+        } else {
+            format!("{}{key}", self.0.prefix).parse()
+        }
+    }
+
+    /// The bucket; `None` for a folder.
+    pub fn bucket(&self) -> Option<&str> {
+        match &self.0.place {
+            Place::Bucket(bucket) => Some(bucket.name()),
+            Place::Folder(_) => None,
+        }
+    }
+
+    /// Where the object of this key is, for people: `s3://bucket/key`, `r2://bucket/key`, `file:///folder/key`.
+    pub fn locate(&self, key: &ObjectKey) -> String {
+        match &self.0.place {
+            Place::Bucket(bucket) => bucket.locate(key),
+            Place::Folder(folder) => folder.locate(key),
+        }
+    }
+
+    /// What stands at `key`. A folder reads the whole file for its checksum.
+    pub async fn find(&self, key: &ObjectKey) -> Result<Option<Standing>, StoreError> {
+        match &self.0.place {
+            Place::Bucket(bucket) => bucket.find(key).await,
+            Place::Folder(folder) => folder.find(key).await,
+        }
+    }
+
+    /// Writes an object in one request. Never over another one.
+    pub async fn put(&self, object: &NewObject<'_>, body: PartBody) -> Result<Written, StoreError> {
+        match &self.0.place {
+            Place::Bucket(bucket) => bucket.put(object, body).await,
+            Place::Folder(folder) => folder.put(object, body).await,
+        }
+    }
+
+    /// Opens an upload in parts.
+    pub async fn begin(&self, object: &NewObject<'_>) -> Result<UploadId, StoreError> {
+        match &self.0.place {
+            Place::Bucket(bucket) => bucket.begin(object).await,
+            Place::Folder(folder) => folder.begin(object).await,
+        }
+    }
+
+    /// Writes one part. Several may be written at once, up to [`Quirks::parts_at_once`].
+    pub async fn put_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        slot: PartSlot,
+        body: PartBody,
+    ) -> Result<ETag, StoreError> {
+        match &self.0.place {
+            Place::Bucket(bucket) => bucket.put_part(key, upload, slot, body).await,
+            Place::Folder(folder) => folder.put_part(key, upload, slot, body).await,
+        }
+    }
+
+    /// What the store has of an open upload.
+    pub async fn parts(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+    ) -> Result<StoredParts, StoreError> {
+        match &self.0.place {
+            Place::Bucket(bucket) => bucket.parts(key, upload).await.map(StoredParts::Listed),
+            Place::Folder(folder) => folder.parts(key, upload).await,
+        }
+    }
+
+    /// Makes an object of the parts. Never over another one.
+    pub async fn finish(
+        &self,
+        object: &NewObject<'_>,
+        upload: &UploadId,
+        parts: &[FinishedPart],
+        total: &Total,
+    ) -> Result<Written, StoreError> {
+        match &self.0.place {
+            Place::Bucket(bucket) => bucket.finish(object, upload, parts, total).await,
+            Place::Folder(folder) => folder.finish(object, upload, total).await,
+        }
+    }
+
+    /// Throws an open upload away. One that is not there any more counts as done.
+    pub async fn abort(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), StoreError> {
+        match &self.0.place {
+            Place::Bucket(bucket) => bucket.abort(key, upload).await,
+            Place::Folder(folder) => folder.abort(key, upload).await,
+        }
+    }
+
+    /// The uploads that are open for exactly this key; none where the store cannot list them.
+    pub async fn open_uploads(&self, key: &ObjectKey) -> Result<Vec<OpenUpload>, StoreError> {
+        match &self.0.place {
+            Place::Bucket(bucket) => bucket.open_uploads(key).await,
+            Place::Folder(folder) => folder.open_uploads(key).await,
+        }
+    }
+
+    /// The bytes of an object, as they come.
+    pub async fn read(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
+        match &self.0.place {
+            Place::Bucket(bucket) => bucket.read(key).await,
+            Place::Folder(folder) => folder.read(key).await,
+        }
+    }
+
+    /// Goes through all verbs with one small object that only `nonce` names, and removes it again: the outcome of
+    /// each, up to the first without which the next makes no sense.
+    pub async fn probe(&self, nonce: &str) -> Vec<ProbeStep> {
+        probe::probe(self, nonce).await
+    }
+
+    /// Removes the object that [`Store::probe`] made. Nothing else is ever removed.
+    async fn remove_probe(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        match &self.0.place {
+            Place::Bucket(bucket) => bucket.remove_probe(key).await,
+            Place::Folder(folder) => folder.remove_probe(key).await,
+        }
+    }
+}
 
 /// `[destination.NAME]`: exactly one of its sub-tables says what kind of store it is.
 #[derive(Clone, Debug, Deserialize, Serialize)]

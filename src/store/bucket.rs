@@ -1,0 +1,187 @@
+//! A bucket behind the S3 protocol: the client as it has to be configured, and the bounds of every request.
+
+use std::error::Error;
+use std::future::Future;
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::BehaviorVersion;
+use aws_sdk_s3::config::Region;
+use aws_sdk_s3::config::RequestChecksumCalculation;
+use aws_sdk_s3::config::ResponseChecksumValidation;
+use aws_sdk_s3::config::SharedCredentialsProvider;
+use aws_sdk_s3::config::StalledStreamProtectionConfig;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::types::StorageClass;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+
+use crate::model::key::ObjectKey;
+use crate::model::object::DestinationName;
+use crate::store::Encryption;
+use crate::store::StoreError;
+use crate::store::failure::Call;
+use crate::store::failure::Verb;
+use crate::store::quirks::Quirks;
+use crate::units::Span;
+
+/// Time for a request that moves no video. A store that needs longer is as good as down.
+const SMALL_VERB_TIMEOUT: Span = Span::from_secs(30);
+
+/// Time for a completion, which makes one object of thousands of parts before it answers.
+const FINISH_TIMEOUT: Span = Span::from_secs(120);
+
+/// The least rate at which a body has to get through, in bytes a second. Slower, and a lease or the store's own
+/// patience ends first; it matters where the store stops reading a body that is all there, which nothing else notices.
+const BODY_RATE_MIN: u64 = 64 << 10;
+
+/// A bucket.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    pub(super) client: Client,
+    pub(super) quirks: Quirks,
+    pub(super) extras: WriteExtras,
+    destination: DestinationName,
+    scheme: &'static str,
+    name: String,
+}
+
+/// What a bucket is made of.
+pub(super) struct BucketParts {
+    pub(super) destination: DestinationName,
+    /// For people: `s3` or `r2`.
+    pub(super) scheme: &'static str,
+    pub(super) bucket: String,
+    pub(super) endpoint: Option<String>,
+    pub(super) region: Region,
+    pub(super) path_style: bool,
+    pub(super) credentials: SharedCredentialsProvider,
+    pub(super) extras: WriteExtras,
+    pub(super) quirks: Quirks,
+    pub(super) http: SharedHttpClient,
+}
+
+/// What every new object is written with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WriteExtras {
+    pub(super) storage_class: Option<StorageClass>,
+    pub(super) encryption: Option<Encryption>,
+    /// In the form of a query.
+    pub(super) tags: Option<String>,
+}
+
+impl Bucket {
+    pub(super) fn new(parts: BucketParts) -> Self {
+        let mut config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(parts.http)
+            .region(parts.region)
+            .credentials_provider(parts.credentials)
+            .force_path_style(parts.path_style)
+            // Retries are decided above, where the deadline is known; the SDK's own would share one budget.
+            .retry_config(RetryConfig::disabled())
+            // Each request is bounded in `ask`; the transport knows its time-out to connect.
+            .timeout_config(TimeoutConfig::disabled())
+            // Ends uploads that live but are slow, also when the origin pauses.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            // Otherwise streams go out in `aws-chunked` framing, which several stores refuse or store as data.
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        if let Some(endpoint) = parts.endpoint {
+            config = config.endpoint_url(endpoint);
+        }
+        Self {
+            client: Client::from_conf(config.build()),
+            quirks: parts.quirks,
+            extras: parts.extras,
+            destination: parts.destination,
+            scheme: parts.scheme,
+            name: parts.bucket,
+        }
+    }
+
+    /// The bucket's name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn locate(&self, key: &ObjectKey) -> String {
+        format!("{}://{}/{key}", self.scheme, self.name)
+    }
+
+    pub(super) fn call(&self, verb: Verb) -> Call<'_> {
+        Call {
+            destination: &self.destination,
+            place: &self.name,
+            verb,
+        }
+    }
+
+    /// Sends one request within the time that its verb has.
+    pub(super) async fn ask<Output, E>(
+        &self,
+        verb: Verb,
+        request: impl Future<Output = Result<Output, SdkError<E>>>,
+    ) -> Result<Output, StoreError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let allowed = if verb == Verb::Finish {
+            FINISH_TIMEOUT
+        } else {
+            SMALL_VERB_TIMEOUT
+        };
+        self.within(verb, allowed, request).await
+    }
+
+    /// Sends one request with a body of `length` bytes within the time that it has.
+    pub(super) async fn send<Output, E>(
+        &self,
+        verb: Verb,
+        length: u64,
+        request: impl Future<Output = Result<Output, SdkError<E>>>,
+    ) -> Result<Output, StoreError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        self.within(verb, body_timeout(length), request).await
+    }
+
+    /// Sends one request within `allowed`.
+    pub(super) async fn within<Output, E>(
+        &self,
+        verb: Verb,
+        allowed: Span,
+        request: impl Future<Output = Result<Output, SdkError<E>>>,
+    ) -> Result<Output, StoreError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        // The SDK's futures are several kilobytes each, and stages nest them.
+        let request = Box::pin(request);
+        match tokio::time::timeout(allowed.as_duration(), request).await {
+            Ok(Ok(output)) => Ok(output),
+            Ok(Err(error)) => Err(self.call(verb).failed(&error)),
+            Err(_) => Err(self.call(verb).timed_out(allowed)),
+        }
+    }
+}
+
+fn body_timeout(length: u64) -> Span {
+    let moving = Duration::from_secs(length / BODY_RATE_MIN);
+    Span::from(moving.max(SMALL_VERB_TIMEOUT.as_duration()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_bodies_have_longer() {
+        assert_eq!(body_timeout(0), SMALL_VERB_TIMEOUT);
+        assert_eq!(body_timeout(1 << 20), SMALL_VERB_TIMEOUT);
+        assert_eq!(body_timeout(16 << 20), Span::from_secs(256));
+    }
+}

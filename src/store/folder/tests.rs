@@ -1,0 +1,396 @@
+//! A real folder: what stands in it after every verb, and after what crashes leave behind.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use futures::TryStreamExt as _;
+use tempfile::TempDir;
+
+use crate::model::asset::AssetIndex;
+use crate::model::digest::Crc64;
+use crate::store::BrokenSource;
+use crate::store::Identity;
+use crate::store::Store;
+use crate::store::StoreErrorKind::*;
+use crate::units::Span;
+
+use super::*;
+
+const VIDEO: &[u8] = b"ftypisom moov mdat";
+
+async fn folder(more: &str) -> (TempDir, Store) {
+    let root = tempfile::tempdir().unwrap();
+    let section = format!("[fs]\npath = '{}'\n{more}", root.path().display());
+    let config = toml::from_str(&section).unwrap();
+    let http = Store::http_client(Span::from_secs(1), None).unwrap();
+    let connected = Store::connect("disk".parse().unwrap(), &config, &|_| None, http).await;
+    (root, connected.unwrap())
+}
+
+fn key(text: &str) -> ObjectKey {
+    text.parse().unwrap()
+}
+
+fn identity(nonce: &str) -> Identity {
+    Identity {
+        provider: "evolink".parse().unwrap(),
+        task_id: "task-1".parse().unwrap(),
+        index: AssetIndex(0),
+        nonce: nonce.to_owned(),
+    }
+}
+
+fn object<'a>(key: &'a ObjectKey, identity: &'a Identity) -> NewObject<'a> {
+    NewObject {
+        key,
+        content_type: "video/mp4",
+        identity,
+    }
+}
+
+fn streamed(frames: &[&'static [u8]]) -> PartBody {
+    let frames: Vec<_> = frames
+        .iter()
+        .map(|frame| Ok(Bytes::from_static(frame)))
+        .collect();
+    let length = frames.iter().flatten().map(Bytes::len).sum::<usize>();
+    PartBody::Stream {
+        length: u64::try_from(length).unwrap(),
+        frames: stream::iter(frames).boxed(),
+    }
+}
+
+fn slot(number: u32, offset: u64) -> PartSlot {
+    PartSlot {
+        number: PartNumber(number),
+        offset,
+    }
+}
+
+fn total() -> Total {
+    Total {
+        length: u64::try_from(VIDEO.len()).unwrap(),
+        crc64nvme: Crc64::of(VIDEO),
+    }
+}
+
+async fn begin(store: &Store, key: &ObjectKey, nonce: &str) -> UploadId {
+    store.begin(&object(key, &identity(nonce))).await.unwrap()
+}
+
+/// Both parts, the second one first.
+async fn write(store: &Store, key: &ObjectKey, upload: &UploadId) {
+    let tail = streamed(&[&VIDEO[7..10], &VIDEO[10..]]);
+    let head = PartBody::Filled {
+        frames: vec![Bytes::from_static(&VIDEO[..7])],
+        crc64nvme: Crc64::of(&VIDEO[..7]),
+    };
+    let (tail, head) = futures::join!(
+        store.put_part(key, upload, slot(2, 7), tail),
+        store.put_part(key, upload, slot(1, 0), head),
+    );
+    assert_eq!(tail.unwrap().0, format!("\"{}\"", Crc64::of(&VIDEO[7..])));
+    assert_eq!(head.unwrap().0, format!("\"{}\"", Crc64::of(&VIDEO[..7])));
+}
+
+async fn finish(store: &Store, key: &ObjectKey, upload: &UploadId) -> Result<Written, StoreError> {
+    let identity = identity("any");
+    store
+        .finish(&object(key, &identity), upload, &[], &total())
+        .await
+}
+
+/// All files under `folder`, by name.
+fn files(folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            names.extend(files(&entry.path()));
+        } else {
+            names.push(entry.file_name().into_string().unwrap());
+        }
+    }
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn parts_become_one_file_that_is_hidden_until_it_is_whole() {
+    for more in ["mode = '0644'", "mode = '0644'\nfsync = false"] {
+        let (root, store) = folder(more).await;
+        let key = key("2026/03/a.mp4");
+        assert_eq!(store.find(&key).await, Ok(None));
+        let upload = begin(&store, &key, "n1").await;
+        assert_eq!(upload.0, "2026/03/.a.mp4.n1.partial");
+        write(&store, &key, &upload).await;
+        assert_eq!(
+            store.parts(&key, &upload).await,
+            Ok(StoredParts::AsRecorded)
+        );
+        assert_eq!(files(root.path()), [".a.mp4.n1.partial"]);
+        assert_eq!(store.find(&key).await, Ok(None));
+
+        assert_eq!(finish(&store, &key, &upload).await, Ok(Written::default()));
+        assert_eq!(files(root.path()), ["a.mp4"]);
+        let path = root.path().join("2026/03/a.mp4");
+        assert_eq!(fs::read(&path).unwrap(), VIDEO);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o644
+        );
+        let standing = store.find(&key).await.unwrap().unwrap();
+        assert_eq!(standing.length, total().length);
+        assert_eq!(standing.crc64nvme, Some(total().crc64nvme));
+        let frames = store
+            .read(&key)
+            .await
+            .unwrap()
+            .try_collect::<Vec<_>>()
+            .await;
+        assert_eq!(frames.unwrap().concat(), VIDEO);
+        assert_eq!(
+            store.locate(&key),
+            format!("file://{}", path.canonicalize().unwrap().display())
+        );
+    }
+}
+
+#[tokio::test]
+async fn of_two_writers_one_wins_and_nothing_is_overwritten() {
+    let (root, store) = folder("").await;
+    let key = key("a.mp4");
+    let (first, second) = (
+        begin(&store, &key, "n1").await,
+        begin(&store, &key, "n2").await,
+    );
+    write(&store, &key, &first).await;
+    write(&store, &key, &second).await;
+    let (one, two) = futures::join!(finish(&store, &key, &first), finish(&store, &key, &second));
+    let mut outcomes = [one, two];
+    outcomes.sort_by_key(Result::is_err);
+    let [won, lost] = outcomes;
+    assert!(won.is_ok());
+    assert_eq!(lost.unwrap_err().kind, Exists);
+
+    let other = streamed(&[b"something else"]);
+    let put = store.put(&object(&key, &identity("n3")), other).await;
+    assert_eq!(put.unwrap_err().kind, Exists);
+    assert_eq!(fs::read(root.path().join("a.mp4")).unwrap(), VIDEO);
+    // The loser's partial file is its own to abort.
+    assert_eq!(files(root.path()).len(), 2);
+    for upload in store.open_uploads(&key).await.unwrap() {
+        assert!(upload.initiated.is_some());
+        store.abort(&key, &upload.id).await.unwrap();
+    }
+    assert_eq!(files(root.path()), ["a.mp4"]);
+}
+
+#[tokio::test]
+async fn what_a_crash_leaves_is_found_and_taken_up_or_removed() {
+    let (root, store) = folder("").await;
+    let key = key("d/a.mp4");
+    let lost = begin(&store, &key, "n1").await;
+    // The upload's name was not written down before the crash, so it is begun again under the same nonce.
+    let again = begin(&store, &key, "n1").await;
+    assert_eq!(again.0, "d/.a.mp4.n1-1.partial");
+    let mut open = store.open_uploads(&key).await.unwrap();
+    open.sort_by(|one, other| one.id.0.cmp(&other.id.0));
+    let ids: Vec<_> = open.into_iter().map(|upload| upload.id).collect();
+    assert_eq!(ids, [again.clone(), lost.clone()]);
+    store.abort(&key, &lost).await.unwrap();
+    store.abort(&key, &lost).await.unwrap();
+    let gone = store.parts(&key, &lost).await.unwrap_err();
+    assert_eq!(gone.kind, UploadGone);
+
+    // A crash between the link and the removal of the partial file.
+    write(&store, &key, &again).await;
+    let path = root.path().join("d/a.mp4");
+    fs::hard_link(root.path().join(&again.0), &path).unwrap();
+    let late = store
+        .put_part(&key, &again, slot(1, 0), streamed(&[b"late"]))
+        .await;
+    assert_eq!(late.unwrap_err().kind, UploadGone);
+    assert_eq!(fs::read(&path).unwrap(), VIDEO);
+    assert_eq!(finish(&store, &key, &again).await, Ok(Written::default()));
+    assert_eq!(files(root.path()), ["a.mp4"]);
+    let gone = finish(&store, &key, &again).await.unwrap_err();
+    assert_eq!(gone.kind, UploadGone);
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_whole_gets_no_name() {
+    let (root, store) = folder("").await;
+    let key = key("a.mp4");
+    let upload = begin(&store, &key, "n1").await;
+    let short = streamed(&[&VIDEO[..7]]);
+    store
+        .put_part(&key, &upload, slot(1, 0), short)
+        .await
+        .unwrap();
+    assert_eq!(
+        finish(&store, &key, &upload).await.unwrap_err().kind,
+        Conflict
+    );
+
+    let broken = || PartBody::Stream {
+        length: 9,
+        frames: stream::iter([
+            Ok(Bytes::from_static(b"mdat")),
+            Err(BrokenSource::new("reset by the CDN")),
+        ])
+        .boxed(),
+    };
+    let error = store
+        .put_part(&key, &upload, slot(2, 7), broken())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, Source);
+    assert!(error.to_string().contains("reset by the CDN"), "{error}");
+    store.abort(&key, &upload).await.unwrap();
+
+    let put = store.put(&object(&key, &identity("n2")), broken()).await;
+    assert_eq!(put.unwrap_err().kind, Source);
+    assert!(files(root.path()).is_empty());
+}
+
+#[tokio::test]
+async fn partial_files_belong_to_exactly_one_key() {
+    let (_root, store) = folder("").await;
+    let (short, long) = (key("a"), key("a.n1"));
+    let upload = begin(&store, &long, "n2").await;
+    assert_eq!(store.open_uploads(&short).await, Ok(Vec::new()));
+    store.abort(&short, &upload).await.unwrap();
+    assert_eq!(store.open_uploads(&long).await.unwrap().len(), 1);
+
+    let name = "ä".repeat(100);
+    let (one, other) = (key(&format!("{name}1")), key(&format!("{name}2")));
+    let upload = begin(&store, &one, "n1").await;
+    assert_eq!(store.open_uploads(&one).await.unwrap()[0].id, upload);
+    assert_eq!(store.open_uploads(&other).await, Ok(Vec::new()));
+    let too_long = key(&"x".repeat(256));
+    let error = store
+        .begin(&object(&too_long, &identity("n")))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, Rejected);
+}
+
+#[tokio::test]
+async fn nothing_leads_out_of_the_folder() {
+    let (root, store) = folder("").await;
+    let outside = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(outside.path(), root.path().join("out")).unwrap();
+    let away = key("out/new/a.mp4");
+    let error = store
+        .begin(&object(&away, &identity("n1")))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, Rejected);
+    assert!(files(outside.path()).is_empty() && !outside.path().join("new").exists());
+    fs::write(outside.path().join("a.mp4"), VIDEO).unwrap();
+    assert_eq!(
+        store.find(&key("out/a.mp4")).await.unwrap_err().kind,
+        Rejected
+    );
+
+    let link = root.path().join("a.mp4");
+    std::os::unix::fs::symlink(outside.path().join("a.mp4"), link).unwrap();
+    assert_eq!(store.find(&key("a.mp4")).await.unwrap_err().kind, Rejected);
+    assert_eq!(
+        store.read(&key("a.mp4")).await.err().unwrap().kind,
+        Rejected
+    );
+
+    // An upload's name comes back from the manifest: it must not name other files.
+    fs::write(outside.path().join(".b.n.partial"), "").unwrap();
+    for forged in [
+        "../.b.n.partial",
+        "out/.b.n.partial",
+        ".b.n.x.partial",
+        "b",
+        "",
+    ] {
+        let upload = UploadId(forged.to_owned());
+        let error = store.parts(&key("b"), &upload).await.unwrap_err();
+        assert_eq!(error.kind, UploadGone, "{forged}");
+        assert_eq!(store.abort(&key("b"), &upload).await, Ok(()));
+    }
+    assert_eq!(files(outside.path()).len(), 2);
+}
+
+#[tokio::test]
+async fn a_key_below_a_file_is_rejected_and_a_folder_that_is_gone_blocks() {
+    let (root, store) = folder("").await;
+    fs::write(root.path().join("file"), "x").unwrap();
+    let below = key("file/a.mp4");
+    let error = store
+        .begin(&object(&below, &identity("n")))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, Rejected);
+    assert_eq!(store.find(&below).await.unwrap_err().kind, Rejected);
+    fs::create_dir(root.path().join("folder")).unwrap();
+    assert_eq!(store.find(&key("folder")).await.unwrap_err().kind, Rejected);
+
+    let path = root.path().to_owned();
+    drop(root);
+    assert!(!path.exists());
+    let error = store
+        .begin(&object(&key("a"), &identity("n")))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, Blocked);
+    assert!(
+        error
+            .to_string()
+            .starts_with("destination disk fails at fs:begin on "),
+        "{error}"
+    );
+    assert_eq!(store.find(&key("a")).await.unwrap_err().kind, Blocked);
+}
+
+#[tokio::test]
+async fn a_full_disk_blocks_before_anything_is_written() {
+    let (root, store) = folder("free_min = '4096 TiB'").await;
+    let key = key("a.mp4");
+    let begun = store
+        .begin(&object(&key, &identity("n1")))
+        .await
+        .unwrap_err();
+    assert_eq!(begun.kind, Blocked);
+    assert!(
+        begun.to_string().contains("4096 TiB have to stay free"),
+        "{begun}"
+    );
+    assert!(files(root.path()).is_empty());
+
+    let (_root, store) = folder("free_min = '1 B'").await;
+    let upload = begin(&store, &key, "n1").await;
+    let huge = PartBody::Stream {
+        length: u64::MAX,
+        frames: stream::empty().boxed(),
+    };
+    let part = store.put_part(&key, &upload, slot(1, 0), huge).await;
+    assert_eq!(part.unwrap_err().kind, Blocked);
+    write(&store, &key, &upload).await;
+    assert!(finish(&store, &key, &upload).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_probe_leaves_nothing_behind() {
+    let (root, store) = folder("").await;
+    let steps = store.probe("n1").await;
+    for step in &steps {
+        assert!(step.outcome.is_ok(), "{step:?}");
+    }
+    let said = |name: &str| {
+        let step = steps.iter().find(|step| step.name == name);
+        step.unwrap().outcome.clone().unwrap()
+    };
+    assert_eq!(said("write over it at once"), "refused, as it must be");
+    assert_eq!(said("write over it in parts"), "refused, as it must be");
+    assert!(said("find the object").contains("its checksum is right"));
+    assert!(files(root.path()).is_empty());
+}
