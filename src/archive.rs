@@ -1,4 +1,24 @@
 //! The archive stage: streams due assets into their destinations and proves that they arrived.
+//!
+//! ```text
+//! stage     claims the most urgent assets; settles what was not archived
+//! transfer  one object: recover what stands, resume what is open, else begin; finish, prove
+//! parts     the body cut into parts: passed through frame by frame, or filled first where it must be
+//! progress  what is known of the body so far: SHA-256, box walk; saved with each part
+//! plan      how a body is cut
+//! proof     what the destination must show before the row says "archived"
+//! gauge     what moves now, for progress bars
+//! ```
+
+pub(crate) mod cursor;
+pub mod gauge;
+pub mod parts;
+pub mod plan;
+pub mod progress;
+pub mod proof;
+pub mod stage;
+pub mod transfer;
+mod write;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -26,6 +46,21 @@ pub struct Config {
     pub size_max: ByteSize,
     /// `[transfer.verify]`
     pub verify: VerifyConfig,
+}
+
+/// What one transfer holds besides filled parts: the frames between its two sockets, and the sockets' own buffers.
+/// Set aside for each of `transfer.concurrent` from the start, so that transfers never wait for each other's windows.
+pub const WINDOW: ByteSize = ByteSize::mib(1);
+
+impl Config {
+    /// What is left of `transfer.memory` for filled parts; `None` when the windows alone are more.
+    pub fn parts_budget(&self) -> Option<ByteSize> {
+        let windows = WINDOW.as_u64().saturating_mul(u64::from(self.concurrent));
+        self.memory
+            .as_u64()
+            .checked_sub(windows)
+            .map(ByteSize::bytes)
+    }
 }
 
 /// `[transfer.verify]`

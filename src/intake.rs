@@ -1,1 +1,127 @@
-//! The intake stage: the one door by which a task becomes known.
+//! The intake stage: the one door by which a task becomes known. It validates, writes, and the rest follows.
+
+use url::Url;
+
+use crate::clock::Timestamp;
+use crate::manifest::Manifest;
+use crate::manifest::ManifestError;
+use crate::manifest::row::Learned;
+use crate::manifest::row::NewLink;
+use crate::manifest::row::NewTask;
+use crate::manifest::row::ObjectPlan;
+use crate::manifest::row::SeenAsset;
+use crate::model::asset::AssetRole;
+use crate::model::deadline;
+use crate::model::deadline::Deadline;
+use crate::model::digest::Sha256Digester;
+use crate::model::task::FETCH_PROVIDER;
+use crate::model::task::LearnedVia;
+use crate::model::task::ResultLink;
+use crate::model::task::Tags;
+use crate::model::task::TaskKey;
+use crate::provider::signature;
+use crate::units::Span;
+
+/// A task as somebody announced it.
+#[derive(Clone, Debug)]
+pub struct Announcement {
+    /// Its names.
+    pub key: TaskKey,
+    /// Its labels.
+    pub tags: Tags,
+    /// How it came.
+    pub via: LearnedVia,
+    /// How long its provider's links live.
+    pub ttl: Span,
+}
+
+/// Learns tasks, each once: announcing a known task again changes nothing but the tags that it lacked.
+pub async fn learn(
+    manifest: &Manifest,
+    announced: Vec<Announcement>,
+    now: Timestamp,
+) -> Result<Vec<Learned>, ManifestError> {
+    let new_task = |it: Announcement| NewTask {
+        deadline: earliest(now, it.ttl, None),
+        key: it.key,
+        tags: it.tags,
+        via: it.via,
+        next_look_at: now,
+    };
+    manifest
+        .learn(announced.into_iter().map(new_task).collect())
+        .await
+}
+
+/// Learns a bare link that no task stands behind. The same link, whatever its signature, is the same task.
+pub async fn learn_link(
+    manifest: &Manifest,
+    url: Url,
+    tags: Tags,
+    objects: Vec<ObjectPlan>,
+    ttl: Span,
+    now: Timestamp,
+) -> Result<(TaskKey, Learned), ManifestError> {
+    let expires = signature::expiry(&url, now);
+    let key = link_key(&url);
+    let new = NewLink {
+        key: key.clone(),
+        tags,
+        asset: SeenAsset {
+            deadline: earliest(now, ttl, expires),
+            link: ResultLink {
+                url,
+                role: AssetRole::File,
+                expires,
+            },
+        },
+        objects,
+    };
+    manifest.learn_link(new).await.map(|learned| (key, learned))
+}
+
+fn earliest(now: Timestamp, ttl: Span, signature: Option<Timestamp>) -> Deadline {
+    deadline::deadline(&deadline::Known {
+        expires: None,
+        signature,
+        completed: None,
+        created: None,
+        last_unfinished: None,
+        learned: now,
+        ttl,
+    })
+}
+
+/// The task ID of a link: made from the link without its query, since that changes with every signature.
+fn link_key(url: &Url) -> TaskKey {
+    let mut unsigned = url.clone();
+    unsigned.set_query(None);
+    unsigned.set_fragment(None);
+    let mut digest = Sha256Digester::new();
+    digest.update(unsigned.as_str().as_bytes());
+    let name: String = digest.value().to_string().chars().take(24).collect();
+    TaskKey {
+        provider: FETCH_PROVIDER
+            .parse()
+            .expect("a constant that is a provider name"),
+        id: format!("link-{name}")
+            .parse()
+            .expect("hexadecimal digits are a task ID"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_the_same_task_whatever_its_signature() {
+        let key = |url: &str| link_key(&url.parse().unwrap()).id.to_string();
+        assert_eq!(
+            key("https://cdn/a.mp4?sig=1"),
+            key("https://cdn/a.mp4?sig=2#t")
+        );
+        assert_ne!(key("https://cdn/a.mp4"), key("https://cdn/b.mp4"));
+        assert_ne!(key("https://cdn/a.mp4"), key("https://cdn2/a.mp4"));
+    }
+}

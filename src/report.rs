@@ -1,1 +1,3 @@
 //! Read-only views of the manifest.
+
+pub mod record;

@@ -1,4 +1,14 @@
 //! The watch stage: asks providers how their tasks stand and writes what they said.
+//!
+//! ```text
+//! stage    claims due tasks, asks each provider in one call where it can, observes or settles
+//! cadence  when to look next: a pure function
+//! route    where the assets of a task go
+//! ```
+
+pub mod cadence;
+pub mod route;
+pub mod stage;
 
 use serde::Deserialize;
 use serde::Serialize;

@@ -16,9 +16,9 @@ use tracing::Instrument as _;
 
 use crate::chance::Dice;
 use crate::clock::Clock;
-use crate::manifest::Claimable;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
+use crate::manifest::row::Claimable;
 use crate::model::failure::Failure;
 use crate::model::lease::Lease;
 use crate::units::Span;

@@ -32,7 +32,7 @@ pub struct Situation {
 /// Decides when a row is due again.
 pub fn decide(verdict: Verdict, situation: Situation, dice: &Dice) -> Settled {
     match verdict {
-        Verdict::Retry => {
+        Verdict::Retry | Verdict::Gone => {
             let time_left = situation
                 .urgent_until
                 .map(|until| until.since(situation.now));

@@ -1,0 +1,258 @@
+//! The stage itself: claims the most urgent assets, takes each of their objects to its proof, and settles the rest.
+
+use std::collections::BTreeMap;
+
+use http::HeaderMap;
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::Config;
+use crate::archive::gauge::Gauge;
+use crate::archive::transfer::Transfer;
+use crate::chance::Dice;
+use crate::clock::Clock;
+use crate::clock::Timestamp;
+use crate::http::Http;
+use crate::manifest::Manifest;
+use crate::manifest::ManifestError;
+use crate::manifest::row::AssetSettlement;
+use crate::manifest::row::Claimable;
+use crate::manifest::row::ClaimedAsset;
+use crate::manifest::row::ClaimedObject;
+use crate::model::asset::AssetState;
+use crate::model::failure::Failure;
+use crate::model::failure::Verdict;
+use crate::model::lease::Lease;
+use crate::model::object::DestinationName;
+use crate::model::object::ObjectState;
+use crate::model::task::ProviderName;
+use crate::origin::open::Origin;
+use crate::store::Store;
+use crate::units::Span;
+use crate::work::budget::Budget;
+use crate::work::driver::Stage;
+use crate::work::settle::BLOCKED_PAUSE;
+use crate::work::settle::Settled;
+use crate::work::settle::Situation;
+use crate::work::settle::decide;
+use crate::work::settle::write_patiently;
+use crate::work::wake::Wake;
+
+/// How long an answered request for a fresh link is believed before the provider is asked again.
+const REFRESH_EVERY: Span = Span::from_secs(300);
+
+/// How the results of one provider are fetched.
+#[derive(Clone, Debug)]
+pub struct Downloads {
+    /// The client, with the guard for this provider's links.
+    pub http: Http,
+    /// Headers that its downloads want.
+    pub headers: HeaderMap,
+    /// Whether asking again may give a fresh link.
+    pub can_refresh: bool,
+}
+
+/// The archive stage.
+pub struct Archive {
+    /// Where work is claimed and recorded.
+    pub manifest: Manifest,
+    /// The destinations.
+    pub stores: BTreeMap<DestinationName, Store>,
+    /// The origins, by provider.
+    pub downloads: BTreeMap<ProviderName, Downloads>,
+    /// `[transfer]`
+    pub config: Config,
+    /// Links are treated as dead this much before their deadline when urgency is judged.
+    pub margin: Span,
+    /// Whether to go on after the deadline until the origin gives its last word.
+    pub keep_trying: bool,
+    /// What the parts of all transfers may hold.
+    pub budget: Budget,
+    /// What moves now.
+    pub gauge: Gauge,
+    /// Wall time.
+    pub clock: Clock,
+    /// For nonces and jitter.
+    pub dice: Dice,
+    /// Makes `watch` ask for a fresh link.
+    pub watch: Wake,
+}
+
+impl Stage for Archive {
+    type Work = ClaimedAsset;
+
+    const NAME: &'static str = "archive";
+
+    const TABLE: Claimable = Claimable::Assets;
+
+    async fn claim(&self, most: usize) -> Result<Vec<ClaimedAsset>, ManifestError> {
+        self.manifest.claim_assets(most).await
+    }
+
+    fn leases(asset: &ClaimedAsset) -> Vec<Lease> {
+        vec![asset.lease]
+    }
+
+    fn span(asset: &ClaimedAsset) -> tracing::Span {
+        tracing::info_span!("archive", task.id = %asset.task.id, asset.index = %asset.index)
+    }
+
+    async fn step(&self, asset: &ClaimedAsset, stop: &CancellationToken) -> Result<(), Failure> {
+        let mut worst: Option<Failure> = None;
+        for object in asset
+            .objects
+            .iter()
+            .filter(|object| object.state != ObjectState::Archived)
+        {
+            if let Err(failure) = self.archive(asset, object, stop).await {
+                let is_worse = worst
+                    .as_ref()
+                    .is_none_or(|worst| rank(&failure) > rank(worst));
+                worst = if is_worse { Some(failure) } else { worst };
+            }
+        }
+        worst.map_or(Ok(()), Err)
+    }
+
+    async fn settle(&self, asset: &ClaimedAsset, failure: Failure) {
+        let settlement = self.outcome(asset, &failure);
+        let wants_fresh_link = settlement.wants_fresh_link;
+        match settlement.state {
+            AssetState::Lost => {
+                tracing::error!(%failure, "lost: the link died before it was archived")
+            }
+            AssetState::Refused => tracing::error!(%failure, "refused: this cannot be archived"),
+            AssetState::Due | AssetState::Archived if failure.verdict() == Verdict::Drained => {}
+            AssetState::Due | AssetState::Archived => {
+                tracing::warn!(%failure, attempts = asset.attempts, "not archived yet");
+            }
+        }
+        let written = write_patiently(&self.dice, || {
+            self.manifest.settle_asset(&asset.lease, settlement.clone())
+        });
+        if let Err(error) = written.await {
+            tracing::error!(%error, "failed to settle; the lease runs out by itself");
+        } else if wants_fresh_link {
+            self.watch.poke();
+        }
+    }
+}
+
+impl Archive {
+    async fn archive(
+        &self,
+        asset: &ClaimedAsset,
+        object: &ClaimedObject,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let transfer = Transfer {
+            asset,
+            object,
+            store: self.store(&object.destination)?,
+            origin: self.origin(asset)?,
+            manifest: &self.manifest,
+            config: &self.config,
+            budget: &self.budget,
+            gauge: &self.gauge,
+            clock: &self.clock,
+            dice: &self.dice,
+            stop,
+        };
+        let proof = transfer.run().await?;
+        let marked = write_patiently(&self.dice, || {
+            self.manifest
+                .mark_archived(&asset.lease, object.row, &proof)
+        });
+        let marked = marked.await;
+        marked.map_err(|error| {
+            Failure::retry("the manifest does not take the proof").because(error)
+        })?;
+        tracing::info!(
+            destination.name = %object.destination,
+            bytes = proof.size,
+            verified = %proof.verified,
+            margin = %asset.deadline.at.since(self.clock.now()),
+            "archived"
+        );
+        Ok(())
+    }
+
+    fn store(&self, name: &DestinationName) -> Result<&Store, Failure> {
+        self.stores.get(name).ok_or_else(|| {
+            let what = format!("destination {name} is no longer configured");
+            Failure::wait_until(self.clock.now().plus(BLOCKED_PAUSE), what)
+        })
+    }
+
+    fn origin(&self, asset: &ClaimedAsset) -> Result<Origin, Failure> {
+        let provider = &asset.task.provider;
+        let downloads = self.downloads.get(provider).ok_or_else(|| {
+            let what = format!("provider {provider} is no longer configured");
+            Failure::wait_until(self.clock.now().plus(BLOCKED_PAUSE), what)
+        })?;
+        Ok(Origin {
+            http: downloads.http.clone(),
+            url: asset.url.clone(),
+            headers: downloads.headers.clone(),
+        })
+    }
+
+    /// What a failed step means for the asset's row.
+    fn outcome(&self, asset: &ClaimedAsset, failure: &Failure) -> AssetSettlement {
+        let now = self.clock.now();
+        let can_refresh = self
+            .downloads
+            .get(&asset.task.provider)
+            .is_some_and(|downloads| downloads.can_refresh);
+        let situation = Situation {
+            now,
+            attempts: asset.attempts,
+            urgent_until: Some(asset.deadline.at.minus(self.margin)),
+        };
+        let settled = decide(failure.verdict(), situation, &self.dice);
+        let end = self.end(asset, failure.verdict(), can_refresh, now);
+        let Settled { due_at, is_attempt } = settled;
+        AssetSettlement {
+            state: end.unwrap_or(AssetState::Due),
+            due_at: due_at.filter(|_| end.is_none()),
+            error: (failure.verdict() != Verdict::Drained).then(|| failure.to_string()),
+            is_attempt,
+            wants_fresh_link: end.is_none()
+                && failure.verdict() == Verdict::Gone
+                && can_refresh
+                && asset
+                    .refresh_asked_at
+                    .is_none_or(|asked| asked.plus(REFRESH_EVERY) <= now),
+        }
+    }
+
+    /// The final state that a verdict leads to, if it does.
+    fn end(
+        &self,
+        asset: &ClaimedAsset,
+        verdict: Verdict,
+        can_refresh: bool,
+        now: Timestamp,
+    ) -> Option<AssetState> {
+        let is_past = now >= asset.deadline.at;
+        match verdict {
+            Verdict::Dead => Some(AssetState::Refused),
+            // The origin's word is final once the deadline is past and the provider had nothing fresher.
+            Verdict::Gone if is_past && (!can_refresh || asset.refresh_asked_at.is_some()) => {
+                Some(AssetState::Lost)
+            }
+            Verdict::Retry if is_past && !self.keep_trying => Some(AssetState::Lost),
+            Verdict::Gone | Verdict::Retry | Verdict::WaitUntil(_) | Verdict::Drained => None,
+        }
+    }
+}
+
+/// Which of several failures of one asset decides: one that goes on beats one that ends.
+fn rank(failure: &Failure) -> u8 {
+    match failure.verdict() {
+        Verdict::Drained => 4,
+        Verdict::Retry => 3,
+        Verdict::Gone => 2,
+        Verdict::WaitUntil(_) => 1,
+        Verdict::Dead => 0,
+    }
+}

@@ -1,0 +1,238 @@
+//! The manifest record: one JSON document a task, the same on the command line, in exports and beside the object.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::manifest::row::AssetRecord;
+use crate::manifest::row::ObjectRecord;
+use crate::manifest::row::TaskRecord;
+use crate::model::asset::AssetIndex;
+use crate::model::asset::AssetRole;
+use crate::model::asset::AssetState;
+use crate::model::deadline::DeadlineSource;
+use crate::model::digest::Crc64;
+use crate::model::digest::Sha256Digest;
+use crate::model::key::ObjectKey;
+use crate::model::object::DestinationName;
+use crate::model::object::ETag;
+use crate::model::object::ObjectState;
+use crate::model::object::Verified;
+use crate::model::task::LearnedVia;
+use crate::model::task::ProviderName;
+use crate::model::task::Tags;
+use crate::model::task::TaskError;
+use crate::model::task::TaskId;
+use crate::model::task::TaskState;
+use crate::store::Address;
+
+/// The name of this form; a change that takes something away gets another.
+pub const FORMAT: &str = "reelvault.manifest.v1";
+
+/// Where each configured destination is.
+pub type Places = BTreeMap<DestinationName, Address>;
+
+/// A task and everything archived of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    format: &'static str,
+    provider: ProviderName,
+    task_id: TaskId,
+    state: &'static str,
+    model: Option<String>,
+    tags: Tags,
+    created_at: Option<Timestamp>,
+    completed_at: Option<Timestamp>,
+    learned_at: Timestamp,
+    learned_via: LearnedVia,
+    deadline_at: Timestamp,
+    deadline_from: DeadlineSource,
+    archived_at: Option<Timestamp>,
+    attempts: u32,
+    error: Option<String>,
+    upstream: Upstream,
+    assets: Vec<Asset>,
+}
+
+/// What the provider last said.
+#[derive(Clone, Debug, Serialize)]
+struct Upstream {
+    id: TaskId,
+    status: Option<String>,
+    progress: Option<u8>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<TaskError>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Asset {
+    index: AssetIndex,
+    role: AssetRole,
+    state: AssetState,
+    deadline_at: Timestamp,
+    deadline_from: DeadlineSource,
+    due_at: Option<Timestamp>,
+    error: Option<String>,
+    source: Source,
+    size: Option<u64>,
+    content_type: Option<String>,
+    sha256: Option<Sha256Digest>,
+    crc64nvme: Option<Crc64>,
+    objects: Vec<Object>,
+}
+
+/// Where the bytes came from, without the query, which may be a signature.
+#[derive(Clone, Debug, Serialize)]
+struct Source {
+    host: Option<String>,
+    path: String,
+    etag: Option<String>,
+    last_modified: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Object {
+    destination: DestinationName,
+    state: ObjectState,
+    url: Option<String>,
+    bucket: Option<String>,
+    key: Option<ObjectKey>,
+    etag: Option<ETag>,
+    version_id: Option<String>,
+    parts: u32,
+    archived_at: Option<Timestamp>,
+    verified: Option<Verified>,
+    verified_at: Option<Timestamp>,
+}
+
+impl Record {
+    /// The record of `task`; the addresses of its objects come from `places`.
+    pub fn new(task: TaskRecord, places: &Places) -> Self {
+        let state = state(&task);
+        let archived_at = match state {
+            "archived" => task
+                .assets
+                .iter()
+                .filter_map(|asset| asset.archived_at)
+                .max(),
+            _ => None,
+        };
+        let attempts = task
+            .assets
+            .iter()
+            .map(|asset| asset.attempts)
+            .max()
+            .unwrap_or(task.attempts);
+        let asset_error = task.assets.iter().find_map(|asset| asset.error.clone());
+        Self {
+            format: FORMAT,
+            provider: task.key.provider,
+            task_id: task.key.id.clone(),
+            state,
+            model: task.model,
+            tags: task.tags,
+            created_at: task.created_at,
+            completed_at: task.completed_at,
+            learned_at: task.learned_at,
+            learned_via: task.learned_via,
+            deadline_at: task.deadline.at,
+            deadline_from: task.deadline.from,
+            archived_at,
+            attempts,
+            error: task.error.or(asset_error),
+            upstream: Upstream {
+                id: task.key.id,
+                status: task.status,
+                progress: task.percent,
+                kind: task.kind,
+                error: task.task_error,
+            },
+            assets: task
+                .assets
+                .into_iter()
+                .map(|asset| Asset::new(asset, places))
+                .collect(),
+        }
+    }
+
+    /// The task.
+    pub fn task_id(&self) -> &TaskId {
+        &self.task_id
+    }
+
+    /// The one word for the whole task, see [`state`].
+    pub fn state(&self) -> &'static str {
+        self.state
+    }
+}
+
+/// One word for a task and its assets: `archived` only when every asset is, `lost` or `refused` when one is, else the
+/// state of the task itself.
+pub fn state(task: &TaskRecord) -> &'static str {
+    let has = |state| task.assets.iter().any(|asset| asset.state == state);
+    match task.state {
+        TaskState::Completed if has(AssetState::Lost) => AssetState::Lost.as_str(),
+        TaskState::Completed if has(AssetState::Refused) => AssetState::Refused.as_str(),
+        TaskState::Completed if has(AssetState::Due) || task.assets.is_empty() => {
+            TaskState::Completed.as_str()
+        }
+        TaskState::Completed => AssetState::Archived.as_str(),
+        TaskState::Watching
+        | TaskState::Failed
+        | TaskState::Cancelled
+        | TaskState::Vanished
+        | TaskState::Abandoned => task.state.as_str(),
+    }
+}
+
+impl Asset {
+    fn new(asset: AssetRecord, places: &Places) -> Self {
+        Self {
+            index: asset.index,
+            role: asset.role,
+            state: asset.state,
+            deadline_at: asset.deadline.at,
+            deadline_from: asset.deadline.from,
+            due_at: asset.due_at,
+            error: asset.error,
+            source: Source {
+                host: asset.url.host_str().map(str::to_owned),
+                path: asset.url.path().to_owned(),
+                etag: asset.source.etag,
+                last_modified: asset.source.last_modified,
+            },
+            size: asset.size,
+            content_type: asset.content_type,
+            sha256: asset.sha256,
+            crc64nvme: asset.crc64nvme,
+            objects: asset
+                .objects
+                .into_iter()
+                .map(|object| Object::new(object, places))
+                .collect(),
+        }
+    }
+}
+
+impl Object {
+    fn new(object: ObjectRecord, places: &Places) -> Self {
+        let place = places.get(&object.destination);
+        let key = object.key.as_ref();
+        Self {
+            url: place.zip(key).map(|(place, key)| place.locate(key)),
+            bucket: place.and_then(|place| place.bucket().map(str::to_owned)),
+            destination: object.destination,
+            state: object.state,
+            key: object.key,
+            etag: object.etag,
+            version_id: object.version_id,
+            parts: object.parts,
+            verified: object.verified,
+            verified_at: object.archived_at,
+            archived_at: object.archived_at,
+        }
+    }
+}
