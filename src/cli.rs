@@ -1,4 +1,125 @@
 //! The command line: one file a command.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//!
+//! stdout is for results, stderr for talk. Every error is one sentence with the value in question, then a hint.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is where results and talk are printed"
+)]
+
+mod add;
+mod check;
+mod config;
+mod demo;
+mod exit;
+mod fetch;
+mod init;
+mod manifest;
+mod open;
+mod run;
+mod simulate;
+mod status;
+mod table;
+mod task;
+mod tasks;
+mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::cli::exit::Complaint;
+use crate::cli::exit::Exit;
+
+/// Archives AI video results into S3, R2 or a folder before their links die, and proves it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "reelvault",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+struct Arguments {
+    /// The configuration; else `$REELVAULT_CONFIG`, ./reelvault.toml, /etc/reelvault/reelvault.toml
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Run(run::Arguments),
+    /// Watch a simulated provider's videos being archived: no cloud, no key
+    Demo(demo::Arguments),
+    /// Write a commented configuration and say where the secrets go
+    Init(init::Arguments),
+    /// Check configuration and surroundings, all at once
+    Check(check::Arguments),
+    /// Announce tasks
+    Add(add::Arguments),
+    /// Archive a URL that no task stands behind
+    Fetch(fetch::Arguments),
+    /// List tasks
+    Tasks(tasks::Arguments),
+    /// Look at one task, try it again, forget it
+    #[command(subcommand)]
+    Task(task::Command),
+    /// Say whether something will be lost, and when
+    Status(status::Arguments),
+    /// Read the manifest
+    #[command(subcommand)]
+    Manifest(manifest::Command),
+    /// Show the configuration in force
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Serve a simulated EvoLink API with result files, to try a client against
+    Simulate(simulate::Arguments),
+}
+
+/// Parses the command line, runs the command, and says how it ended.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let is_question = !error.use_stderr();
+            return match error.print() {
+                Ok(()) if is_question => Exit::Done.into(),
+                Ok(()) | Err(_) => Exit::Usage.into(),
+            };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return Complaint::failed(format!("no runtime: {error}")).tell(),
+    };
+    match runtime.block_on(dispatch(arguments)) {
+        Ok(exit) => exit.into(),
+        Err(complaint) => complaint.tell(),
+    }
+}
+
+async fn dispatch(arguments: Arguments) -> Result<Exit, Complaint> {
+    let config = arguments.config.as_deref();
+    match arguments.command {
+        Command::Run(it) => run::run(config, &it).await,
+        Command::Demo(it) => demo::demo(&it).await,
+        Command::Init(it) => init::init(config, &it),
+        Command::Check(it) => check::check(config, &it).await,
+        Command::Add(it) => add::add(config, it).await,
+        Command::Fetch(it) => fetch::fetch(config, it).await,
+        Command::Tasks(it) => tasks::tasks(config, &it).await,
+        Command::Task(it) => task::task(config, &it).await,
+        Command::Status(it) => status::status(config, &it).await,
+        Command::Manifest(it) => manifest::manifest(config, &it).await,
+        Command::Config(it) => config::config(config, &it),
+        Command::Simulate(it) => simulate::simulate(it).await,
+    }
 }

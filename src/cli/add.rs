@@ -1,0 +1,193 @@
+//! `reelvault add TASK...`: announces tasks; `-` reads IDs or JSON lines from standard input.
+
+use std::io::BufRead as _;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::cli::exit::Complaint;
+use crate::cli::exit::Exit;
+use crate::cli::open;
+use crate::cli::wait;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::intake;
+use crate::intake::Announcement;
+use crate::manifest::row::Learned;
+use crate::model::task::LearnedVia;
+use crate::model::task::ProviderName;
+use crate::model::task::Tags;
+use crate::model::task::TaskId;
+use crate::model::task::TaskKey;
+use crate::units::Span;
+
+/// Tasks written in one transaction.
+const CHUNK: usize = 1000;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Task IDs; `-` reads IDs or JSON lines ({"task_id": "...", "provider": "...", "tags": {...}}) from stdin
+    #[arg(required = true, value_name = "TASK")]
+    tasks: Vec<String>,
+    /// Whose tasks they are; may be left out with one provider
+    #[arg(short, long)]
+    provider: Option<ProviderName>,
+    /// A label, which travels into keys and records
+    #[arg(short, long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
+    tags: Vec<(String, String)>,
+    /// Wait until all of them are archived, or this long
+    #[arg(short, long, value_name = "TIME", num_args = 0..=1, default_missing_value = "24h")]
+    wait: Option<Span>,
+    /// Only say what would be announced
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+/// One line of standard input.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    task_id: TaskId,
+    provider: Option<ProviderName>,
+    #[serde(default)]
+    tags: Tags,
+}
+
+pub(crate) async fn add(config: Option<&Path>, arguments: Arguments) -> Result<Exit, Complaint> {
+    let config = open::load(config)?.config;
+    let (announced, bad) = announcements(&config, &arguments)?;
+    for complaint in &bad {
+        eprintln!("error: {complaint}");
+    }
+    if announced.is_empty() {
+        return Ok(Exit::Usage);
+    }
+    let keys: Vec<TaskKey> = announced.iter().map(|it| it.key.clone()).collect();
+    if arguments.dry_run {
+        keys.iter()
+            .for_each(|key| println!("{} {}: would be announced", key.provider, key.id));
+        return Ok(if bad.is_empty() {
+            Exit::Done
+        } else {
+            Exit::DoneInPart
+        });
+    }
+    let manifest = open::write_manifest(&config).await?;
+    let now = Clock::system().now();
+    for chunk in announced.chunks(CHUNK) {
+        let learned = intake::learn(&manifest, chunk.to_vec(), now).await?;
+        for (announcement, learned) in chunk.iter().zip(learned) {
+            let TaskKey { provider, id } = &announcement.key;
+            match learned {
+                Learned::New => println!("{provider} {id}: learned"),
+                Learned::Known(state) => println!("{provider} {id}: known, {state}"),
+            }
+        }
+    }
+    let exit = match arguments.wait {
+        Some(most) => wait::until_archived(&config, &manifest, &keys, most).await?,
+        None => {
+            wait::note_daemon(&config);
+            Exit::Done
+        }
+    };
+    manifest.close().await;
+    Ok(if exit == Exit::Done && !bad.is_empty() {
+        Exit::DoneInPart
+    } else {
+        exit
+    })
+}
+
+/// What to announce, and a complaint for each line that cannot be: the good ones are taken all the same.
+fn announcements(
+    config: &Config,
+    arguments: &Arguments,
+) -> Result<(Vec<Announcement>, Vec<String>), Complaint> {
+    let (mut announced, mut bad) = (Vec::new(), Vec::new());
+    let shared: Tags = arguments.tags.iter().cloned().collect();
+    let mut take = |line: Line, place: &str| match provider(
+        config,
+        line.provider.or(arguments.provider.clone()),
+    ) {
+        Ok((provider, ttl)) => {
+            let tags = shared.clone().into_iter().chain(line.tags).collect();
+            let key = TaskKey {
+                provider,
+                id: line.task_id,
+            };
+            announced.push(Announcement {
+                key,
+                tags,
+                via: LearnedVia::Cli,
+                ttl,
+            });
+        }
+        Err(why) => bad.push(format!("{place}: {why}")),
+    };
+    let mut unreadable = Vec::new();
+    for task in &arguments.tasks {
+        if task != "-" {
+            match parse_line(task) {
+                Ok(line) => take(line, task),
+                Err(why) => unreadable.push(why),
+            }
+            continue;
+        }
+        for (number, line) in std::io::stdin().lock().lines().enumerate() {
+            let (line, place) = (line?, format!("line {}", number + 1));
+            if line.trim().is_empty() {
+                continue;
+            }
+            match parse_line(line.trim()) {
+                Ok(line) => take(line, &place),
+                Err(why) => unreadable.push(format!("{place}: {why}")),
+            }
+        }
+    }
+    bad.extend(unreadable);
+    Ok((announced, bad))
+}
+
+fn parse_line(line: &str) -> Result<Line, String> {
+    if line.starts_with('{') {
+        return serde_json::from_str(line).map_err(|error| error.to_string());
+    }
+    let task_id = line.parse::<TaskId>().map_err(|error| error.to_string())?;
+    Ok(Line {
+        task_id,
+        provider: None,
+        tags: Tags::new(),
+    })
+}
+
+/// The provider that a task belongs to, and how long its links live as far as the configuration says.
+fn provider(config: &Config, named: Option<ProviderName>) -> Result<(ProviderName, Span), String> {
+    let known = || {
+        let names: Vec<&str> = config.provider.keys().map(ProviderName::as_str).collect();
+        if names.is_empty() {
+            "none is configured".to_owned()
+        } else {
+            format!("there is {}", names.join(", "))
+        }
+    };
+    let name = match named {
+        Some(name) => name,
+        None if config.provider.len() == 1 => {
+            config.provider.keys().next().cloned().ok_or_else(known)?
+        }
+        None => return Err(format!("whose task is it? use --provider: {}", known())),
+    };
+    let settings = config.provider.get(&name);
+    let settings =
+        settings.ok_or_else(|| format!("no provider {:?}: {}", name.as_str(), known()))?;
+    Ok((name, settings.output_ttl.unwrap_or(config.deadline.default)))
+}
+
+/// Reads `KEY=VALUE`.
+pub(crate) fn parse_tag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("write it as KEY=VALUE".to_owned()),
+    }
+}

@@ -1,0 +1,210 @@
+//! `reelvault check`: everything about configuration and surroundings at once, with a remedy for each that fails.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::cli::exit::Complaint;
+use crate::cli::exit::Exit;
+use crate::cli::open;
+use crate::cli::tasks::json;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::daemon::wiring;
+use crate::daemon::wiring::Seams;
+use crate::manifest::Access;
+use crate::manifest::Manifest;
+use crate::manifest::ManifestError;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only what needs no network
+    #[arg(long)]
+    offline: bool,
+    /// A JSON document a finding
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Grade {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Serialize)]
+struct Finding {
+    grade: Grade,
+    subject: String,
+    what: String,
+    hint: Option<String>,
+    /// Not the configuration, but whoever answers it, is what fails.
+    #[serde(skip)]
+    is_outside: bool,
+}
+
+impl Finding {
+    fn new(grade: Grade, subject: impl Into<String>, what: impl Into<String>) -> Self {
+        Self {
+            grade,
+            subject: subject.into(),
+            what: what.into(),
+            hint: None,
+            is_outside: false,
+        }
+    }
+
+    fn hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint;
+        self
+    }
+
+    fn outside(mut self) -> Self {
+        self.is_outside = true;
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let grade = match self.grade {
+            Grade::Ok => "ok",
+            Grade::Warn => "warn",
+            Grade::Fail => "FAIL",
+        };
+        write!(f, "{grade:4}  {:24}  {}", self.subject, self.what)?;
+        self.hint
+            .iter()
+            .try_for_each(|hint| write!(f, "\n      {:24}  hint: {hint}", ""))
+    }
+}
+
+pub(crate) async fn check(config: Option<&Path>, arguments: &Arguments) -> Result<Exit, Complaint> {
+    let path = open::config_path(config)?;
+    let loaded = Config::load(&path, open::variables())?;
+    let mut findings = vec![Finding::new(
+        Grade::Ok,
+        "configuration",
+        path.display().to_string(),
+    )];
+    let warnings = loaded.warnings.iter();
+    findings.extend(warnings.map(|it| Finding::new(Grade::Warn, "configuration", it.clone())));
+    let config = loaded.config;
+    findings.push(manifest(&config).await);
+
+    let seams = open::seams(&config)?;
+    findings.extend(destinations(&config, &seams, arguments.offline).await);
+    findings.extend(providers(&config, &seams, arguments.offline).await);
+    for finding in &findings {
+        if arguments.json {
+            println!("{}", json(finding)?);
+        } else {
+            println!("{finding}");
+        }
+    }
+    let failed: Vec<&Finding> = findings
+        .iter()
+        .filter(|it| it.grade == Grade::Fail)
+        .collect();
+    Ok(match failed.first() {
+        None => Exit::Done,
+        Some(_) if failed.iter().all(|it| it.is_outside) => Exit::Refused,
+        Some(_) => Exit::Configuration,
+    })
+}
+
+/// Whether the manifest can be opened as the daemon would; one that is not there yet is made at the daemon's start.
+async fn manifest(config: &Config) -> Finding {
+    let subject = "manifest";
+    let url = &config.manifest.url;
+    match Manifest::open(&config.manifest, Clock::system(), Access::Reader).await {
+        Ok(manifest) => {
+            let tally = manifest.tally().await;
+            manifest.close().await;
+            match tally {
+                Ok(_) if Manifest::is_daemon_running(&config.manifest) => {
+                    Finding::new(Grade::Ok, subject, format!("{url}, a daemon is running"))
+                }
+                Ok(_) => Finding::new(Grade::Ok, subject, format!("{url}, no daemon is running")),
+                Err(error) => Finding::new(Grade::Fail, subject, error.to_string()),
+            }
+        }
+        Err(ManifestError::Missing { path }) => match path.parent().map(std::fs::metadata) {
+            Some(Ok(folder)) if folder.is_dir() => Finding::new(
+                Grade::Ok,
+                subject,
+                format!("{url} will be made at the first start"),
+            ),
+            Some(_) | None => Finding::new(
+                Grade::Fail,
+                subject,
+                format!("no folder to put {} into", path.display()),
+            )
+            .hint(Some(
+                "make it, owned by the service user; or set manifest.url".to_owned(),
+            )),
+        },
+        Err(error) => Finding::new(Grade::Fail, subject, error.to_string()),
+    }
+}
+
+async fn destinations(config: &Config, seams: &Seams, is_offline: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (name, settings) in &config.destination {
+        let subject = format!("destination.{name}");
+        let store = match wiring::store(name, settings, seams).await {
+            Ok(store) => store,
+            Err(error) => {
+                findings.push(Finding::new(Grade::Fail, &subject, format!("{error:#}")));
+                continue;
+            }
+        };
+        if is_offline {
+            findings.push(Finding::new(
+                Grade::Ok,
+                &subject,
+                "configured; not tried, since --offline",
+            ));
+            continue;
+        }
+        for step in store.probe(&seams.dice.nonce()).await {
+            let subject = format!("{subject} {}", step.name);
+            findings.push(match step.outcome {
+                Ok(what) => Finding::new(Grade::Ok, subject, what),
+                Err(error) => Finding::new(Grade::Fail, subject, error.to_string())
+                    .hint(error.hint.clone())
+                    .outside(),
+            });
+        }
+    }
+    findings
+}
+
+async fn providers(config: &Config, seams: &Seams, is_offline: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (name, settings) in wiring::task_apis(config) {
+        let subject = format!("provider.{name}");
+        let provider = match wiring::provider(name, settings, config, seams) {
+            Ok(provider) => provider,
+            Err(error) => {
+                findings.push(Finding::new(Grade::Fail, subject, format!("{error:#}")));
+                continue;
+            }
+        };
+        findings.push(if is_offline {
+            Finding::new(Grade::Ok, subject, "configured; not tried, since --offline")
+        } else {
+            match provider.check_key().await {
+                Ok(what) => Finding::new(Grade::Ok, subject, what),
+                Err(error) => Finding::new(Grade::Fail, subject, error.to_string())
+                    .hint(error.hint())
+                    .outside(),
+            }
+        });
+    }
+    findings
+}

@@ -1,0 +1,441 @@
+//! `reelvault demo`: a simulated provider and CDN, an S3 endpoint and the real daemon, all on loopback.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::MultiProgress;
+use indicatif::ProgressBar;
+use indicatif::ProgressStyle;
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::gauge::Gauge;
+use crate::archive::gauge::Moving;
+use crate::chance::Dice;
+use crate::cli::exit::Complaint;
+use crate::cli::exit::Exit;
+use crate::cli::open;
+use crate::cli::table::Table;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::daemon::supervisor::Supervisor;
+use crate::daemon::systemd::Systemd;
+use crate::daemon::wiring::Seams;
+use crate::intake;
+use crate::intake::Announcement;
+use crate::manifest::Access;
+use crate::manifest::Manifest;
+use crate::manifest::row::TaskFilter;
+use crate::manifest::row::TaskRecord;
+use crate::model::asset::AssetIndex;
+use crate::model::task::LearnedVia;
+use crate::model::task::Tags;
+use crate::model::task::TaskId;
+use crate::model::task::TaskKey;
+use crate::provider::description;
+use crate::report::record;
+use crate::simulator;
+use crate::simulator::Simulator;
+use crate::simulator::bucket;
+use crate::simulator::bucket::Bucket;
+use crate::simulator::bucket::Effect;
+use crate::simulator::bucket::Fault;
+use crate::simulator::bucket::Operation;
+use crate::simulator::script::Script;
+use crate::simulator::tasks::Submission;
+use crate::units::ByteSize;
+use crate::units::Span;
+
+/// How often the screen follows the manifest.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A demo that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What goes wrong with `--faults`, besides a 503 from the store.
+const FAULTS: &str = "stall=1,503=1,truncate=1,short=1,fail=1,cancel=1";
+
+/// How large the demo's videos are: three parts of the smallest size that S3 takes.
+const SIZE: ByteSize = ByteSize::mib(12);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// How many videos
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    tasks: u16,
+    /// Let things go wrong: a stalled link, 503s, a truncated body, one that ends early, a failed and a cancelled task
+    #[arg(long)]
+    faults: bool,
+    /// Keep everything running when done, until Ctrl-C
+    #[arg(long)]
+    stay: bool,
+}
+
+/// Everything that the demo starts.
+struct Stage {
+    simulator: Simulator,
+    bucket: Bucket,
+    folder: Folder,
+    config: Config,
+    manifest: Manifest,
+    gauge: Gauge,
+}
+
+/// A folder that goes away with the demo.
+struct Folder(std::path::PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A demo that cannot clean up has still shown what it had to.
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+pub(crate) async fn demo(arguments: &Arguments) -> Result<Exit, Complaint> {
+    let stage = set_up(arguments).await?;
+    eprintln!("provider  {} (simulated)", stage.simulator.base_url());
+    eprintln!(
+        "store     {}/{}",
+        stage.bucket.endpoint(),
+        stage.bucket.name()
+    );
+    eprintln!("manifest  {}", stage.config.manifest.url);
+    eprintln!();
+
+    let seams = seams(&stage.bucket, &stage.config)?;
+    let stop = CancellationToken::new();
+    let reload = || Ok(stage.config.clone());
+    let supervisor = Supervisor {
+        manifest: &stage.manifest,
+        gauge: &stage.gauge,
+        seams: &seams,
+        reload: &reload,
+        systemd: Systemd::new(),
+        stop: stop.clone(),
+    };
+    let ended_early = CancellationToken::new();
+    let (ran, shown) = tokio::join!(
+        async {
+            let ran = supervisor.run(stage.config.clone()).await;
+            ended_early.cancel();
+            ran
+        },
+        async {
+            let shown = tokio::select! {
+                shown = tokio::time::timeout(PATIENCE, show(&stage, arguments)) => shown,
+                () = ended_early.cancelled() => return None,
+            };
+            if arguments.stay && shown.is_ok() {
+                eprintln!("\nstaying, as told; Ctrl-C ends it");
+                ended_early.cancelled().await;
+            }
+            stop.cancel();
+            Some(shown)
+        }
+    );
+    ran?;
+    let exit = match shown {
+        None => Exit::Interrupted,
+        Some(Ok(exit)) => exit?,
+        Some(Err(_)) => return Err(Complaint::failed("the demo did not end in time")),
+    };
+    stage.manifest.close().await;
+    stage.simulator.shutdown().await;
+    stage.bucket.shutdown().await;
+    drop(stage.folder);
+    Ok(exit)
+}
+
+async fn set_up(arguments: &Arguments) -> anyhow::Result<Stage> {
+    let clock = Clock::system();
+    let dice = Dice::new();
+    let script: Script = if arguments.faults {
+        FAULTS.parse()?
+    } else {
+        Script::default()
+    };
+    let simulator = simulator::Config {
+        size: SIZE,
+        pending: Span::from_millis(500),
+        running: Span::from_secs(2),
+        script,
+        ..simulator::Config::default()
+    };
+    let simulator = simulator::start(simulator, clock.clone(), dice.clone()).await;
+    let simulator = simulator.context("the simulator cannot listen on loopback")?;
+    let bucket = bucket::start(bucket::Config::new("acme-video")).await;
+    let bucket = bucket.context("the S3 endpoint cannot listen on loopback")?;
+    if arguments.faults {
+        bucket.plant(Fault::new(Operation::UploadPart, Effect::SLOW_DOWN).times(2));
+    }
+    let path = std::env::temp_dir().join(format!("reelvault-demo-{}", dice.nonce()));
+    std::fs::create_dir(&path).with_context(|| format!("no folder {}", path.display()))?;
+    let folder = Folder(path);
+    let config = config(&simulator, &bucket, &folder)?;
+    let manifest = Manifest::open(&config.manifest, clock, Access::Daemon).await?;
+    Ok(Stage {
+        simulator,
+        bucket,
+        folder,
+        config,
+        manifest,
+        gauge: Gauge::default(),
+    })
+}
+
+/// What a user would write, but for waits that fit a demo.
+fn config(simulator: &Simulator, bucket: &Bucket, folder: &Folder) -> anyhow::Result<Config> {
+    let folder = folder.0.display();
+    let description = format!("{folder}/impatient.toml");
+    std::fs::write(&description, impatient())?;
+    let text = format!(
+        r#"
+        [manifest]
+        url = "sqlite:{folder}/manifest.db"
+        [provider.evolink]
+        description = "{description}"
+        base_url = "{base_url}"
+        api_key = {{ env = "DEMO_KEY" }}
+        allow_private = true
+        [destination.s3.s3]
+        bucket = "{bucket}"
+        endpoint = "{endpoint}"
+        credentials = "static"
+        access_key = {{ env = "DEMO_ACCESS_KEY" }}
+        secret_key = {{ env = "DEMO_SECRET_KEY" }}
+        [transfer]
+        part_size = "5 MiB"
+        stall_timeout = "2s"
+        [poll]
+        first = "500ms"
+        max = "2s"
+        "#,
+        base_url = simulator.base_url(),
+        bucket = bucket.name(),
+        endpoint = bucket.endpoint(),
+    );
+    let loaded = Config::parse(&text, "the demo's configuration", Vec::new());
+    Ok(loaded?.config)
+}
+
+/// EvoLink's description with shorter waits: nobody upstream has to be spared here.
+fn impatient() -> String {
+    let lines = description::EVOLINK.lines().map(|line| {
+        if line.starts_with("min_interval") {
+            "min_interval = { video = \"500ms\" }"
+        } else {
+            line
+        }
+    });
+    lines
+        .map(|line| {
+            if line.starts_with("requests") {
+                "requests = \"100/s\""
+            } else {
+                line
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn seams(bucket: &Bucket, config: &Config) -> Result<Seams, Complaint> {
+    let secrets = BTreeMap::from([
+        ("DEMO_KEY", "demo"),
+        ("DEMO_ACCESS_KEY", bucket.access_key()),
+        ("DEMO_SECRET_KEY", bucket.secret_key()),
+    ]);
+    let env = Arc::new(move |name: &str| secrets.get(name).map(|secret| (*secret).to_owned()));
+    Ok(Seams {
+        env,
+        ..open::seams(config)?
+    })
+}
+
+/// Submits, follows, and prints what came of it.
+async fn show(stage: &Stage, arguments: &Arguments) -> Result<Exit, Complaint> {
+    let ids = submit(stage, usize::from(arguments.tasks)).await?;
+    let records = follow(stage).await?;
+    let places = open::places(&stage.config);
+    let mut table = Table::new(&["task", "state", "size", "parts", "verified", "address"]);
+    let mut identical = 0;
+    for task in &records {
+        let ended = task.task_error.as_ref().map(|error| error.code.clone());
+        if task.assets.is_empty() {
+            let cells = [task.key.id.to_string(), record::state(task).to_owned()];
+            let rest = [
+                "-".to_owned(),
+                "-".to_owned(),
+                "-".to_owned(),
+                ended.unwrap_or_default(),
+            ];
+            table.row(cells.into_iter().chain(rest).collect());
+        }
+        for asset in &task.assets {
+            for object in &asset.objects {
+                let key = object.key.as_ref();
+                let place = places.get(&object.destination).zip(key);
+                identical += usize::from(is_identical(
+                    stage,
+                    task,
+                    asset.index,
+                    key.map_or("", |key| key.as_str()),
+                ));
+                table.row(vec![
+                    task.key.id.to_string(),
+                    asset.state.to_string(),
+                    asset
+                        .size
+                        .map(|size| ByteSize::bytes(size).to_string())
+                        .unwrap_or_default(),
+                    object.parts.to_string(),
+                    object
+                        .verified
+                        .map(|verified| verified.to_string())
+                        .unwrap_or_default(),
+                    place
+                        .map(|(place, key)| place.locate(key))
+                        .unwrap_or_default(),
+                ]);
+            }
+        }
+    }
+    println!("{table}");
+    let videos: usize = records.iter().map(|task| task.assets.len()).sum();
+    let ended = records.len()
+        - records
+            .iter()
+            .filter(|task| !task.assets.is_empty())
+            .count();
+    let lost = videos - identical;
+    println!(
+        "{} tasks: {identical} of {videos} videos archived, byte for byte what the provider served; \
+         {ended} ended without one; {lost} lost; {} uploads left open",
+        ids.len(),
+        stage.bucket.open_uploads().len(),
+    );
+    let is_clean =
+        lost == 0 && videos + ended == ids.len() && stage.bucket.open_uploads().is_empty();
+    Ok(if is_clean { Exit::Done } else { Exit::Failed })
+}
+
+async fn submit(stage: &Stage, count: usize) -> anyhow::Result<Vec<TaskId>> {
+    let provider = stage
+        .config
+        .provider
+        .keys()
+        .next()
+        .context("the demo has a provider")?;
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.push(
+            stage
+                .simulator
+                .submit(Submission::video("seedance-2.0-text-to-video"))?,
+        );
+    }
+    let announced = ids.iter().map(|id| Announcement {
+        key: TaskKey {
+            provider: provider.clone(),
+            id: id.clone(),
+        },
+        tags: Tags::new(),
+        via: LearnedVia::Cli,
+        ttl: stage.config.deadline.default,
+    });
+    intake::learn(&stage.manifest, announced.collect(), Clock::system().now()).await?;
+    Ok(ids)
+}
+
+/// Follows the manifest until everything has ended: bars on a terminal, lines elsewhere.
+async fn follow(stage: &Stage) -> Result<Vec<TaskRecord>, Complaint> {
+    let mut screen = Screen::new(std::io::stderr().is_terminal());
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        ticks.tick().await;
+        let records = stage.manifest.tasks(&TaskFilter::default(), 1000).await?;
+        let is_over = !records.is_empty() && records.iter().all(has_ended);
+        screen.draw(&records, &stage.gauge.now());
+        if is_over && stage.manifest.tally().await?.orphans == 0 {
+            screen.clear();
+            return Ok(records);
+        }
+    }
+}
+
+fn has_ended(task: &TaskRecord) -> bool {
+    task.state.is_final() && task.assets.iter().all(|asset| asset.state.is_final())
+}
+
+fn is_identical(stage: &Stage, task: &TaskRecord, index: AssetIndex, key: &str) -> bool {
+    let served = stage.simulator.expected_sha256(&task.key.id, index);
+    served.is_some() && stage.bucket.sha256(key) == served
+}
+
+/// What is on the screen.
+struct Screen {
+    bars: Option<MultiProgress>,
+    moving: BTreeMap<TaskId, ProgressBar>,
+    said: BTreeMap<TaskId, String>,
+}
+
+impl Screen {
+    fn new(is_terminal: bool) -> Self {
+        Self {
+            bars: is_terminal.then(MultiProgress::new),
+            moving: BTreeMap::new(),
+            said: BTreeMap::new(),
+        }
+    }
+
+    fn draw(&mut self, records: &[TaskRecord], moving: &[Moving]) {
+        for task in records {
+            let error = task.assets.iter().find_map(|asset| asset.error.as_deref());
+            let state = record::state(task);
+            let news = match error.filter(|_| state != "archived") {
+                Some(error) => format!("{} {state}: {error}", task.key.id),
+                None => format!("{} {state}", task.key.id),
+            };
+            if self.said.insert(task.key.id.clone(), news.clone()).as_ref() != Some(&news) {
+                self.say(&news);
+            }
+        }
+        let Some(bars) = &self.bars else { return };
+        for it in moving {
+            let bar = self.moving.entry(it.task.id.clone()).or_insert_with(|| {
+                let bar = bars.add(ProgressBar::new(it.length.unwrap_or_default()));
+                bar.set_style(style());
+                bar.set_prefix(it.task.id.to_string());
+                bar
+            });
+            bar.set_position(it.bytes);
+        }
+        self.moving.retain(|id, bar| {
+            let is_moving = moving.iter().any(|it| it.task.id == *id);
+            if !is_moving {
+                bar.finish_and_clear();
+            }
+            is_moving
+        });
+    }
+
+    fn say(&self, news: &str) {
+        match &self.bars {
+            // An error here is a terminal that went away; the work goes on.
+            Some(bars) => bars.println(news).unwrap_or_default(),
+            None => eprintln!("{news}"),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.moving.values().for_each(ProgressBar::finish_and_clear);
+        eprintln!();
+    }
+}
+
+fn style() -> ProgressStyle {
+    let style = ProgressStyle::with_template("{prefix} [{bar:30}] {bytes}/{total_bytes}");
+    style.expect("a constant template").progress_chars("=> ")
+}

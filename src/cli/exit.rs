@@ -1,0 +1,145 @@
+//! How a command ends: its exit code, and the complaint that goes with one that is not 0.
+
+use std::process::ExitCode;
+
+use crate::config::ConfigErrors;
+use crate::manifest::ManifestError;
+
+/// The exit codes. Scripts depend on them: a number never changes its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    DoneInPart = 3,
+    AtRisk = 4,
+    WaitRanOut = 5,
+    NotFound = 6,
+    NoDaemon = 10,
+    Manifest = 11,
+    Refused = 12,
+    Differences = 13,
+    Configuration = 78,
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// The number that the process ends with.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::DoneInPart => 3,
+            Exit::AtRisk => 4,
+            Exit::WaitRanOut => 5,
+            Exit::NotFound => 6,
+            Exit::NoDaemon => 10,
+            Exit::Manifest => 11,
+            Exit::Refused => 12,
+            Exit::Differences => 13,
+            Exit::Configuration => 78,
+            Exit::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// What went wrong, for a person: one sentence with the value in question, then what to do.
+#[derive(Debug)]
+pub(crate) struct Complaint {
+    exit: Exit,
+    what: String,
+    hint: Option<String>,
+}
+
+impl Complaint {
+    /// A complaint that ends the process with `exit`.
+    pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self {
+            exit,
+            what: what.into(),
+            hint: None,
+        }
+    }
+
+    /// Something failed that has no code of its own.
+    pub(crate) fn failed(what: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, what)
+    }
+
+    /// The same with what to do about it.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Prints the complaint and gives its exit code.
+    pub(crate) fn tell(&self) -> ExitCode {
+        eprintln!("error: {}", self.what);
+        if let Some(hint) = &self.hint {
+            eprintln!("hint:  {hint}");
+        }
+        self.exit.into()
+    }
+}
+
+impl From<anyhow::Error> for Complaint {
+    fn from(error: anyhow::Error) -> Self {
+        Self::failed(format!("{error:#}"))
+    }
+}
+
+impl From<std::io::Error> for Complaint {
+    fn from(error: std::io::Error) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+impl From<ConfigErrors> for Complaint {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::new(
+            Exit::Configuration,
+            format!("the configuration cannot be used\n\n{errors}"),
+        )
+    }
+}
+
+impl From<ManifestError> for Complaint {
+    fn from(error: ManifestError) -> Self {
+        let what = error.to_string();
+        match &error {
+            ManifestError::Locked { .. } => Self::new(Exit::Manifest, what)
+                .hint("one manifest has one daemon: stop the other, or give this one a manifest.url of its own"),
+            ManifestError::Newer { .. } => {
+                Self::new(Exit::Manifest, what).hint("a newer Reelvault wrote it: upgrade this one")
+            }
+            ManifestError::Missing { .. } => Self::new(Exit::Manifest, what)
+                .hint("the daemon makes it at its first start; manifest.url says where"),
+            ManifestError::Older { .. } => Self::new(Exit::Manifest, what)
+                .hint("start the daemon once: it brings the manifest up to date, with a backup beside it"),
+            ManifestError::Folder { .. } => Self::new(Exit::Manifest, what)
+                .hint("make it, owned by the service user; or set manifest.url"),
+            ManifestError::Foreign { .. } => Self::new(Exit::Manifest, what)
+                .hint("manifest.url must name a file of its own"),
+            ManifestError::Full { .. } => {
+                Self::new(Exit::Manifest, what).hint("free some space on the manifest's disk")
+            }
+            ManifestError::Broken { .. } => Self::new(Exit::Manifest, what)
+                .hint("the database or its disk is damaged: stop the daemon and restore the latest backup"),
+            ManifestError::Url { .. } => Self::new(Exit::Configuration, what),
+            ManifestError::Stale { .. }
+            | ManifestError::KeyTaken { .. }
+            | ManifestError::Inconsistent { .. }
+            | ManifestError::ReadOnly { .. }
+            | ManifestError::Engine { .. }
+            | ManifestError::Closed => Self::new(Exit::Manifest, what),
+        }
+    }
+}

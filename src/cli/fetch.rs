@@ -1,0 +1,169 @@
+//! `reelvault fetch URL... --to DESTINATION`: archives links that no task stands behind.
+
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::archive::gauge::Gauge;
+use crate::cli::add::parse_tag;
+use crate::cli::exit::Complaint;
+use crate::cli::exit::Exit;
+use crate::cli::open;
+use crate::cli::wait;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::daemon::supervisor::Supervisor;
+use crate::daemon::systemd::Systemd;
+use crate::intake;
+use crate::manifest::Manifest;
+use crate::manifest::row::ObjectPlan;
+use crate::model::object::DestinationName;
+use crate::model::task::TaskKey;
+use crate::report::record;
+use crate::telemetry::log;
+use crate::telemetry::redact::Redacted;
+use crate::units::Span;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The links
+    #[arg(required = true, value_name = "URL")]
+    urls: Vec<Url>,
+    /// Where to; may be given several times
+    #[arg(long, required = true, value_name = "DESTINATION")]
+    to: Vec<DestinationName>,
+    /// A label, which travels into keys and records
+    #[arg(short, long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
+    tags: Vec<(String, String)>,
+    /// With a daemon running: wait this long for it
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    wait: Span,
+    /// Only announce the links, for a daemon to archive
+    #[arg(long)]
+    no_wait: bool,
+    /// Only say what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+pub(crate) async fn fetch(config: Option<&Path>, arguments: Arguments) -> Result<Exit, Complaint> {
+    let config = open::load(config)?.config;
+    for name in &arguments.to {
+        if !config.destination.contains_key(name) {
+            let known: Vec<&str> = config
+                .destination
+                .keys()
+                .map(DestinationName::as_str)
+                .collect();
+            return Err(
+                Complaint::new(Exit::Usage, format!("no destination {:?}", name.as_str()))
+                    .hint(format!("configured are: {}", known.join(", "))),
+            );
+        }
+    }
+    if arguments.dry_run {
+        arguments
+            .urls
+            .iter()
+            .for_each(|url| println!("{}: would be archived", Redacted(url)));
+        return Ok(Exit::Done);
+    }
+    let has_daemon = Manifest::is_daemon_running(&config.manifest);
+    let is_own = !has_daemon && !arguments.no_wait;
+    let manifest = if is_own {
+        open::own_manifest(&config).await?
+    } else {
+        open::write_manifest(&config).await?
+    };
+    let keys = learn(&config, &manifest, &arguments).await?;
+    let exit = if arguments.no_wait {
+        keys.iter()
+            .for_each(|key| println!("{} {}: announced", key.provider, key.id));
+        wait::note_daemon(&config);
+        Exit::Done
+    } else if has_daemon {
+        wait::until_archived(&config, &manifest, &keys, arguments.wait).await?
+    } else {
+        archive_here(&config, &manifest, &keys).await?
+    };
+    manifest.close().await;
+    Ok(exit)
+}
+
+async fn learn(
+    config: &Config,
+    manifest: &Manifest,
+    arguments: &Arguments,
+) -> Result<Vec<TaskKey>, Complaint> {
+    let plan = |destination: &DestinationName| ObjectPlan {
+        destination: destination.clone(),
+        key_template: config.key.clone(),
+    };
+    let objects: Vec<ObjectPlan> = arguments.to.iter().map(plan).collect();
+    let now = Clock::system().now();
+    let mut keys = Vec::new();
+    for url in &arguments.urls {
+        let tags = arguments.tags.iter().cloned().collect();
+        let ttl = config.deadline.default;
+        let learned =
+            intake::learn_link(manifest, url.clone(), tags, objects.clone(), ttl, now).await?;
+        keys.push(learned.0);
+    }
+    Ok(keys)
+}
+
+/// Without a daemon this process is one, until nothing is due.
+async fn archive_here(
+    config: &Config,
+    manifest: &Manifest,
+    keys: &[TaskKey],
+) -> Result<Exit, Complaint> {
+    let log = log::Config {
+        level: "warn".to_owned(),
+        ..config.log.clone()
+    };
+    log::init(&log, &open::variable).map_err(|error| Complaint::failed(error.to_string()))?;
+    let seams = open::seams(config)?;
+    let reload = || Ok(config.clone());
+    let supervisor = Supervisor {
+        manifest,
+        gauge: &Gauge::default(),
+        seams: &seams,
+        reload: &reload,
+        systemd: Systemd::new(),
+        stop: CancellationToken::new(),
+    };
+    supervisor.run_once(config).await?;
+    let places = open::places(config);
+    let mut failed = 0;
+    for key in keys {
+        let Some(task) = wait::find(manifest, key).await? else {
+            continue;
+        };
+        let state = record::state(&task);
+        let addresses = task
+            .assets
+            .iter()
+            .flat_map(|asset| &asset.objects)
+            .filter_map(|object| {
+                Some(
+                    places
+                        .get(&object.destination)?
+                        .locate(object.key.as_ref()?),
+                )
+            });
+        println!(
+            "{} {}: {state} {}",
+            key.provider,
+            key.id,
+            addresses.collect::<Vec<_>>().join(" ")
+        );
+        failed += usize::from(state != "archived");
+    }
+    Ok(match failed {
+        0 => Exit::Done,
+        failed if failed == keys.len() => Exit::Failed,
+        _ => Exit::DoneInPart,
+    })
+}

@@ -1,0 +1,38 @@
+//! `reelvault init`: writes a commented configuration and says where the secrets go.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use crate::cli::exit::Complaint;
+use crate::cli::exit::Exit;
+
+/// What a first configuration holds: the five lines that most people need, and where to read on.
+const STARTER: &str = include_str!("../../config/minimal.toml");
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only print it
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+pub(crate) fn init(config: Option<&Path>, arguments: &Arguments) -> Result<Exit, Complaint> {
+    if arguments.dry_run {
+        print!("{STARTER}");
+        return Ok(Exit::Done);
+    }
+    let path = config.unwrap_or(Path::new("reelvault.toml"));
+    // Created anew or not at all: a configuration that somebody wrote is never overwritten.
+    let file = std::fs::File::create_new(path);
+    let mut file = file.map_err(|error| {
+        Complaint::failed(format!("{} cannot be written: {error}", path.display()))
+            .hint("an existing configuration is not overwritten; -c FILE names another place")
+    })?;
+    file.write_all(STARTER.as_bytes())?;
+    println!("wrote {}", path.display());
+    eprintln!(
+        "next:  put the secrets that it names into the environment or, under systemd, into credentials\n       \
+         (LoadCredential=NAME:/path in the unit); then `reelvault check` tries everything at once"
+    );
+    Ok(Exit::Done)
+}

@@ -1,0 +1,245 @@
+//! `reelvault manifest get|list|export`: reads the manifest.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::cli::exit::Complaint;
+use crate::cli::exit::Exit;
+use crate::cli::open;
+use crate::cli::table::Table;
+use crate::cli::task;
+use crate::cli::task::Which;
+use crate::manifest::Manifest;
+use crate::manifest::row::AssetRecord;
+use crate::manifest::row::ObjectRecord;
+use crate::manifest::row::TaskFilter;
+use crate::manifest::row::TaskRecord;
+use crate::model::asset::AssetState;
+use crate::model::object::ObjectState;
+use crate::model::task::ProviderName;
+use crate::report::record::Places;
+use crate::report::record::Record;
+use crate::units::ByteSize;
+
+/// Tasks read at once.
+const PAGE: usize = 500;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Print the record of one task as JSON
+    Get {
+        #[command(flatten)]
+        which: Which,
+        /// Only this field, such as `state` or `assets.0.objects.0.key`
+        #[arg(long, value_name = "PATH")]
+        field: Option<String>,
+    },
+    /// List archived objects
+    List {
+        /// Only of this provider
+        #[arg(short, long)]
+        provider: Option<ProviderName>,
+        /// One JSON document a task, a line each
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write all records to stdout
+    Export {
+        /// jsonl: a record a line; csv: an object a line
+        #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+        format: Format,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    Jsonl,
+    Csv,
+}
+
+pub(crate) async fn manifest(config: Option<&Path>, command: &Command) -> Result<Exit, Complaint> {
+    let config = open::load(config)?.config;
+    let manifest = open::read_manifest(&config).await?;
+    let places = open::places(&config);
+    let exit = match command {
+        Command::Get { which, field } => get(&manifest, &places, which, field.as_deref()).await,
+        Command::List { provider, json } => {
+            list(&manifest, &places, provider.as_ref(), *json).await
+        }
+        Command::Export { format } => export(&manifest, &places, *format).await,
+    };
+    manifest.close().await;
+    exit
+}
+
+async fn get(
+    manifest: &Manifest,
+    places: &Places,
+    which: &Which,
+    field: Option<&str>,
+) -> Result<Exit, Complaint> {
+    let record = Record::new(task::find(manifest, which).await?, places);
+    let record =
+        serde_json::to_value(record).map_err(|error| Complaint::failed(error.to_string()))?;
+    let Some(path) = field else {
+        println!("{record:#}");
+        return Ok(Exit::Done);
+    };
+    let pointer = format!("/{}", path.replace('.', "/"));
+    match record.pointer(&pointer) {
+        Some(Value::String(text)) => println!("{text}"),
+        Some(value) => println!("{value}"),
+        None => {
+            let what = format!("the record of {} has no field {path:?}", which.id);
+            return Err(
+                Complaint::new(Exit::NotFound, what).hint("without --field all of it is printed")
+            );
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn list(
+    manifest: &Manifest,
+    places: &Places,
+    provider: Option<&ProviderName>,
+    json: bool,
+) -> Result<Exit, Complaint> {
+    let mut table = Table::new(&["task", "asset", "size", "archived", "verified", "address"]);
+    let filter = TaskFilter {
+        provider: provider.cloned(),
+        asset_state: Some(AssetState::Archived),
+        ..TaskFilter::default()
+    };
+    let mut out = std::io::stdout().lock();
+    pages(manifest, filter, |task| {
+        if json {
+            return print(&mut out, &Record::new(task, places));
+        }
+        for (asset, object) in archived(&task) {
+            table.row(vec![
+                task.key.id.to_string(),
+                asset.index.to_string(),
+                asset
+                    .size
+                    .map(|size| ByteSize::bytes(size).to_string())
+                    .unwrap_or_default(),
+                object
+                    .archived_at
+                    .map(|at| at.to_string())
+                    .unwrap_or_default(),
+                object
+                    .verified
+                    .map(|verified| verified.to_string())
+                    .unwrap_or_default(),
+                address(object, places),
+            ]);
+        }
+        Ok(())
+    })
+    .await?;
+    if !json {
+        write!(out, "{table}")?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn export(manifest: &Manifest, places: &Places, format: Format) -> Result<Exit, Complaint> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    if format == Format::Csv {
+        writeln!(
+            out,
+            "provider,task_id,asset,state,size,content_type,sha256,crc64nvme,destination,url,etag,archived_at,verified"
+        )?;
+    }
+    pages(manifest, TaskFilter::default(), |task| match format {
+        Format::Jsonl => print(&mut out, &Record::new(task, places)),
+        Format::Csv => {
+            for asset in &task.assets {
+                for object in &asset.objects {
+                    writeln!(out, "{}", csv(&task, asset, object, places))?;
+                }
+            }
+            Ok(())
+        }
+    })
+    .await?;
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+/// Hands every task that `filter` lets through to `take`, page after page.
+async fn pages(
+    manifest: &Manifest,
+    mut filter: TaskFilter,
+    mut take: impl FnMut(TaskRecord) -> std::io::Result<()>,
+) -> Result<(), Complaint> {
+    loop {
+        let page = manifest.tasks(&filter, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        filter.after_row = Some(last.row);
+        for task in page {
+            take(task)?;
+        }
+    }
+}
+
+fn print(out: &mut impl std::io::Write, record: &Record) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *out, record)?;
+    writeln!(out)
+}
+
+fn archived(task: &TaskRecord) -> impl Iterator<Item = (&AssetRecord, &ObjectRecord)> {
+    let objects = task
+        .assets
+        .iter()
+        .flat_map(|asset| asset.objects.iter().map(move |it| (asset, it)));
+    objects.filter(|(_, object)| object.state == ObjectState::Archived)
+}
+
+fn address(object: &ObjectRecord, places: &Places) -> String {
+    let place = places.get(&object.destination).zip(object.key.as_ref());
+    place.map_or_else(
+        || object.destination.to_string(),
+        |(place, key)| place.locate(key),
+    )
+}
+
+fn csv(task: &TaskRecord, asset: &AssetRecord, object: &ObjectRecord, places: &Places) -> String {
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let cells = [
+        task.key.provider.to_string(),
+        task.key.id.to_string(),
+        asset.index.to_string(),
+        object.state.to_string(),
+        text(asset.size.map(|size| size.to_string())),
+        text(asset.content_type.clone()),
+        text(asset.sha256.map(|digest| digest.to_string())),
+        text(asset.crc64nvme.map(|crc| crc.to_string())),
+        object.destination.to_string(),
+        address(object, places),
+        text(object.etag.as_ref().map(|etag| etag.0.clone())),
+        text(object.archived_at.map(|at| at.to_string())),
+        text(object.verified.map(|verified| verified.to_string())),
+    ];
+    cells.map(|cell| quoted(&cell)).join(",")
+}
+
+/// A cell as RFC 4180 has it, with formulas kept from spreadsheets.
+fn quoted(cell: &str) -> String {
+    let is_formula = cell.starts_with(['=', '+', '-', '@']);
+    let cell = if is_formula {
+        format!("'{cell}")
+    } else {
+        cell.to_owned()
+    };
+    if cell.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell
+    }
+}

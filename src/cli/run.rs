@@ -1,0 +1,56 @@
+//! `reelvault run [--once]`: the daemon.
+
+use std::path::Path;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::gauge::Gauge;
+use crate::cli::exit::Complaint;
+use crate::cli::exit::Exit;
+use crate::cli::open;
+use crate::config::Config;
+use crate::daemon::supervisor::Supervisor;
+use crate::daemon::systemd::Systemd;
+use crate::model::asset::AssetState;
+use crate::telemetry::log;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Look at every due task, archive what is due, and exit: for cron
+    #[arg(long)]
+    once: bool,
+}
+
+pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<Exit, Complaint> {
+    let path = open::config_path(config)?;
+    let loaded = open::load(Some(&path))?;
+    log::init(&loaded.config.log, &open::variable)
+        .map_err(|error| Complaint::new(Exit::Configuration, error.to_string()))?;
+    let manifest = open::own_manifest(&loaded.config).await?;
+    let seams = open::seams(&loaded.config)?;
+    let reload = || Ok(Config::load(&path, open::variables())?.config);
+    let supervisor = Supervisor {
+        manifest: &manifest,
+        gauge: &Gauge::default(),
+        seams: &seams,
+        reload: &reload,
+        systemd: Systemd::new(),
+        stop: CancellationToken::new(),
+    };
+    let ran = if arguments.once {
+        supervisor.run_once(&loaded.config).await
+    } else {
+        supervisor.run(loaded.config).await
+    };
+    let lost = manifest
+        .tally()
+        .await
+        .map(|tally| tally.assets_in(AssetState::Lost));
+    manifest.close().await;
+    ran?;
+    Ok(if arguments.once && lost? > 0 {
+        Exit::AtRisk
+    } else {
+        Exit::Done
+    })
+}

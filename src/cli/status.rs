@@ -1,0 +1,142 @@
+//! `reelvault status`: will something be lost, and when? The risk first, and the exit code tells.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::cli::exit::Complaint;
+use crate::cli::exit::Exit;
+use crate::cli::open;
+use crate::cli::tasks::json;
+use crate::clock::Clock;
+use crate::clock::Timestamp;
+use crate::manifest::Manifest;
+use crate::manifest::row::AtRisk;
+use crate::manifest::row::Tally;
+use crate::model::asset::AssetState;
+use crate::model::task::TaskState;
+use crate::units::ByteSize;
+
+/// Risks that are counted; the first is told in full.
+const RISKS_MAX: usize = 10_000;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// As one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Status {
+    verdict: &'static str,
+    is_daemon_running: bool,
+    at_risk: usize,
+    first_at_risk: Option<AtRisk>,
+    lost: u64,
+    refused: u64,
+    #[serde(flatten)]
+    tally: Tally,
+}
+
+pub(crate) async fn status(
+    config: Option<&Path>,
+    arguments: &Arguments,
+) -> Result<Exit, Complaint> {
+    let config = open::load(config)?.config;
+    let manifest = open::read_manifest(&config).await?;
+    let now = Clock::system().now();
+    let at_risk = manifest
+        .at_risk(now.plus(config.deadline.warn), RISKS_MAX)
+        .await?;
+    let tally = manifest.tally().await?;
+    manifest.close().await;
+
+    let lost = tally.assets_in(AssetState::Lost);
+    let status = Status {
+        verdict: match (lost, at_risk.len()) {
+            (0, 0) => "ok",
+            (0, _) => "at_risk",
+            (_, _) => "lost",
+        },
+        is_daemon_running: Manifest::is_daemon_running(&config.manifest),
+        at_risk: at_risk.len(),
+        first_at_risk: at_risk.into_iter().next(),
+        lost,
+        refused: tally.assets_in(AssetState::Refused),
+        tally,
+    };
+    if arguments.json {
+        println!("{}", json(&status)?);
+    } else {
+        print!("{}", describe(&status, now));
+    }
+    Ok(if status.verdict == "ok" {
+        Exit::Done
+    } else {
+        Exit::AtRisk
+    })
+}
+
+fn describe(status: &Status, now: Timestamp) -> String {
+    let mut lines = Vec::new();
+    if status.lost > 0 {
+        lines.push(format!("LOST {} {}", status.lost, videos(status.lost)));
+        lines.push("     hint:  `reelvault tasks --state lost` names them".to_owned());
+    }
+    if let Some(first) = &status.first_at_risk {
+        lines.push(risk(status.at_risk, first, now));
+        if let Some(error) = &first.error {
+            lines.push(format!("     cause: {error}"));
+        }
+        let hint = if status.is_daemon_running {
+            "`reelvault check` tests providers and destinations; `reelvault tasks --at-risk` names all"
+        } else {
+            "no daemon is running: start it with `reelvault run`"
+        };
+        lines.push(format!("     hint:  {hint}"));
+    }
+    if lines.is_empty() {
+        lines.push("OK   nothing is at risk".to_owned());
+    }
+    let tally = &status.tally;
+    lines.push(format!(
+        "     {} watched, {} due, {} archived ({}), {} refused, {} failed upstream",
+        tally.tasks_in(TaskState::Watching),
+        tally.assets_in(AssetState::Due),
+        tally.assets_in(AssetState::Archived),
+        ByteSize::bytes(tally.bytes_archived),
+        status.refused,
+        tally.tasks_in(TaskState::Failed) + tally.tasks_in(TaskState::Cancelled),
+    ));
+    if let Some(deadline) = tally.next_deadline {
+        lines.push(format!("     the next deadline is {}", when(deadline, now)));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn risk(count: usize, first: &AtRisk, now: Timestamp) -> String {
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    let (videos, when) = (videos(count), when(first.deadline.at, now));
+    if count == 1 {
+        format!("RISK 1 video may be lost, {when} ({})", first.task.id)
+    } else {
+        format!(
+            "RISK {count} {videos} may be lost, the first {when} ({})",
+            first.task.id
+        )
+    }
+}
+
+fn when(deadline: Timestamp, now: Timestamp) -> String {
+    if deadline > now {
+        format!("in {}", deadline.since(now))
+    } else {
+        format!("past by {}", now.since(deadline))
+    }
+}
+
+fn videos(count: u64) -> &'static str {
+    if count == 1 { "video" } else { "videos" }
+}

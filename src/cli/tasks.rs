@@ -1,0 +1,132 @@
+//! `reelvault tasks`: lists tasks, the oldest first.
+
+use std::path::Path;
+
+use crate::cli::exit::Complaint;
+use crate::cli::exit::Exit;
+use crate::cli::open;
+use crate::cli::table::Table;
+use crate::clock::Clock;
+use crate::clock::Timestamp;
+use crate::manifest::row::TaskFilter;
+use crate::manifest::row::TaskRecord;
+use crate::model::asset::AssetState;
+use crate::model::task::ProviderName;
+use crate::model::task::TaskState;
+use crate::report::record;
+use crate::report::record::Record;
+use crate::units::Span;
+
+/// Tasks read at once.
+const PAGE: usize = 500;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only in this state: watching, completed, failed, cancelled, vanished, abandoned, or due, archived, lost, refused
+    #[arg(short, long)]
+    state: Option<String>,
+    /// Only what may be lost: not archived, and its link dies within `deadline.warn`
+    #[arg(long)]
+    at_risk: bool,
+    /// Only of this provider
+    #[arg(short, long)]
+    provider: Option<ProviderName>,
+    /// Only learned within this time, such as "2h", or since this instant (RFC 3339)
+    #[arg(long)]
+    since: Option<String>,
+    /// One JSON document a line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn tasks(config: Option<&Path>, arguments: &Arguments) -> Result<Exit, Complaint> {
+    let config = open::load(config)?.config;
+    let now = Clock::system().now();
+    let mut filter = filter(arguments, now)?;
+    filter.at_risk_before = arguments.at_risk.then(|| now.plus(config.deadline.warn));
+    let manifest = open::read_manifest(&config).await?;
+    let places = open::places(&config);
+    let mut table = Table::new(&[
+        "task", "provider", "state", "model", "learned", "dies in", "assets",
+    ]);
+    loop {
+        let page = manifest.tasks(&filter, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        filter.after_row = Some(last.row);
+        for task in page {
+            if arguments.json {
+                println!("{}", json(&Record::new(task, &places))?);
+            } else {
+                table.row(row(&task, now));
+            }
+        }
+    }
+    manifest.close().await;
+    if !arguments.json {
+        print!("{table}");
+    }
+    Ok(Exit::Done)
+}
+
+/// One JSON document on one line.
+pub(crate) fn json(record: &impl serde::Serialize) -> Result<String, Complaint> {
+    serde_json::to_string(record).map_err(|error| Complaint::failed(error.to_string()))
+}
+
+fn filter(arguments: &Arguments, now: Timestamp) -> Result<TaskFilter, Complaint> {
+    let mut filter = TaskFilter {
+        provider: arguments.provider.clone(),
+        ..TaskFilter::default()
+    };
+    if let Some(word) = &arguments.state {
+        match (word.parse::<TaskState>(), word.parse::<AssetState>()) {
+            (Ok(state), _) => filter.state = Some(state),
+            (Err(_), Ok(state)) => filter.asset_state = Some(state),
+            (Err(_), Err(_)) => {
+                let tasks = TaskState::ALL.iter().map(|state| state.as_str());
+                let assets = AssetState::ALL.iter().map(|state| state.as_str());
+                let words: Vec<&str> = tasks.chain(assets).collect();
+                return Err(Complaint::new(Exit::Usage, format!("{word:?} is no state"))
+                    .hint(format!("there are {}", words.join(", "))));
+            }
+        }
+    }
+    if let Some(since) = &arguments.since {
+        let span = since.parse::<Span>().ok().map(|span| now.minus(span));
+        let since = span.or_else(|| Timestamp::parse(since)).ok_or_else(|| {
+            Complaint::new(
+                Exit::Usage,
+                format!("{since:?} is neither a length of time nor an instant"),
+            )
+            .hint("write it like 2h or 2026-11-23T16:00:00Z")
+        });
+        filter.since = Some(since?);
+    }
+    Ok(filter)
+}
+
+fn row(task: &TaskRecord, now: Timestamp) -> Vec<String> {
+    let archived = task
+        .assets
+        .iter()
+        .filter(|asset| asset.state == AssetState::Archived)
+        .count();
+    let has_open = task
+        .assets
+        .iter()
+        .any(|asset| asset.state == AssetState::Due);
+    let dies_in = match (has_open, task.deadline.at > now) {
+        (false, _) => "-".to_owned(),
+        (true, true) => task.deadline.at.since(now).to_string(),
+        (true, false) => "past".to_owned(),
+    };
+    vec![
+        task.key.id.to_string(),
+        task.key.provider.to_string(),
+        record::state(task).to_owned(),
+        task.model.clone().unwrap_or_else(|| "-".to_owned()),
+        format!("{} ago", now.since(task.learned_at)),
+        dies_in,
+        format!("{archived}/{}", task.assets.len()),
+    ]
+}

@@ -1,0 +1,290 @@
+//! The supervisor: runs the stages until a signal, a reload or a crash, and tells systemd how it stands.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::Signal;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::gauge::Gauge;
+use crate::config::Config;
+use crate::daemon::systemd::Systemd;
+use crate::daemon::wiring;
+use crate::daemon::wiring::Seams;
+use crate::daemon::wiring::Stages;
+use crate::manifest::Manifest;
+use crate::model::asset::AssetState;
+use crate::model::task::TaskState;
+use crate::units::Span;
+use crate::work::driver::Pulse;
+
+/// How often systemd's status line is written.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// How often the watchdog is fed where systemd does not say: never sent anywhere, but the loop stays the same.
+const PULSE_EVERY: Duration = Duration::from_secs(30);
+
+/// Runs the stages over one manifest.
+pub struct Supervisor<'a> {
+    /// The open manifest, which outlives reloads.
+    pub manifest: &'a Manifest,
+    /// What moves now.
+    pub gauge: &'a Gauge,
+    /// The outside.
+    pub seams: &'a Seams,
+    /// Reads the configuration anew at SIGHUP; an error keeps the one in force.
+    pub reload: &'a (dyn Fn() -> anyhow::Result<Config> + Send + Sync),
+    /// Whoever started us, where it is systemd.
+    pub systemd: Systemd,
+    /// Ends the daemon like SIGTERM does.
+    pub stop: CancellationToken,
+}
+
+/// What ended a round of the stages.
+enum Ended {
+    Stopped,
+    Reload(Box<Config>),
+}
+
+impl Supervisor<'_> {
+    /// Runs the daemon until it is told to stop. A panic in any stage is an error: whoever started us starts us anew.
+    pub async fn run(&self, mut config: Config) -> anyhow::Result<()> {
+        let mut signals = Signals::listen()?;
+        let mut stages = wiring::stages(&config, self.manifest, self.gauge, self.seams).await?;
+        loop {
+            self.systemd.ready();
+            tracing::info!(
+                providers = config.provider.len(),
+                destinations = config.destination.len(),
+                "ready"
+            );
+            match self.round(stages, &config, &mut signals).await? {
+                Ended::Stopped => return Ok(()),
+                Ended::Reload(new) => config = *new,
+            }
+            stages = wiring::stages(&config, self.manifest, self.gauge, self.seams).await?;
+        }
+    }
+
+    /// Looks at every due task once, archives what is due, and comes back: for cron.
+    pub async fn run_once(&self, config: &Config) -> anyhow::Result<()> {
+        let mut stages = wiring::stages(config, self.manifest, self.gauge, self.seams).await?;
+        let (stop, halt) = (stages.stop.clone(), stages.halt.clone());
+        let mut signals = Signals::listen()?;
+        let grace = config.server.shutdown_grace;
+        let work = async {
+            stages.watch.run_until_idle().await?;
+            stages.archive.run_until_idle().await?;
+            // Links that died early were handed back to be asked for: one more look, one more try.
+            stages.watch.run_until_idle().await?;
+            stages.archive.run_until_idle().await?;
+            stages.tend.run_until_idle().await
+        };
+        tokio::pin!(work);
+        tokio::select! {
+            done = &mut work => return done.context("a stage crashed"),
+            () = signals.stopped(&self.stop) => {}
+        }
+        stop.cancel();
+        if tokio::time::timeout(grace.as_duration(), &mut work)
+            .await
+            .is_err()
+        {
+            halt.cancel();
+            work.await.context("a stage crashed")?;
+        }
+        Ok(())
+    }
+
+    /// Runs one set of stages until it has wholly ended.
+    async fn round(
+        &self,
+        stages: Stages,
+        config: &Config,
+        signals: &mut Signals,
+    ) -> anyhow::Result<Ended> {
+        let (stop, halt) = (stages.stop.clone(), stages.halt.clone());
+        let mut watchdog = Watchdog::new(stages.pulses(), &self.systemd);
+        let mut running = JoinSet::new();
+        running.spawn(stages.watch.run());
+        running.spawn(stages.archive.run());
+        running.spawn(stages.tend.run());
+
+        let mut status_at = Instant::now();
+        let ended = loop {
+            // Every arm is cancel-safe: signals, tokens, timers, and join_next.
+            tokio::select! {
+                told = signals.next(&self.stop) => match told {
+                    Told::Stop => {
+                        self.systemd.stopping();
+                        tracing::info!("stopping: parts under way are finished, the rest resumes at the next start");
+                        break Ended::Stopped;
+                    }
+                    Told::Reload => if let Some(new) = self.reread(config).await {
+                        break Ended::Reload(Box::new(new));
+                    }
+                },
+                () = tokio::time::sleep_until(watchdog.due_at) => watchdog.feed(&self.systemd),
+                () = tokio::time::sleep_until(status_at) => {
+                    self.tell_status().await;
+                    status_at = Instant::now() + STATUS_EVERY;
+                }
+                Some(crashed) = running.join_next() => {
+                    halt.cancel();
+                    let crashed = crashed.context("a stage crashed").and_then(|it| it.context("a step crashed"));
+                    return Err(crashed.err().unwrap_or_else(|| anyhow::anyhow!("a stage ended by itself")));
+                }
+            }
+        };
+        stop.cancel();
+        self.drain(running, &halt, config.server.shutdown_grace, &mut watchdog)
+            .await?;
+        Ok(ended)
+    }
+
+    /// Waits for the stages to end, at most for the grace time, and keeps systemd informed meanwhile.
+    async fn drain(
+        &self,
+        mut running: JoinSet<Result<(), tokio::task::JoinError>>,
+        halt: &CancellationToken,
+        grace: Span,
+        watchdog: &mut Watchdog,
+    ) -> anyhow::Result<()> {
+        let halt_at = Instant::now() + grace.as_duration();
+        let mut status_at = Instant::now();
+        loop {
+            // Every arm is cancel-safe: timers and join_next.
+            tokio::select! {
+                ended = running.join_next() => match ended {
+                    None => return Ok(()),
+                    Some(ended) => ended.context("a stage crashed")?.context("a step crashed")?,
+                },
+                () = tokio::time::sleep_until(halt_at), if !halt.is_cancelled() => {
+                    tracing::warn!("{grace} were not enough: the rest is cut off and resumes at the next start");
+                    halt.cancel();
+                }
+                () = tokio::time::sleep_until(watchdog.due_at) => watchdog.feed(&self.systemd),
+                () = tokio::time::sleep_until(status_at) => {
+                    self.systemd.status(&format!("draining {} transfers", self.gauge.now().len()));
+                    status_at = Instant::now() + Duration::from_secs(1);
+                }
+            }
+        }
+    }
+
+    /// The new configuration at SIGHUP, once it is proven to work; else the old one stays whole.
+    async fn reread(&self, old: &Config) -> Option<Config> {
+        self.systemd.reloading();
+        let reread = async {
+            let new = (self.reload)()?;
+            if new.manifest.url != old.manifest.url {
+                tracing::warn!("manifest.url takes effect at the next start only");
+            }
+            wiring::stages(&new, self.manifest, self.gauge, self.seams).await?;
+            anyhow::Ok(new)
+        };
+        match reread.await {
+            Ok(new) => Some(new),
+            Err(error) => {
+                tracing::error!("not reloaded, the configuration in force stays: {error:#}");
+                self.systemd.ready();
+                None
+            }
+        }
+    }
+
+    async fn tell_status(&self) {
+        let moving = self.gauge.now().len();
+        let status = match self.manifest.tally().await {
+            Ok(tally) => format!(
+                "archiving {moving}, due {}, watching {}, archived {}, lost {}",
+                tally.assets_in(AssetState::Due),
+                tally.tasks_in(TaskState::Watching),
+                tally.assets_in(AssetState::Archived),
+                tally.assets_in(AssetState::Lost),
+            ),
+            Err(error) => format!("the manifest does not answer: {error}"),
+        };
+        self.systemd.status(&status);
+    }
+}
+
+/// Feeds systemd's watchdog as long as every stage's loop turns.
+struct Watchdog {
+    pulses: Vec<(&'static str, Pulse)>,
+    seen: Vec<u64>,
+    every: Duration,
+    due_at: Instant,
+}
+
+impl Watchdog {
+    fn new(pulses: Vec<(&'static str, Pulse)>, systemd: &Systemd) -> Self {
+        let every = systemd.ping_interval().unwrap_or(PULSE_EVERY);
+        Self {
+            seen: vec![0; pulses.len()],
+            pulses,
+            every,
+            due_at: Instant::now() + every,
+        }
+    }
+
+    fn feed(&mut self, systemd: &Systemd) {
+        self.due_at = Instant::now() + self.every;
+        let beats: Vec<u64> = self.pulses.iter().map(|(_, pulse)| pulse.beats()).collect();
+        let stuck = self.pulses.iter().zip(beats.iter().zip(&self.seen));
+        let stuck: Vec<&str> = stuck
+            .filter(|(_, (now, before))| now == before)
+            .map(|((name, _), _)| *name)
+            .collect();
+        if stuck.is_empty() {
+            systemd.ping();
+        } else {
+            tracing::error!(stages = ?stuck, "no progress: the watchdog is not fed");
+        }
+        self.seen = beats;
+    }
+}
+
+/// What a signal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Stop,
+    Reload,
+}
+
+/// The signals that a daemon answers to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("no signal handler can be set");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// What the daemon is told next. Cancel-safe: a signal that comes meanwhile is kept.
+    async fn next(&mut self, stop: &CancellationToken) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hang_up.recv() => Told::Reload,
+            () = stop.cancelled() => Told::Stop,
+        }
+    }
+
+    /// Waits until the daemon is told to stop.
+    async fn stopped(&mut self, stop: &CancellationToken) {
+        while self.next(stop).await == Told::Reload {}
+    }
+}

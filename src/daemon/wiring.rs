@@ -1,0 +1,258 @@
+//! Wiring: from a configuration and the seams to stages that can run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::gauge::Gauge;
+use crate::archive::stage::Archive;
+use crate::archive::stage::Downloads;
+use crate::chance::Dice;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::http::Http;
+use crate::http::client::ClientConfig;
+use crate::http::client::USER_AGENT;
+use crate::http::guard::Guard;
+use crate::manifest::Manifest;
+use crate::model::object::DestinationName;
+use crate::model::task::FETCH_PROVIDER;
+use crate::model::task::ProviderName;
+use crate::provider;
+use crate::provider::Provider;
+use crate::store;
+use crate::store::Store;
+use crate::tend::Tend;
+use crate::units::Span;
+use crate::watch::stage::Watch;
+use crate::work::budget::Budget;
+use crate::work::driver::Driver;
+use crate::work::driver::Pulse;
+use crate::work::driver::Surroundings;
+use crate::work::wake::Wake;
+
+/// Calls to providers under way at once.
+const WATCH_ROOM: usize = 16;
+
+/// Aborts under way at once.
+const TEND_ROOM: usize = 4;
+
+/// How long an answer of a task API may take.
+const API_TIMEOUT: Span = Span::from_secs(30);
+
+/// Everything of the outside that is handed in, so that a simulation can own it.
+#[derive(Clone)]
+pub struct Seams {
+    /// Wall time.
+    pub clock: Clock,
+    /// Jitter and nonces.
+    pub dice: Dice,
+    /// The environment, for secrets and the SDK's default chain.
+    pub env: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    /// Makes the clients of `provider` and `origin`.
+    pub http: Arc<dyn Fn(ClientConfig) -> anyhow::Result<Http> + Send + Sync>,
+    /// The client of every S3 destination.
+    pub s3_http: SharedHttpClient,
+    /// Certificates (PEM) of further authorities that `http` trusts; may be empty.
+    pub extra_roots: Vec<u8>,
+}
+
+/// What runs: one driver a stage, and the tokens that stop them.
+pub struct Stages {
+    /// Asks providers.
+    pub watch: Driver<Watch>,
+    /// Moves bytes.
+    pub archive: Driver<Archive>,
+    /// Cleans up and warns.
+    pub tend: Driver<Tend>,
+    /// Asks all of them to end soon.
+    pub stop: CancellationToken,
+    /// Ends what is still running.
+    pub halt: CancellationToken,
+}
+
+impl Stages {
+    /// The pulses of all drivers, by name.
+    pub fn pulses(&self) -> Vec<(&'static str, Pulse)> {
+        vec![
+            ("watch", self.watch.pulse()),
+            ("archive", self.archive.pulse()),
+            ("tend", self.tend.pulse()),
+        ]
+    }
+}
+
+/// Builds the stages that `config` describes over an open manifest.
+pub async fn stages(
+    config: &Config,
+    manifest: &Manifest,
+    gauge: &Gauge,
+    seams: &Seams,
+) -> anyhow::Result<Stages> {
+    let (stop, halt) = (CancellationToken::new(), CancellationToken::new());
+    let (watch_wake, archive_wake, tend_wake) = (Wake::new(), Wake::new(), Wake::new());
+    let around = Surroundings {
+        manifest: manifest.clone(),
+        clock: seams.clock.clone(),
+        dice: seams.dice.clone(),
+        lease: config.manifest.lease,
+        stop: stop.clone(),
+        halt: halt.clone(),
+    };
+    let mut stores = BTreeMap::new();
+    for (name, settings) in &config.destination {
+        stores.insert(name.clone(), store(name, settings, seams).await?);
+    }
+    let mut providers = BTreeMap::new();
+    for (name, settings) in task_apis(config) {
+        providers.insert(name.clone(), provider(name, settings, config, seams)?);
+    }
+    let parts_budget = config
+        .transfer
+        .parts_budget()
+        .context("transfer.memory is too small")?;
+
+    let archive = Archive {
+        manifest: manifest.clone(),
+        stores: stores.clone(),
+        downloads: downloads(config, &providers, seams)?,
+        config: config.transfer.clone(),
+        margin: config.deadline.margin,
+        keep_trying: config.deadline.keep_trying,
+        budget: Budget::new(parts_budget),
+        gauge: gauge.clone(),
+        clock: seams.clock.clone(),
+        dice: seams.dice.clone(),
+        watch: watch_wake.clone(),
+    };
+    let watch = Watch {
+        manifest: manifest.clone(),
+        providers,
+        routes: config.routes(),
+        config: config.poll.clone(),
+        clock: seams.clock.clone(),
+        dice: seams.dice.clone(),
+        archive: archive_wake.clone(),
+    };
+    let tend = Tend {
+        manifest: manifest.clone(),
+        stores,
+        warn: config.deadline.warn,
+        clock: seams.clock.clone(),
+        dice: seams.dice.clone(),
+    };
+    let concurrent = usize::try_from(config.transfer.concurrent).unwrap_or(1);
+    Ok(Stages {
+        watch: Driver::new(watch, WATCH_ROOM, watch_wake, around.clone()),
+        archive: Driver::new(archive, concurrent, archive_wake, around.clone()),
+        tend: Driver::new(tend, TEND_ROOM, tend_wake, around),
+        stop,
+        halt,
+    })
+}
+
+/// Connects one destination; nothing is sent yet.
+pub async fn store(
+    name: &DestinationName,
+    settings: &store::Config,
+    seams: &Seams,
+) -> anyhow::Result<Store> {
+    let http = seams.s3_http.clone();
+    let store = Store::connect(name.clone(), settings, seams.env.as_ref(), http).await;
+    store.with_context(|| format!("destination.{name}"))
+}
+
+/// The configured task APIs; bare links have settings too, but nobody to ask.
+pub fn task_apis(config: &Config) -> impl Iterator<Item = (&ProviderName, &provider::Config)> {
+    config
+        .provider
+        .iter()
+        .filter(|(name, _)| name.as_str() != FETCH_PROVIDER)
+}
+
+/// Connects one task API; nothing is sent yet.
+pub fn provider(
+    name: &ProviderName,
+    settings: &provider::Config,
+    config: &Config,
+    seams: &Seams,
+) -> anyhow::Result<Provider> {
+    let client = ClientConfig {
+        guard: guard(settings, &[])?,
+        http2: true,
+        connect_timeout: config.transfer.connect_timeout,
+        read_timeout: API_TIMEOUT,
+        user_agent: USER_AGENT.to_owned(),
+        extra_roots: seams.extra_roots.clone(),
+    };
+    let provider = Provider::connect(
+        name.clone(),
+        settings,
+        config.deadline.default,
+        (seams.http)(client)?,
+        seams.clock.clone(),
+        seams.env.as_ref(),
+    );
+    provider.with_context(|| format!("provider.{name}"))
+}
+
+/// How each provider's results are fetched, and bare links.
+fn downloads(
+    config: &Config,
+    providers: &BTreeMap<ProviderName, Provider>,
+    seams: &Seams,
+) -> anyhow::Result<BTreeMap<ProviderName, Downloads>> {
+    let client = |guard| ClientConfig {
+        guard,
+        // A big body over HTTP/2 costs more for its windows than the connections that it saves.
+        http2: false,
+        connect_timeout: config.transfer.connect_timeout,
+        read_timeout: config.transfer.stall_timeout,
+        user_agent: USER_AGENT.to_owned(),
+        extra_roots: seams.extra_roots.clone(),
+    };
+    let mut downloads = BTreeMap::new();
+    for (name, provider) in providers {
+        let settings = config
+            .provider
+            .get(name)
+            .context("a connected provider is configured")?;
+        downloads.insert(
+            name.clone(),
+            Downloads {
+                http: (seams.http)(client(guard(settings, provider.hosts())?))?,
+                headers: provider.download_headers(),
+                can_refresh: provider.refreshes(),
+            },
+        );
+    }
+    let fetch: ProviderName = FETCH_PROVIDER
+        .parse()
+        .context("a constant that is a provider name")?;
+    let links = match config.provider.get(&fetch) {
+        Some(settings) => guard(settings, &[])?,
+        None => Guard::public(),
+    };
+    let http = (seams.http)(client(links))?;
+    downloads.insert(
+        fetch,
+        Downloads {
+            http,
+            headers: http::HeaderMap::new(),
+            can_refresh: false,
+        },
+    );
+    Ok(downloads)
+}
+
+fn guard(settings: &provider::Config, hosts: &[String]) -> anyhow::Result<Guard> {
+    let guard = if settings.allow_private {
+        Guard::private()
+    } else {
+        Guard::public()
+    };
+    Ok(guard.with_hosts(hosts)?)
+}
