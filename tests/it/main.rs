@@ -1,1 +1,6 @@
+//! The integration tests, in one binary: real sockets and processes on loopback.
 
+mod archive;
+mod provider;
+mod systemd;
+mod world;

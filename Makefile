@@ -1,0 +1,21 @@
+# What people and CI call; `cargo` alone does as well once the machine has what `tools/setup` names.
+
+.PHONY: test lint demo bench setup
+
+setup:
+	@./tools/setup
+
+test: setup
+	@./tools/test
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; else echo "cargo-deny is not installed: deny.toml was not checked"; fi
+
+demo:
+	cargo run --release --locked -- demo
+
+bench:
+	cargo bench --locked --bench transfer

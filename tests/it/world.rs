@@ -1,0 +1,322 @@
+//! A world for tests: the simulated provider and CDN, an S3 endpoint, and a daemon of its own over both.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reelvault::archive::gauge::Gauge;
+use reelvault::chance::Dice;
+use reelvault::clock::Clock;
+use reelvault::config::Config;
+use reelvault::daemon::supervisor::Supervisor;
+use reelvault::daemon::systemd::Systemd;
+use reelvault::daemon::wiring::Seams;
+use reelvault::http::Http;
+use reelvault::http::client::Reqwest;
+use reelvault::intake;
+use reelvault::intake::Announcement;
+use reelvault::manifest::Access;
+use reelvault::manifest::Manifest;
+use reelvault::manifest::row::AssetRecord;
+use reelvault::manifest::row::TaskFilter;
+use reelvault::manifest::row::TaskRecord;
+use reelvault::model::asset::AssetIndex;
+use reelvault::model::asset::AssetState;
+use reelvault::model::digest::Sha256Digest;
+use reelvault::model::digest::Sha256Digester;
+use reelvault::model::object::ObjectState;
+use reelvault::model::task::LearnedVia;
+use reelvault::model::task::Tags;
+use reelvault::model::task::TaskId;
+use reelvault::model::task::TaskKey;
+use reelvault::simulator;
+use reelvault::simulator::Simulator;
+use reelvault::simulator::bucket;
+use reelvault::simulator::bucket::Bucket;
+use reelvault::simulator::tasks::Submission;
+use reelvault::store::Store;
+use reelvault::units::ByteSize;
+use reelvault::units::Span;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long anything may take before a test is hung.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The smallest part that S3 takes, which keeps the tests' files small.
+pub(crate) const PART: u64 = 5 << 20;
+
+/// How a world is to be.
+pub(crate) struct Plan {
+    /// The simulated provider.
+    pub(crate) simulator: simulator::Config,
+    /// The S3 endpoint.
+    pub(crate) bucket: bucket::Config,
+    /// TOML after the provider and the destination: `[transfer]`, `[deadline]`, ...
+    pub(crate) extra: String,
+    /// TOML inside `[destination.main.s3]`.
+    pub(crate) store: String,
+    /// Certificates (PEM) that the daemon trusts besides the machine's.
+    pub(crate) roots: Vec<u8>,
+}
+
+impl Plan {
+    /// Tasks that complete at once with files of `size`, an S3 that is like AWS's, parts of [`PART`].
+    pub(crate) fn files_of(size: ByteSize) -> Self {
+        Self {
+            simulator: simulator::Config {
+                size,
+                ..simulator::Config::at_once()
+            },
+            bucket: bucket::Config::new("videos"),
+            extra: "[transfer]\npart_size = \"5 MiB\"\n".to_owned(),
+            store: String::new(),
+            roots: Vec::new(),
+        }
+    }
+}
+
+/// Everything but the daemon, and what it takes to start one.
+pub(crate) struct World {
+    pub(crate) simulator: Simulator,
+    pub(crate) bucket: Bucket,
+    pub(crate) config: Config,
+    pub(crate) manifest: Manifest,
+    seams: Seams,
+    folder: TempDir,
+}
+
+impl World {
+    /// Starts the outside and opens the manifest.
+    pub(crate) async fn new(plan: Plan) -> Self {
+        let simulator = simulator::start(plan.simulator, Clock::system(), Dice::new())
+            .await
+            .unwrap();
+        let bucket = bucket::start(plan.bucket).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let text = config_text(
+            &simulator.base_url(),
+            &bucket,
+            folder.path(),
+            &plan.store,
+            &plan.extra,
+        );
+        let config = Config::parse(&text, "test.toml", Vec::new())
+            .unwrap()
+            .config;
+        let seams = seams(&bucket, &plan.roots);
+        let manifest = Manifest::open(&config.manifest, Clock::system(), Access::Daemon)
+            .await
+            .unwrap();
+        Self {
+            simulator,
+            bucket,
+            config,
+            manifest,
+            seams,
+            folder,
+        }
+    }
+
+    /// The folder of the manifest, which a test may put its own things into.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Submits `count` tasks and announces them.
+    pub(crate) async fn submit(&self, count: usize) -> Vec<TaskId> {
+        let ids: Vec<TaskId> = (0..count)
+            .map(|_| {
+                self.simulator
+                    .submit(Submission::video("seedance-2.0"))
+                    .unwrap()
+            })
+            .collect();
+        self.announce(&ids).await;
+        ids
+    }
+
+    /// Announces tasks.
+    pub(crate) async fn announce(&self, ids: &[TaskId]) {
+        let announced = ids.iter().map(|id| Announcement {
+            key: TaskKey {
+                provider: "sim".parse().unwrap(),
+                id: id.clone(),
+            },
+            tags: Tags::new(),
+            via: LearnedVia::Cli,
+            ttl: Span::from_secs(86_400),
+        });
+        intake::learn(&self.manifest, announced.collect(), Clock::system().now())
+            .await
+            .unwrap();
+    }
+
+    /// Runs a daemon until `is_done` holds of the manifest, then stops it like SIGTERM does.
+    pub(crate) async fn run_until(
+        &self,
+        is_done: impl Fn(&[TaskRecord]) -> bool,
+    ) -> Vec<TaskRecord> {
+        let stop = CancellationToken::new();
+        let gauge = Gauge::default();
+        let reload = || Ok(self.config.clone());
+        let supervisor = Supervisor {
+            manifest: &self.manifest,
+            gauge: &gauge,
+            seams: &self.seams,
+            reload: &reload,
+            systemd: Systemd::new(),
+            stop: stop.clone(),
+        };
+        let (ran, records) = tokio::join!(supervisor.run(self.config.clone()), async {
+            let records = tokio::time::timeout(PATIENCE, self.wait_for(is_done)).await;
+            stop.cancel();
+            records
+        });
+        ran.unwrap();
+        match records {
+            Ok(records) => records,
+            Err(_) => panic!("not done in time: {:#?}", self.records().await),
+        }
+    }
+
+    /// Runs a daemon until every asset and task is final.
+    pub(crate) async fn run_to_the_end(&self) -> Vec<TaskRecord> {
+        self.run_until(|records| records.iter().all(is_final)).await
+    }
+
+    /// The manifest as it is.
+    pub(crate) async fn records(&self) -> Vec<TaskRecord> {
+        self.manifest
+            .tasks(&TaskFilter::default(), 1000)
+            .await
+            .unwrap()
+    }
+
+    /// Asserts what every run must end with: each asset archived byte for byte, once, and no upload left open.
+    pub(crate) async fn assert_all_archived(&self, records: &[TaskRecord]) {
+        for record in records {
+            assert!(!record.assets.is_empty(), "{record:#?}");
+            for asset in &record.assets {
+                self.assert_archived(record, asset);
+            }
+        }
+        let assets: usize = records.iter().map(|record| record.assets.len()).sum();
+        assert_eq!(self.bucket.objects().len(), assets, "one object an asset");
+        assert!(
+            self.bucket.open_uploads().is_empty(),
+            "{:?}",
+            self.bucket.open_uploads()
+        );
+    }
+
+    fn assert_archived(&self, record: &TaskRecord, asset: &AssetRecord) {
+        assert_eq!(asset.state, AssetState::Archived, "{asset:#?}");
+        let expected = self
+            .simulator
+            .expected_sha256(&record.key.id, asset.index)
+            .unwrap();
+        assert_eq!(
+            asset.sha256,
+            Some(expected),
+            "the manifest's digest is not the origin's"
+        );
+        for object in &asset.objects {
+            assert_eq!(object.state, ObjectState::Archived);
+            let key = object.key.as_ref().unwrap();
+            assert_eq!(
+                self.bucket.sha256(key.as_str()),
+                Some(expected),
+                "the object is not the origin's file"
+            );
+        }
+    }
+
+    async fn wait_for(&self, is_done: impl Fn(&[TaskRecord]) -> bool) -> Vec<TaskRecord> {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            ticks.tick().await;
+            let records = self.records().await;
+            if is_done(&records) {
+                return records;
+            }
+        }
+    }
+}
+
+/// Whether nothing more will happen to a task by itself.
+pub(crate) fn is_final(record: &TaskRecord) -> bool {
+    record.state.is_final() && record.assets.iter().all(|asset| asset.state.is_final())
+}
+
+/// A configuration over the simulated outside, with its manifest in `folder`.
+pub(crate) fn config_text(
+    base_url: &str,
+    bucket: &Bucket,
+    folder: &Path,
+    store: &str,
+    extra: &str,
+) -> String {
+    format!(
+        r#"
+[manifest]
+url = "sqlite:{folder}/manifest.db"
+[provider.sim]
+kind = "evolink"
+base_url = "{base_url}"
+api_key = {{ env = "SIM_KEY" }}
+requests = "1000/s"
+allow_private = true
+[destination.main.s3]
+bucket = "{bucket}"
+endpoint = "{endpoint}"
+region = "us-east-1"
+credentials = "static"
+access_key = {{ env = "ACCESS_KEY" }}
+secret_key = {{ env = "SECRET_KEY" }}
+{store}
+{extra}
+"#,
+        folder = folder.display(),
+        bucket = bucket.name(),
+        endpoint = bucket.endpoint(),
+    )
+}
+
+/// The variables that [`config_text`] names.
+pub(crate) fn variables(bucket: &Bucket) -> BTreeMap<String, String> {
+    let pairs = [
+        ("SIM_KEY", "sk-canary-provider"),
+        ("ACCESS_KEY", bucket.access_key()),
+        ("SECRET_KEY", bucket.secret_key()),
+    ];
+    pairs
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The SHA-256 of some bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> Sha256Digest {
+    let mut digest = Sha256Digester::new();
+    digest.update(bytes);
+    digest.value()
+}
+
+/// The first asset of a task.
+pub(crate) const FIRST: AssetIndex = AssetIndex(0);
+
+fn seams(bucket: &Bucket, roots: &[u8]) -> Seams {
+    let variables = variables(bucket);
+    let roots_of_store = (!roots.is_empty()).then_some(roots);
+    Seams {
+        clock: Clock::system(),
+        dice: Dice::new(),
+        env: Arc::new(move |name| variables.get(name).cloned()),
+        http: Arc::new(|client| Ok(Http::new(Reqwest::new(&client)?))),
+        s3_http: Store::http_client(Span::from_secs(5), roots_of_store).unwrap(),
+        extra_roots: roots.to_vec(),
+    }
+}
