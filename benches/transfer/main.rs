@@ -1,0 +1,103 @@
+//! What moving a video costs: CPU, time and memory of reelvault beside a floor that nothing can undercut.
+//!
+//! One program in several processes, so that each one's CPU and memory are its own: an origin and a sink serve
+//! all along, movers come and go between them. `relay` is the floor: a blocking loop with one buffer. `bare` is
+//! the SDK's path with nothing around it. Rounds are interleaved, and ratios are taken within a round, because
+//! a shared machine drifts.
+//!
+//! ```text
+//!   origin  ==GET==>  relay | bare | reelvault  ==PUT, UploadPart==>  sink (counts, checksums, forgets)
+//! ```
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for people at a terminal"
+)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use clap::Subcommand;
+
+mod bare;
+mod content;
+mod measure;
+mod movers;
+mod origin;
+mod relay;
+mod report;
+mod rig;
+mod serve;
+mod sink;
+
+/// Measures what moving a video costs.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How often each case is measured. `BENCH_ROUNDS` in the environment says the same.
+    #[arg(long, default_value_t = rounds_of_environment())]
+    rounds: usize,
+    /// How much a case moves, in MiB: as one object, and as objects of 8 MiB.
+    #[arg(long, default_value_t = 512)]
+    mib: u64,
+    /// Which movers are measured; the relay always is.
+    #[arg(long, value_delimiter = ',', default_value = "bare,reelvault")]
+    movers: Vec<movers::Mover>,
+    /// What cargo adds to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// What the other processes of this program do.
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Serves films, and the task API that knows of them.
+    Origin(serve::Listen),
+    /// Takes objects as S3 does, and forgets them.
+    Sink(serve::Listen),
+    /// Moves films in a blocking loop.
+    Relay(relay::Work),
+    /// Moves films through the SDK.
+    Bare(relay::Work),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.role {
+        None => measured(&arguments),
+        Some(Role::Origin(listen)) => origin::run(&listen),
+        Some(Role::Sink(listen)) => sink::run(&listen),
+        Some(Role::Relay(work)) => relay::run(&work),
+        Some(Role::Bare(work)) => bare::run(&work),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("failed to {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn rounds_of_environment() -> usize {
+    let said = std::env::var("BENCH_ROUNDS").ok();
+    said.and_then(|rounds| rounds.parse().ok()).unwrap_or(5)
+}
+
+fn measured(arguments: &Arguments) -> Result<()> {
+    let plan = rig::Plan {
+        rounds: arguments.rounds.max(1),
+        mib: arguments.mib.max(8),
+        movers: arguments.movers.clone(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let lines = runtime.block_on(rig::run(&plan))?;
+    report::print(&lines);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench/transfer.json");
+    report::write(&lines, &path)
+}
