@@ -8,6 +8,7 @@ use std::process::Stdio;
 use anyhow::Result;
 use clap::ValueEnum;
 
+use crate::content::Film;
 use crate::rig::Case;
 use crate::rig::Servers;
 
@@ -18,8 +19,10 @@ pub(crate) enum Mover {
     Relay,
     /// The SDK with nothing around it.
     Bare,
-    /// The daemon.
+    /// The daemon as it comes: CRC64NVME proven end to end, and the SHA-256 for the manifest.
     Reelvault,
+    /// The daemon with `transfer.verify.sha256 = false`.
+    ReelvaultUnhashed,
 }
 
 impl Mover {
@@ -29,6 +32,7 @@ impl Mover {
             Mover::Relay => "relay",
             Mover::Bare => "bare",
             Mover::Reelvault => "reelvault",
+            Mover::ReelvaultUnhashed => "reelvault, no sha256",
         }
     }
 }
@@ -42,7 +46,7 @@ pub(crate) fn mover_command(
 ) -> Result<Command> {
     let mut command = match mover {
         Mover::Relay | Mover::Bare => own_role(mover, case, servers)?,
-        Mover::Reelvault => daemon(case, servers, scratch)?,
+        Mover::Reelvault | Mover::ReelvaultUnhashed => daemon(mover, case, servers, scratch)?,
     };
     command.stdin(Stdio::null()).stdout(Stdio::null());
     // The system's store of authorities, for all who look there.
@@ -64,43 +68,63 @@ fn own_role(mover: Mover, case: &Case, servers: &Servers) -> Result<Command> {
     Ok(command)
 }
 
-/// The daemon, once, over all that the origin's task API lists for this case.
-fn daemon(case: &Case, servers: &Servers, scratch: &Path) -> Result<Command> {
+/// The daemon, once, over the tasks of this case, which are announced before the measuring begins.
+fn daemon(mover: Mover, case: &Case, servers: &Servers, scratch: &Path) -> Result<Command> {
     let config = scratch.join("reelvault.toml");
-    fs::write(&config, daemon_config(case, servers, scratch))?;
+    fs::write(&config, daemon_config(mover, case, servers, scratch))?;
+    let tasks = (0..case.films).map(|number| {
+        Film {
+            number,
+            bytes: case.bytes,
+        }
+        .task_id()
+    });
+    let added = reelvault(&config, &["add"])
+        .args(tasks)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    anyhow::ensure!(added.success(), "the tasks were not announced: {added}");
+    Ok(reelvault(&config, &["run", "--once"]))
+}
+
+fn reelvault(config: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_reelvault"));
-    command.args(["run", "--once", "-c"]).arg(config);
+    command.args(arguments).arg("-c").arg(config);
     command
         .env("BENCH_API_KEY", "bench")
         .env("BENCH_S3_KEY", "bench");
-    Ok(command)
+    command
 }
 
-fn daemon_config(case: &Case, servers: &Servers, scratch: &Path) -> String {
+fn daemon_config(mover: Mover, case: &Case, servers: &Servers, scratch: &Path) -> String {
     let scheme = if case.tls { "https" } else { "http" };
     let (origin, sink) = (servers.origin(case.tls), servers.sink(case.tls));
+    let sha256 = mover == Mover::Reelvault;
     let (films, bytes, scratch) = (case.films, case.bytes, scratch.display());
     format!(
         r#"
-[server]
-listen = ""
-socket = "{scratch}/reelvault.sock"
-
 [manifest]
 url = "sqlite:{scratch}/manifest.db"
+
+[log]
+level = "warn"
+
+[transfer.verify]
+sha256 = {sha256}
 
 [provider.evolink]
 kind = "evolink"
 api_key = {{ env = "BENCH_API_KEY" }}
 base_url = "{scheme}://{origin}/case/{scheme}/{films}/{bytes}"
-discover = true
 allow_private = true
+requests = "1000/s"
 
 [destination.sink.s3]
 bucket = "bench"
 region = "us-east-1"
 endpoint = "{scheme}://{sink}"
-path_style = true
+quirks = "aws"
 access_key = {{ env = "BENCH_S3_KEY" }}
 secret_key = {{ env = "BENCH_S3_KEY" }}
 credentials = "static"
