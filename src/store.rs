@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
@@ -70,6 +72,8 @@ struct Inner {
     /// What stands before every key.
     prefix: String,
     place: Place,
+    /// Whether HEAD gave a checksum of the whole that nobody had sent: see [`Store::body_policy`].
+    computes_checksum: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -215,6 +219,27 @@ impl Store {
     /// What this store can and cannot do.
     pub fn quirks(&self) -> &Quirks {
         &self.0.quirks
+    }
+
+    /// How a body is to be given now. A store of a kind that gets signed parts, since it might compute nothing by
+    /// itself, gets its bodies passed through once HEAD has shown that it does.
+    pub fn body_policy(&self) -> BodyPolicy {
+        let has_shown = self.0.computes_checksum.load(Ordering::Relaxed);
+        match self.0.quirks.proof {
+            Proof::SignedPayload if has_shown => BodyPolicy::PassThrough,
+            Proof::ByStore
+            | Proof::Crc64nvme
+            | Proof::Crc32
+            | Proof::SignedPayload
+            | Proof::Length => self.0.quirks.body,
+        }
+    }
+
+    /// Takes note of what HEAD showed after a write: a checksum over the whole that equals ours, or none.
+    pub fn note_proof(&self, has_checksum: bool) {
+        self.0
+            .computes_checksum
+            .store(has_checksum, Ordering::Relaxed);
     }
 
     /// `key` with the destination's prefix before it.

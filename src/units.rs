@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn rates() {
         assert_eq!(
-            "5/s".parse::<Rate>().map(|rate| rate.interval()),
+            "5/s".parse::<Rate>().map(Rate::interval),
             Ok(Span::from_millis(200))
         );
         assert_eq!(

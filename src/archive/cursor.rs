@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::archive::gauge::Line;
 use crate::archive::progress::Progress;
-use crate::manifest::row::SourceIdentity;
+use crate::model::asset::SourceIdentity;
 use crate::model::digest::Crc64;
 use crate::model::digest::Crc64Digester;
 use crate::origin::OriginError;

@@ -9,7 +9,7 @@ use crate::archive::transfer::Transfer;
 use crate::manifest::row::ObjectName;
 use crate::manifest::row::PartRow;
 use crate::manifest::row::Proof;
-use crate::manifest::row::SourceIdentity;
+use crate::model::asset::SourceIdentity;
 use crate::model::digest::Crc64;
 use crate::model::digest::Crc64Digester;
 use crate::model::digest::Sha256Digest;
@@ -92,6 +92,7 @@ impl Transfer<'_> {
             ))
         })?;
         let verified = self.judge(name, &standing, &digests)?;
+        self.store.note_proof(verified == Verified::Checksum);
         if self.config.verify.after == VerifyAfter::Read {
             let read = self.read_back(name).await?;
             if (read.length, read.crc64nvme) != (digests.length, digests.crc64nvme) {

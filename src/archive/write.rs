@@ -16,7 +16,7 @@ use crate::manifest::row::NewUpload;
 use crate::manifest::row::ObjectName;
 use crate::manifest::row::PartRow;
 use crate::manifest::row::Proof;
-use crate::manifest::row::SourceIdentity;
+use crate::model::asset::SourceIdentity;
 use crate::model::digest::Crc64;
 use crate::model::digest::Crc64Digester;
 use crate::model::failure::Failure;
@@ -283,7 +283,7 @@ impl Transfer<'_> {
 
     /// Whether frames may go straight to the store: it takes them so, and the origin can be asked for any part again.
     fn passes_through(&self, cursor: &Cursor) -> bool {
-        match self.store.quirks().body {
+        match self.store.body_policy() {
             BodyPolicy::PassThrough => cursor.is_resumable(),
             BodyPolicy::Filled => false,
         }

@@ -26,7 +26,7 @@ const CHUNK: usize = 1000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Task IDs; `-` reads IDs or JSON lines ({"task_id": "...", "provider": "...", "tags": {...}}) from stdin
+    /// Task IDs; `-` reads IDs or JSON lines from stdin: `{"task_id": "...", "provider": "...", "tags": {...}}`
     #[arg(required = true, value_name = "TASK")]
     tasks: Vec<String>,
     /// Whose tasks they are; may be left out with one provider

@@ -52,7 +52,7 @@ use crate::units::Span;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A demo that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// What goes wrong with `--faults`, besides a 503 from the store.
 const FAULTS: &str = "stall=1,503=1,truncate=1,short=1,fail=1,cancel=1";

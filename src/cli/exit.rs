@@ -18,7 +18,6 @@ pub(crate) enum Exit {
     NoDaemon = 10,
     Manifest = 11,
     Refused = 12,
-    Differences = 13,
     Configuration = 78,
     Interrupted = 130,
 }
@@ -37,7 +36,6 @@ impl Exit {
             Exit::NoDaemon => 10,
             Exit::Manifest => 11,
             Exit::Refused => 12,
-            Exit::Differences => 13,
             Exit::Configuration => 78,
             Exit::Interrupted => 130,
         }

@@ -129,7 +129,16 @@ impl de::Error for Cause {
             de::Unexpected::Str(_) | de::Unexpected::Char(_) => "a string",
             de::Unexpected::Seq => "a list",
             de::Unexpected::Map => "a table",
-            _ => "something else",
+            de::Unexpected::Bytes(_)
+            | de::Unexpected::Unit
+            | de::Unexpected::Option
+            | de::Unexpected::NewtypeStruct
+            | de::Unexpected::Enum
+            | de::Unexpected::UnitVariant
+            | de::Unexpected::NewtypeVariant
+            | de::Unexpected::TupleVariant
+            | de::Unexpected::StructVariant
+            | de::Unexpected::Other(_) => "something else",
         };
         let expected = expected.to_string();
         let expected = match expected.as_str() {

@@ -43,6 +43,12 @@ const TEND_ROOM: usize = 4;
 /// How long an answer of a task API may take.
 const API_TIMEOUT: Span = Span::from_secs(30);
 
+/// Reads one variable of the environment.
+pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// Makes a client that behaves as it is told.
+pub type ClientMaker = Arc<dyn Fn(ClientConfig) -> anyhow::Result<Http> + Send + Sync>;
+
 /// Everything of the outside that is handed in, so that a simulation can own it.
 #[derive(Clone)]
 pub struct Seams {
@@ -51,9 +57,9 @@ pub struct Seams {
     /// Jitter and nonces.
     pub dice: Dice,
     /// The environment, for secrets and the SDK's default chain.
-    pub env: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub env: Environment,
     /// Makes the clients of `provider` and `origin`.
-    pub http: Arc<dyn Fn(ClientConfig) -> anyhow::Result<Http> + Send + Sync>,
+    pub http: ClientMaker,
     /// The client of every S3 destination.
     pub s3_http: SharedHttpClient,
     /// Certificates (PEM) of further authorities that `http` trusts; may be empty.

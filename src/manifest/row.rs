@@ -8,6 +8,7 @@ use crate::model::asset::AssetIndex;
 use crate::model::asset::AssetRole;
 use crate::model::asset::AssetState;
 use crate::model::asset::MediaType;
+use crate::model::asset::SourceIdentity;
 use crate::model::deadline::Deadline;
 use crate::model::digest::Crc64;
 use crate::model::digest::Sha256Digest;
@@ -176,17 +177,6 @@ pub struct TaskSettlement {
     pub is_attempt: bool,
     /// Whether the provider said that there is no such task.
     pub is_miss: bool,
-}
-
-/// What the origin said of a body, by which a later request knows the same body again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SourceIdentity {
-    /// The `ETag` header as sent.
-    pub etag: Option<String>,
-    /// The `Last-Modified` header as sent.
-    pub last_modified: Option<String>,
-    /// The length of the whole body in bytes, where told.
-    pub length: Option<u64>,
 }
 
 /// An asset under lease, with everything that is known of its objects.

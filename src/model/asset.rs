@@ -66,3 +66,22 @@ pub struct MediaType {
     /// As in a file name, without the dot: `mp4`. Letters and digits only.
     pub extension: String,
 }
+
+/// What the origin said of a body, by which a later request knows the same body again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SourceIdentity {
+    /// The `ETag` header as sent.
+    pub etag: Option<String>,
+    /// The `Last-Modified` header as sent.
+    pub last_modified: Option<String>,
+    /// The length of the whole body in bytes, where told.
+    pub length: Option<u64>,
+}
+
+impl SourceIdentity {
+    /// What pins a range to this version of the file: a strong `ETag`, else the date.
+    pub fn validator(&self) -> Option<&str> {
+        let strong = self.etag.as_deref().filter(|etag| etag.starts_with('"'));
+        strong.or(self.last_modified.as_deref())
+    }
+}

@@ -91,8 +91,8 @@ mod tests {
         ttl: Span::from_secs(100),
     };
 
-    fn at(seconds: i64) -> Option<Timestamp> {
-        Some(Timestamp::from_unix_seconds(seconds))
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix_seconds(seconds)
     }
 
     #[track_caller]
@@ -109,18 +109,18 @@ mod tests {
     #[test]
     fn the_first_that_is_known_wins_and_an_earlier_signature_beats_it() {
         let all = Known {
-            expires: at(500),
-            signature: at(600),
-            completed: at(300),
-            created: at(200),
-            last_unfinished: at(250),
+            expires: Some(at(500)),
+            signature: Some(at(600)),
+            completed: Some(at(300)),
+            created: Some(at(200)),
+            last_unfinished: Some(at(250)),
             learned: Timestamp::from_unix_seconds(210),
             ..NOTHING
         };
         check(all, 500, DeadlineSource::Provider);
         check(
             Known {
-                signature: at(400),
+                signature: Some(at(400)),
                 ..all
             },
             400,

@@ -1,6 +1,7 @@
 //! Object keys: templates that two assets can never share a key of, and the keys they give.
 
 use std::fmt;
+use std::fmt::Write as _;
 use std::str::FromStr;
 
 use serde::Deserialize;
@@ -137,7 +138,9 @@ impl KeyTemplate {
                 Piece::Provider => key.push_str(values.provider.as_str()),
                 Piece::Model => key.push_str(&encode(values.model.unwrap_or("unknown"))),
                 Piece::TaskId => key.push_str(&encode(values.task_id.as_str())),
-                Piece::Index { width } => key.push_str(&format!("{:0width$}", values.index.0)),
+                Piece::Index { width } => {
+                    write!(key, "{:0width$}", values.index.0).expect("a string takes any text");
+                }
                 Piece::Extension => key.push_str(&encode(values.extension)),
                 Piece::Created { format } => {
                     let written = values.created.strftime(format);
@@ -355,7 +358,7 @@ fn encode(value: &str) -> String {
         if is_plain {
             encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("={byte:02X}"));
+            write!(encoded, "={byte:02X}").expect("a string takes any text");
         }
     }
     encoded

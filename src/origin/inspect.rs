@@ -350,9 +350,9 @@ mod tests {
 
     use super::*;
 
-    fn iso_box(kind: &[u8; 4], content: usize) -> Vec<u8> {
+    fn iso_box(kind: [u8; 4], content: usize) -> Vec<u8> {
         let size = u32::try_from(content + 8).unwrap();
-        [&size.to_be_bytes()[..], kind, &vec![7; content]].concat()
+        [&size.to_be_bytes()[..], &kind, &vec![7; content]].concat()
     }
 
     fn film() -> Vec<u8> {
@@ -364,9 +364,9 @@ mod tests {
         ]
         .concat();
         [
-            iso_box(b"ftyp", 12),
-            iso_box(b"moov", 200),
-            iso_box(b"free", 0),
+            iso_box(*b"ftyp", 12),
+            iso_box(*b"moov", 200),
+            iso_box(*b"free", 0),
             long,
         ]
         .concat()
@@ -396,14 +396,14 @@ mod tests {
             Err("the MP4 is cut off: box \"?\" reaches to byte 555, the body ends at 554"),
         );
         let open_ended = [
-            iso_box(b"ftyp", 4),
-            iso_box(b"moov", 4),
+            iso_box(*b"ftyp", 4),
+            iso_box(*b"moov", 4),
             vec![0, 0, 0, 0],
             b"mdat...".to_vec(),
         ]
         .concat();
         check_walk(&open_ended, Ok(true));
-        let damaged = [iso_box(b"ftyp", 4), vec![0, 0, 0, 7], b"moov".to_vec()].concat();
+        let damaged = [iso_box(*b"ftyp", 4), vec![0, 0, 0, 7], b"moov".to_vec()].concat();
         check_walk(
             &damaged,
             Err("the MP4 is damaged: the box at byte 12 has size 7"),

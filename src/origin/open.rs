@@ -12,7 +12,7 @@ use url::Url;
 use crate::http::Body;
 use crate::http::Http;
 use crate::http::HttpError;
-use crate::manifest::row::SourceIdentity;
+use crate::model::asset::SourceIdentity;
 use crate::origin::OriginError;
 
 /// Redirects followed before giving up: more is a loop.
@@ -138,14 +138,6 @@ impl Origin {
             host: self.host().to_owned(),
             what,
         }
-    }
-}
-
-impl SourceIdentity {
-    /// What pins a range to this version of the file: a strong ETag, else the date.
-    pub fn validator(&self) -> Option<&str> {
-        let strong = self.etag.as_deref().filter(|etag| etag.starts_with('"'));
-        strong.or(self.last_modified.as_deref())
     }
 }
 
@@ -295,11 +287,14 @@ fn text(headers: &HeaderMap, name: &header::HeaderName) -> Option<String> {
 impl OriginError {
     /// A frame that failed, in this room's terms.
     pub(crate) fn of_frame(host: &str, error: HttpError) -> Self {
-        match error {
+        match &error {
             HttpError::Timeout { .. } => OriginError::Stalled {
                 host: host.to_owned(),
             },
-            other => OriginError::Http(other),
+            HttpError::Forbidden { .. }
+            | HttpError::Connect { .. }
+            | HttpError::Broken { .. }
+            | HttpError::TooLarge(_) => OriginError::Http(error),
         }
     }
 }

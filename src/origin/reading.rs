@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use tokio::time::Instant;
 
 use crate::http::Body;
-use crate::manifest::row::SourceIdentity;
+use crate::model::asset::SourceIdentity;
 use crate::origin::OriginError;
 use crate::origin::open::Opened;
 use crate::origin::open::Origin;

@@ -1,4 +1,4 @@
-//! [`Provider`]: asks a task API how its tasks stand, one at a time or in batches.
+//! The task API itself: asks how its tasks stand, one at a time or in batches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use aws_config::BehaviorVersion;
 use aws_sdk_s3::config::Region;
@@ -192,6 +193,7 @@ async fn connect_s3(
         quirks,
         prefix,
         place: Place::Bucket(Bucket::new(parts)),
+        computes_checksum: AtomicBool::new(false),
     })
 }
 
@@ -218,6 +220,7 @@ fn connect_r2(
         quirks,
         prefix: section.prefix(&config.prefix)?,
         place: Place::Bucket(Bucket::new(parts)),
+        computes_checksum: AtomicBool::new(false),
     })
 }
 
@@ -251,6 +254,7 @@ fn open_folder(section: &Section<'_>, config: &FolderConfig) -> Result<Inner, Co
                 free_min: config.free_min,
             },
         )),
+        computes_checksum: AtomicBool::new(false),
     })
 }
 

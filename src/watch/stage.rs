@@ -140,7 +140,7 @@ impl Watch {
         }
         let observation = self.read(provider, task, sighting);
         let has_assets = !observation.assets.is_empty();
-        self.log_end(task, &observation);
+        Self::log_end(task, &observation);
         let written = write_patiently(&self.dice, || {
             self.manifest.observe(&task.lease, observation.clone())
         });
@@ -148,7 +148,7 @@ impl Watch {
             Ok(_) if has_assets => self.archive.poke(),
             Ok(_) => {}
             Err(error) => {
-                tracing::error!(task.id = %task.key.id, %error, "failed to write a sighting")
+                tracing::error!(task.id = %task.key.id, %error, "failed to write a sighting");
             }
         }
     }
@@ -210,7 +210,7 @@ impl Watch {
         }
     }
 
-    fn log_end(&self, task: &ClaimedTask, observation: &Observation) {
+    fn log_end(task: &ClaimedTask, observation: &Observation) {
         let (id, state) = (&task.key.id, observation.state);
         match state {
             TaskState::Watching => {}

@@ -3,6 +3,7 @@
 use super::world::*;
 use crate::manifest::row::*;
 use crate::model::asset::AssetState;
+use crate::model::asset::SourceIdentity;
 use crate::model::task::TaskState;
 
 pub(in crate::manifest) async fn retry_makes_everything_due_that_is_not_archived(world: &World) {

@@ -17,6 +17,7 @@ use crate::manifest::row::*;
 use crate::model::asset::AssetRole;
 use crate::model::asset::AssetState;
 use crate::model::asset::MediaType;
+use crate::model::asset::SourceIdentity;
 use crate::model::deadline::Deadline;
 use crate::model::deadline::DeadlineSource;
 use crate::model::digest::Crc64;

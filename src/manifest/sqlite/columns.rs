@@ -9,7 +9,7 @@ use url::Url;
 use super::Fault;
 use crate::clock::Timestamp;
 use crate::manifest::ManifestError;
-use crate::manifest::row::SourceIdentity;
+use crate::model::asset::SourceIdentity;
 use crate::model::deadline::Deadline;
 use crate::model::lease::Lease;
 use crate::model::lease::LeaseToken;
