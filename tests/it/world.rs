@@ -39,11 +39,10 @@ use reelvault::store::Store;
 use reelvault::units::ByteSize;
 use reelvault::units::Span;
 use tempfile::TempDir;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take before a test is hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The smallest part that S3 takes, which keeps the tests' files small.
 pub(crate) const PART: u64 = 5 << 20;
@@ -159,7 +158,33 @@ impl World {
         &self,
         is_done: impl Fn(&[TaskRecord]) -> bool,
     ) -> Vec<TaskRecord> {
+        self.run_while(async |records| !is_done(records)).await
+    }
+
+    /// Runs a daemon until every asset and task is final and no upload waits to be aborted.
+    pub(crate) async fn run_to_the_end(&self) -> Vec<TaskRecord> {
+        let has_work = async |records: &[TaskRecord]| {
+            !records.iter().all(is_final) || self.manifest.tally().await.unwrap().orphans > 0
+        };
+        self.run_while(has_work).await
+    }
+
+    async fn run_while(&self, has_work: impl AsyncFn(&[TaskRecord]) -> bool) -> Vec<TaskRecord> {
         let stop = CancellationToken::new();
+        let (ran, records) = tokio::join!(self.daemon(&stop), async {
+            let records = tokio::time::timeout(PATIENCE, self.wait_while(has_work)).await;
+            stop.cancel();
+            records
+        });
+        ran.unwrap();
+        match records {
+            Ok(records) => records,
+            Err(_) => panic!("not done in time:\n{}", brief(&self.records().await)),
+        }
+    }
+
+    /// A daemon, until it is stopped; dropping it is as sudden as a crash, except for the manifest's writer.
+    pub(crate) async fn daemon(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let gauge = Gauge::default();
         let reload = || Ok(self.config.clone());
         let supervisor = Supervisor {
@@ -170,21 +195,7 @@ impl World {
             systemd: Systemd::new(),
             stop: stop.clone(),
         };
-        let (ran, records) = tokio::join!(supervisor.run(self.config.clone()), async {
-            let records = tokio::time::timeout(PATIENCE, self.wait_for(is_done)).await;
-            stop.cancel();
-            records
-        });
-        ran.unwrap();
-        match records {
-            Ok(records) => records,
-            Err(_) => panic!("not done in time: {:#?}", self.records().await),
-        }
-    }
-
-    /// Runs a daemon until every asset and task is final.
-    pub(crate) async fn run_to_the_end(&self) -> Vec<TaskRecord> {
-        self.run_until(|records| records.iter().all(is_final)).await
+        supervisor.run(self.config.clone()).await
     }
 
     /// The manifest as it is.
@@ -234,16 +245,33 @@ impl World {
         }
     }
 
-    async fn wait_for(&self, is_done: impl Fn(&[TaskRecord]) -> bool) -> Vec<TaskRecord> {
+    async fn wait_while(&self, has_work: impl AsyncFn(&[TaskRecord]) -> bool) -> Vec<TaskRecord> {
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
         loop {
             ticks.tick().await;
             let records = self.records().await;
-            if is_done(&records) {
+            if !has_work(&records).await {
                 return records;
             }
         }
     }
+}
+
+/// What stands in the way of each task that is not final, a line each.
+pub(crate) fn brief(records: &[TaskRecord]) -> String {
+    let mut lines = Vec::new();
+    for record in records.iter().filter(|record| !is_final(record)) {
+        let (model, state) = (record.model.as_deref().unwrap_or("?"), record.state);
+        lines.push(format!("{model}: {state}, {:?}", record.error));
+        for asset in &record.assets {
+            let (index, attempts) = (asset.index, asset.attempts);
+            let (state, error) = (asset.state, &asset.error);
+            lines.push(format!(
+                "  {index}: {state}, {attempts} attempts, {error:?}"
+            ));
+        }
+    }
+    lines.join("\n")
 }
 
 /// Whether nothing more will happen to a task by itself.
