@@ -53,7 +53,9 @@ pub(crate) struct Plan {
     pub(crate) simulator: simulator::Config,
     /// The S3 endpoint.
     pub(crate) bucket: bucket::Config,
-    /// TOML after the provider and the destination: `[transfer]`, `[deadline]`, ...
+    /// TOML inside `[provider.sim]`.
+    pub(crate) provider: String,
+    /// TOML after the provider and the destination: `[transfer]`, `[deadline]`, ...; `@folder` is [`World::folder`].
     pub(crate) extra: String,
     /// TOML inside `[destination.main.s3]`.
     pub(crate) store: String,
@@ -70,6 +72,7 @@ impl Plan {
                 ..simulator::Config::at_once()
             },
             bucket: bucket::Config::new("videos"),
+            provider: String::new(),
             extra: "[transfer]\npart_size = \"5 MiB\"\n".to_owned(),
             store: String::new(),
             roots: Vec::new(),
@@ -90,17 +93,16 @@ pub(crate) struct World {
 impl World {
     /// Starts the outside and opens the manifest.
     pub(crate) async fn new(plan: Plan) -> Self {
-        let simulator = simulator::start(plan.simulator, Clock::system(), Dice::new())
+        let simulator = simulator::start(plan.simulator.clone(), Clock::system(), Dice::new())
             .await
             .unwrap();
-        let bucket = bucket::start(plan.bucket).await.unwrap();
+        let bucket = bucket::start(plan.bucket.clone()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let text = config_text(
             &simulator.base_url(),
             &bucket,
             folder.path(),
-            &plan.store,
-            &plan.extra,
+            &plan,
         );
         let config = Config::parse(&text, "test.toml", Vec::new())
             .unwrap()
@@ -284,9 +286,15 @@ pub(crate) fn config_text(
     base_url: &str,
     bucket: &Bucket,
     folder: &Path,
-    store: &str,
-    extra: &str,
+    plan: &Plan,
 ) -> String {
+    let Plan {
+        provider,
+        store,
+        extra,
+        ..
+    } = plan;
+    let extra = extra.replace("@folder", &folder.display().to_string());
     format!(
         r#"
 [manifest]
@@ -297,6 +305,7 @@ base_url = "{base_url}"
 api_key = {{ env = "SIM_KEY" }}
 requests = "1000/s"
 allow_private = true
+{provider}
 [destination.main.s3]
 bucket = "{bucket}"
 endpoint = "{endpoint}"
