@@ -1,8 +1,10 @@
 //! A world for tests: the simulated provider and CDN, an S3 endpoint, and a daemon of its own over both.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use reelvault::archive::gauge::Gauge;
@@ -98,12 +100,7 @@ impl World {
             .unwrap();
         let bucket = bucket::start(plan.bucket.clone()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let text = config_text(
-            &simulator.base_url(),
-            &bucket,
-            folder.path(),
-            &plan,
-        );
+        let text = config_text(&simulator.base_url(), &bucket, folder.path(), &plan);
         let config = Config::parse(&text, "test.toml", Vec::new())
             .unwrap()
             .config;
@@ -166,9 +163,18 @@ impl World {
     /// Runs a daemon until every asset and task is final and no upload waits to be aborted.
     pub(crate) async fn run_to_the_end(&self) -> Vec<TaskRecord> {
         let has_work = async |records: &[TaskRecord]| {
-            !records.iter().all(is_final) || self.manifest.tally().await.unwrap().orphans > 0
+            !records.iter().all(is_final) || self.has_orphans().await
         };
         self.run_while(has_work).await
+    }
+
+    /// Runs a daemon until no upload waits to be aborted.
+    pub(crate) async fn run_until_clean(&self) {
+        self.run_while(async |_| self.has_orphans().await).await;
+    }
+
+    async fn has_orphans(&self) -> bool {
+        self.manifest.tally().await.unwrap().orphans > 0
     }
 
     async fn run_while(&self, has_work: impl AsyncFn(&[TaskRecord]) -> bool) -> Vec<TaskRecord> {
@@ -259,10 +265,46 @@ impl World {
     }
 }
 
-/// What stands in the way of each task that is not final, a line each.
+/// What is logged on this thread, which is where a test's daemon runs.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Keeps what is logged from now on, until the guards go.
+    pub(crate) fn listen(&self) -> (tracing::subscriber::DefaultGuard, tracing::Dispatch) {
+        let log = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::INFO)
+            .with_writer(move || log.clone())
+            .finish();
+        // With one dispatcher alone, a thread without any would switch off for all threads what it logs first.
+        let other = tracing::Dispatch::new(tracing_subscriber::fmt().finish());
+        (tracing::subscriber::set_default(subscriber), other)
+    }
+
+    /// The lines so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where each task and asset stands, a line each.
 pub(crate) fn brief(records: &[TaskRecord]) -> String {
     let mut lines = Vec::new();
-    for record in records.iter().filter(|record| !is_final(record)) {
+    for record in records {
         let (model, state) = (record.model.as_deref().unwrap_or("?"), record.state);
         lines.push(format!("{model}: {state}, {:?}", record.error));
         for asset in &record.assets {
@@ -282,12 +324,7 @@ pub(crate) fn is_final(record: &TaskRecord) -> bool {
 }
 
 /// A configuration over the simulated outside, with its manifest in `folder`.
-pub(crate) fn config_text(
-    base_url: &str,
-    bucket: &Bucket,
-    folder: &Path,
-    plan: &Plan,
-) -> String {
+pub(crate) fn config_text(base_url: &str, bucket: &Bucket, folder: &Path, plan: &Plan) -> String {
     let Plan {
         provider,
         store,
