@@ -3,5 +3,6 @@
 mod archive;
 mod hostile;
 mod provider;
+mod store_faults;
 mod systemd;
 mod world;
