@@ -1,8 +1,10 @@
 //! A world for tests: the simulated provider and CDN, an S3 endpoint, and a daemon of its own over both.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use reelvault::archive::gauge::Gauge;
@@ -39,11 +41,10 @@ use reelvault::store::Store;
 use reelvault::units::ByteSize;
 use reelvault::units::Span;
 use tempfile::TempDir;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take before a test is hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The smallest part that S3 takes, which keeps the tests' files small.
 pub(crate) const PART: u64 = 5 << 20;
@@ -54,7 +55,9 @@ pub(crate) struct Plan {
     pub(crate) simulator: simulator::Config,
     /// The S3 endpoint.
     pub(crate) bucket: bucket::Config,
-    /// TOML after the provider and the destination: `[transfer]`, `[deadline]`, ...
+    /// TOML inside `[provider.sim]`.
+    pub(crate) provider: String,
+    /// TOML after the provider and the destination: `[transfer]`, `[deadline]`, ...; `@folder` is [`World::folder`].
     pub(crate) extra: String,
     /// TOML inside `[destination.main.s3]`.
     pub(crate) store: String,
@@ -71,6 +74,7 @@ impl Plan {
                 ..simulator::Config::at_once()
             },
             bucket: bucket::Config::new("videos"),
+            provider: String::new(),
             extra: "[transfer]\npart_size = \"5 MiB\"\n".to_owned(),
             store: String::new(),
             roots: Vec::new(),
@@ -91,18 +95,12 @@ pub(crate) struct World {
 impl World {
     /// Starts the outside and opens the manifest.
     pub(crate) async fn new(plan: Plan) -> Self {
-        let simulator = simulator::start(plan.simulator, Clock::system(), Dice::new())
+        let simulator = simulator::start(plan.simulator.clone(), Clock::system(), Dice::new())
             .await
             .unwrap();
-        let bucket = bucket::start(plan.bucket).await.unwrap();
+        let bucket = bucket::start(plan.bucket.clone()).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let text = config_text(
-            &simulator.base_url(),
-            &bucket,
-            folder.path(),
-            &plan.store,
-            &plan.extra,
-        );
+        let text = config_text(&simulator.base_url(), &bucket, folder.path(), &plan);
         let config = Config::parse(&text, "test.toml", Vec::new())
             .unwrap()
             .config;
@@ -159,7 +157,42 @@ impl World {
         &self,
         is_done: impl Fn(&[TaskRecord]) -> bool,
     ) -> Vec<TaskRecord> {
+        self.run_while(async |records| !is_done(records)).await
+    }
+
+    /// Runs a daemon until every asset and task is final and no upload waits to be aborted.
+    pub(crate) async fn run_to_the_end(&self) -> Vec<TaskRecord> {
+        let has_work = async |records: &[TaskRecord]| {
+            !records.iter().all(is_final) || self.has_orphans().await
+        };
+        self.run_while(has_work).await
+    }
+
+    /// Runs a daemon until no upload waits to be aborted.
+    pub(crate) async fn run_until_clean(&self) {
+        self.run_while(async |_| self.has_orphans().await).await;
+    }
+
+    async fn has_orphans(&self) -> bool {
+        self.manifest.tally().await.unwrap().orphans > 0
+    }
+
+    async fn run_while(&self, has_work: impl AsyncFn(&[TaskRecord]) -> bool) -> Vec<TaskRecord> {
         let stop = CancellationToken::new();
+        let (ran, records) = tokio::join!(self.daemon(&stop), async {
+            let records = tokio::time::timeout(PATIENCE, self.wait_while(has_work)).await;
+            stop.cancel();
+            records
+        });
+        ran.unwrap();
+        match records {
+            Ok(records) => records,
+            Err(_) => panic!("not done in time:\n{}", brief(&self.records().await)),
+        }
+    }
+
+    /// A daemon, until it is stopped; dropping it is as sudden as a crash, except for the manifest's writer.
+    pub(crate) async fn daemon(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let gauge = Gauge::default();
         let reload = || Ok(self.config.clone());
         let supervisor = Supervisor {
@@ -170,21 +203,7 @@ impl World {
             systemd: Systemd::new(),
             stop: stop.clone(),
         };
-        let (ran, records) = tokio::join!(supervisor.run(self.config.clone()), async {
-            let records = tokio::time::timeout(PATIENCE, self.wait_for(is_done)).await;
-            stop.cancel();
-            records
-        });
-        ran.unwrap();
-        match records {
-            Ok(records) => records,
-            Err(_) => panic!("not done in time: {:#?}", self.records().await),
-        }
-    }
-
-    /// Runs a daemon until every asset and task is final.
-    pub(crate) async fn run_to_the_end(&self) -> Vec<TaskRecord> {
-        self.run_until(|records| records.iter().all(is_final)).await
+        supervisor.run(self.config.clone()).await
     }
 
     /// The manifest as it is.
@@ -234,16 +253,69 @@ impl World {
         }
     }
 
-    async fn wait_for(&self, is_done: impl Fn(&[TaskRecord]) -> bool) -> Vec<TaskRecord> {
+    async fn wait_while(&self, has_work: impl AsyncFn(&[TaskRecord]) -> bool) -> Vec<TaskRecord> {
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
         loop {
             ticks.tick().await;
             let records = self.records().await;
-            if is_done(&records) {
+            if !has_work(&records).await {
                 return records;
             }
         }
     }
+}
+
+/// What is logged on this thread, which is where a test's daemon runs.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Keeps what is logged from now on, until the guards go.
+    pub(crate) fn listen(&self) -> (tracing::subscriber::DefaultGuard, tracing::Dispatch) {
+        let log = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::INFO)
+            .with_writer(move || log.clone())
+            .finish();
+        // With one dispatcher alone, a thread without any would switch off for all threads what it logs first.
+        let other = tracing::Dispatch::new(tracing_subscriber::fmt().finish());
+        (tracing::subscriber::set_default(subscriber), other)
+    }
+
+    /// The lines so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where each task and asset stands, a line each.
+pub(crate) fn brief(records: &[TaskRecord]) -> String {
+    let mut lines = Vec::new();
+    for record in records {
+        let (model, state) = (record.model.as_deref().unwrap_or("?"), record.state);
+        lines.push(format!("{model}: {state}, {:?}", record.error));
+        for asset in &record.assets {
+            let (index, attempts) = (asset.index, asset.attempts);
+            let (state, error) = (asset.state, &asset.error);
+            lines.push(format!(
+                "  {index}: {state}, {attempts} attempts, {error:?}"
+            ));
+        }
+    }
+    lines.join("\n")
 }
 
 /// Whether nothing more will happen to a task by itself.
@@ -252,13 +324,14 @@ pub(crate) fn is_final(record: &TaskRecord) -> bool {
 }
 
 /// A configuration over the simulated outside, with its manifest in `folder`.
-pub(crate) fn config_text(
-    base_url: &str,
-    bucket: &Bucket,
-    folder: &Path,
-    store: &str,
-    extra: &str,
-) -> String {
+pub(crate) fn config_text(base_url: &str, bucket: &Bucket, folder: &Path, plan: &Plan) -> String {
+    let Plan {
+        provider,
+        store,
+        extra,
+        ..
+    } = plan;
+    let extra = extra.replace("@folder", &folder.display().to_string());
     format!(
         r#"
 [manifest]
@@ -269,6 +342,7 @@ base_url = "{base_url}"
 api_key = {{ env = "SIM_KEY" }}
 requests = "1000/s"
 allow_private = true
+{provider}
 [destination.main.s3]
 bucket = "{bucket}"
 endpoint = "{endpoint}"
