@@ -40,20 +40,22 @@ pub struct Held {
 
 impl Cursor {
     /// Opens `origin` at `offset`, where `progress` is what is known of the bytes before. An offset other than zero
-    /// wants the version of the file that `expected` names.
+    /// wants the version of the file that `expected` names. `enter` gives
+    /// the line on the gauge, once the length is known.
     pub async fn open(
         origin: Origin,
         stall: Span,
         offset: u64,
         expected: Option<&SourceIdentity>,
         progress: Progress,
-        line: Line,
+        enter: impl FnOnce(Option<u64>) -> Line,
     ) -> Result<Self, OriginError> {
         let window = Window {
             start: offset,
             end: None,
         };
         let reading = Reading::open(origin.clone(), window, expected, stall).await?;
+        let line = enter(reading.identity().length);
         Ok(Self {
             origin,
             stall,

@@ -334,15 +334,25 @@ impl Transfer<'_> {
         expected: Option<&SourceIdentity>,
         progress: Progress,
     ) -> Result<Cursor, OriginError> {
-        let line = self.gauge.enter(Moving {
-            task: self.asset.task.clone(),
-            index: self.asset.index,
-            destination: self.object.destination.clone(),
-            length: expected.and_then(|expected| expected.length),
-            bytes: offset,
-        });
+        let enter = |length| {
+            self.gauge.enter(Moving {
+                task: self.asset.task.clone(),
+                index: self.asset.index,
+                destination: self.object.destination.clone(),
+                length,
+                bytes: offset,
+            })
+        };
         let stall = self.config.stall_timeout;
-        Cursor::open(self.origin.clone(), stall, offset, expected, progress, line).await
+        Cursor::open(
+            self.origin.clone(),
+            stall,
+            offset,
+            expected,
+            progress,
+            enter,
+        )
+        .await
     }
 
     /// What an origin's error means for the asset.

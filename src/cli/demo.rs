@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use indicatif::MultiProgress;
 use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
@@ -23,6 +24,12 @@ use crate::config::Config;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::systemd::Systemd;
 use crate::daemon::wiring::Seams;
+use crate::http::Http;
+use crate::http::body::collect;
+use crate::http::client::ClientConfig;
+use crate::http::client::Reqwest;
+use crate::http::client::USER_AGENT;
+use crate::http::guard::Guard;
 use crate::intake;
 use crate::intake::Announcement;
 use crate::manifest::Access;
@@ -36,6 +43,7 @@ use crate::model::task::TaskId;
 use crate::model::task::TaskKey;
 use crate::provider::description;
 use crate::report::record;
+use crate::report::record::Record;
 use crate::simulator;
 use crate::simulator::Simulator;
 use crate::simulator::bucket;
@@ -44,7 +52,6 @@ use crate::simulator::bucket::Effect;
 use crate::simulator::bucket::Fault;
 use crate::simulator::bucket::Operation;
 use crate::simulator::script::Script;
-use crate::simulator::tasks::Submission;
 use crate::units::ByteSize;
 use crate::units::Span;
 
@@ -128,7 +135,9 @@ pub(crate) async fn demo(arguments: &Arguments) -> Result<Exit, Complaint> {
                 () = ended_early.cancelled() => return None,
             };
             if arguments.stay && shown.is_ok() {
-                eprintln!("\nstaying, as told; Ctrl-C ends it");
+                let folder = stage.folder.0.display();
+                eprintln!("staying until Ctrl-C; in another terminal, for example:");
+                eprintln!("  reelvault -c {folder}/reelvault.toml manifest list");
                 ended_early.cancelled().await;
             }
             stop.cancel();
@@ -216,8 +225,9 @@ fn config(simulator: &Simulator, bucket: &Bucket, folder: &Folder) -> anyhow::Re
         bucket = bucket.name(),
         endpoint = bucket.endpoint(),
     );
-    let loaded = Config::parse(&text, "the demo's configuration", Vec::new());
-    Ok(loaded?.config)
+    let path = format!("{folder}/reelvault.toml");
+    std::fs::write(&path, &text)?;
+    Ok(Config::parse(&text, &path, Vec::new())?.config)
 }
 
 /// EvoLink's description with shorter waits: nobody upstream has to be spared here.
@@ -303,6 +313,17 @@ async fn show(stage: &Stage, arguments: &Arguments) -> Result<Exit, Complaint> {
         }
     }
     println!("{table}");
+    if let Some(task) = records.iter().find(|task| !task.assets.is_empty()) {
+        println!(
+            "The manifest has a record a task; `reelvault manifest get {}` prints:",
+            task.key.id
+        );
+        let record = serde_json::to_string_pretty(&Record::new(task.clone(), &places));
+        println!(
+            "{}\n",
+            record.map_err(|error| Complaint::failed(error.to_string()))?
+        );
+    }
     let videos: usize = records.iter().map(|task| task.assets.len()).sum();
     let ended = records.len()
         - records
@@ -321,21 +342,27 @@ async fn show(stage: &Stage, arguments: &Arguments) -> Result<Exit, Complaint> {
     Ok(if is_clean { Exit::Done } else { Exit::Failed })
 }
 
+/// Submits over HTTP, as an application would, and announces what came back.
 async fn submit(stage: &Stage, count: usize) -> anyhow::Result<Vec<TaskId>> {
+    let client = Reqwest::new(&ClientConfig {
+        guard: Guard::private(),
+        http2: false,
+        connect_timeout: Span::from_secs(5),
+        read_timeout: Span::from_secs(5),
+        user_agent: USER_AGENT.to_owned(),
+        extra_roots: Vec::new(),
+    })?;
+    let http = Http::new(client);
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.push(submit_one(&http, &stage.simulator.base_url()).await?);
+    }
     let provider = stage
         .config
         .provider
         .keys()
         .next()
         .context("the demo has a provider")?;
-    let mut ids = Vec::new();
-    for _ in 0..count {
-        ids.push(
-            stage
-                .simulator
-                .submit(Submission::video("seedance-2.0-text-to-video"))?,
-        );
-    }
     let announced = ids.iter().map(|id| Announcement {
         key: TaskKey {
             provider: provider.clone(),
@@ -347,6 +374,27 @@ async fn submit(stage: &Stage, count: usize) -> anyhow::Result<Vec<TaskId>> {
     });
     intake::learn(&stage.manifest, announced.collect(), Clock::system().now()).await?;
     Ok(ids)
+}
+
+async fn submit_one(http: &Http, base_url: &str) -> anyhow::Result<TaskId> {
+    let wish = r#"{"model":"seedance-2.0-text-to-video","prompt":"rain on asphalt","duration":6}"#;
+    let request = http::Request::post(format!("{base_url}/v1/videos/generations"))
+        .header("authorization", "Bearer demo")
+        .header("content-type", "application/json")
+        .body(Bytes::from_static(wish.as_bytes()))?;
+    let answer = http.send(request).await?;
+    let status = answer.status();
+    let body = collect(answer.into_body(), ByteSize::mib(1)).await?;
+    anyhow::ensure!(
+        status.is_success(),
+        "the simulator answers {status} to a submission"
+    );
+    let task: serde_json::Value = serde_json::from_slice(&body)?;
+    Ok(task
+        .get("id")
+        .and_then(|id| id.as_str())
+        .context("a submission has an ID")?
+        .parse()?)
 }
 
 /// Follows the manifest until everything has ended: bars on a terminal, lines elsewhere.

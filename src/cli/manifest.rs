@@ -81,12 +81,16 @@ async fn get(
     field: Option<&str>,
 ) -> Result<Exit, Complaint> {
     let record = Record::new(task::find(manifest, which).await?, places);
-    let record =
-        serde_json::to_value(record).map_err(|error| Complaint::failed(error.to_string()))?;
+    let unprintable = |error: serde_json::Error| Complaint::failed(error.to_string());
     let Some(path) = field else {
-        println!("{record:#}");
+        // Printed from the record itself, whose fields stand in the order in which people read.
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&record).map_err(unprintable)?
+        );
         return Ok(Exit::Done);
     };
+    let record = serde_json::to_value(record).map_err(unprintable)?;
     let pointer = format!("/{}", path.replace('.', "/"));
     match record.pointer(&pointer) {
         Some(Value::String(text)) => println!("{text}"),

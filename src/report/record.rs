@@ -126,6 +126,8 @@ impl Record {
             .map(|asset| asset.attempts)
             .max()
             .unwrap_or(task.attempts);
+        // The try that archived it is one as well.
+        let attempts = attempts.saturating_add(u32::from(archived_at.is_some()));
         let asset_error = task.assets.iter().find_map(|asset| asset.error.clone());
         Self {
             format: FORMAT,
