@@ -54,7 +54,7 @@ impl Stage for Tend {
     }
 
     fn span(orphan: &ClaimedOrphan) -> tracing::Span {
-        tracing::info_span!("tend", destination.name = %orphan.destination, object.key = %orphan.key)
+        tracing::error_span!("tend", destination.name = %orphan.destination, object.key = %orphan.key)
     }
 
     async fn step(&self, orphan: &ClaimedOrphan, _stop: &CancellationToken) -> Result<(), Failure> {

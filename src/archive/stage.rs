@@ -93,7 +93,7 @@ impl Stage for Archive {
     }
 
     fn span(asset: &ClaimedAsset) -> tracing::Span {
-        tracing::info_span!("archive", task.id = %asset.task.id, asset.index = %asset.index)
+        tracing::error_span!("archive", task.id = %asset.task.id, asset.index = %asset.index)
     }
 
     async fn step(&self, asset: &ClaimedAsset, stop: &CancellationToken) -> Result<(), Failure> {

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use crate::config::ConfigErrors;
 use crate::manifest::ManifestError;
+use crate::provider;
+use crate::store;
 
 /// The exit codes. Scripts depend on them: a number never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +92,14 @@ impl Complaint {
 
 impl From<anyhow::Error> for Complaint {
     fn from(error: anyhow::Error) -> Self {
-        Self::failed(format!("{error:#}"))
+        let is_configuration =
+            error.is::<provider::ConnectError>() || error.is::<store::ConnectError>();
+        let exit = if is_configuration {
+            Exit::Configuration
+        } else {
+            Exit::Failed
+        };
+        Self::new(exit, format!("{error:#}"))
     }
 }
 

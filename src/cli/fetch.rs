@@ -142,23 +142,26 @@ async fn archive_here(
             continue;
         };
         let state = record::state(&task);
-        let addresses = task
-            .assets
-            .iter()
-            .flat_map(|asset| &asset.objects)
-            .filter_map(|object| {
-                Some(
-                    places
-                        .get(&object.destination)?
-                        .locate(object.key.as_ref()?),
-                )
-            });
-        println!(
-            "{} {}: {state} {}",
-            key.provider,
-            key.id,
-            addresses.collect::<Vec<_>>().join(" ")
-        );
+        let objects = task.assets.iter().flat_map(|asset| &asset.objects);
+        let addresses = objects.filter_map(|object| {
+            Some(
+                places
+                    .get(&object.destination)?
+                    .locate(object.key.as_ref()?),
+            )
+        });
+        let error = task.assets.iter().find_map(|asset| asset.error.as_deref());
+        match error.filter(|_| state != "archived") {
+            None => println!(
+                "{}: {state} {}",
+                key.id,
+                addresses.collect::<Vec<_>>().join(" ")
+            ),
+            Some(error) => {
+                println!("{}: {state}", key.id);
+                eprintln!("error: {} is not archived: {error}", key.id);
+            }
+        }
         failed += usize::from(state != "archived");
     }
     Ok(match failed {

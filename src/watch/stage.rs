@@ -101,7 +101,7 @@ impl Stage for Watch {
     }
 
     fn span(batch: &Batch) -> tracing::Span {
-        tracing::info_span!("watch", provider.name = %batch.provider)
+        tracing::error_span!("watch", provider.name = %batch.provider)
     }
 
     async fn step(&self, batch: &Batch, stop: &CancellationToken) -> Result<(), Failure> {
