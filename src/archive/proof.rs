@@ -117,6 +117,10 @@ impl Transfer<'_> {
         {
             return self.prove(name, None, digests, source).await;
         }
+        if self.object.upload.is_some() {
+            // The key is taken, so it will never be finished.
+            self.retire().await?;
+        }
         if standing.nonce.as_ref() == Some(&name.nonce) {
             // Written by us in one request, so it is whole; what it is, only it can tell now.
             let digests = self.read_back(name).await?;

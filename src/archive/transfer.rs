@@ -180,9 +180,7 @@ impl Transfer<'_> {
 
     /// Gives an open upload up and starts from the first byte.
     async fn begin_again(&self) -> Result<Proof, Failure> {
-        let (lease, object) = (&self.asset.lease, self.object.row);
-        self.write(|| self.manifest.retire_upload(lease, object))
-            .await?;
+        self.retire().await?;
         self.begin().await
     }
 

@@ -273,7 +273,7 @@ impl Transfer<'_> {
     }
 
     /// Gives the open upload to whoever aborts.
-    async fn retire(&self) -> Result<(), Failure> {
+    pub(crate) async fn retire(&self) -> Result<(), Failure> {
         self.write(|| {
             self.manifest
                 .retire_upload(&self.asset.lease, self.object.row)
