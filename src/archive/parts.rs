@@ -169,7 +169,7 @@ impl<'a> Parts<'a> {
                 Failure::retry("the digests kept with the parts are not readable")
             })?;
             let sought = cursor.seek(slot.offset, progress).await;
-            sought.map_err(|error| self.transfer.of_origin(error))?;
+            sought.map_err(|error| self.transfer.of_origin(&error))?;
             if self.is_passed_through {
                 self.pass_through(cursor, slot).await?;
             } else {
@@ -258,7 +258,7 @@ impl<'a> Parts<'a> {
                 | StoreErrorKind::Exists
                 | StoreErrorKind::Conflict
                 | StoreErrorKind::UploadGone
-                | StoreErrorKind::Rejected => Err(self.transfer.of_store(error)),
+                | StoreErrorKind::Rejected => Err(self.transfer.of_store(&error)),
             },
         }
     }
@@ -296,7 +296,7 @@ impl<'a> Parts<'a> {
                     feed.send(Err(BrokenSource::new(error.to_string())))
                         .await
                         .ok();
-                    return Err(self.transfer.of_origin(error));
+                    return Err(self.transfer.of_origin(&error));
                 }
             };
             crc.update(&frame);
@@ -348,10 +348,10 @@ impl<'a> Parts<'a> {
                     Ok(etag) => break self.record(slot, etag).await?,
                     Err(error) if is_passing(&error) && tries < PART_TRIES => {
                         tries += 1;
-                        let pause = backoff::delay(tries, None, &self.transfer.dice);
+                        let pause = backoff::delay(tries, None, self.transfer.dice);
                         tokio::time::sleep(pause.as_duration()).await;
                     }
-                    Err(error) => return Err(self.transfer.of_store(error)),
+                    Err(error) => return Err(self.transfer.of_store(&error)),
                 }
             }
         }
@@ -359,13 +359,13 @@ impl<'a> Parts<'a> {
     }
 
     async fn redo(&self, again: &Again, slot: Slot) -> Result<Result<ETag, StoreError>, Failure> {
-        let of_origin = |error| self.transfer.of_origin(error);
+        let of_origin = |error| self.transfer.of_origin(&error);
         let expected = self.read.get(&slot.number).map(|read| read.crc64nvme);
         if self.is_passed_through {
             let opened = again.open(slot.offset, slot.offset + slot.length).await;
             let mut reading = opened.map_err(of_origin)?;
             let (feed, body) = pipe(slot.length);
-            let put = put(&self.transfer.store, &self.target, slot, body);
+            let put = put(self.transfer.store, &self.target, slot, body);
             let fed = async move {
                 let mut crc = Crc64Digester::new();
                 while let Some(frame) = reading.next().await? {

@@ -118,6 +118,10 @@ impl Transfer<'_> {
         {
             return self.prove(name, None, digests, source).await;
         }
+        if self.object.upload.is_some() {
+            // The key is taken, so it will never be finished.
+            self.retire().await?;
+        }
         if standing.nonce.as_ref() == Some(&name.nonce) {
             // Written by us in one request, so it is whole; what it is, only it can tell now.
             let digests = self.read_back(name).await?;
@@ -129,7 +133,7 @@ impl Transfer<'_> {
         let cursor = self
             .open(0, None, progress)
             .await
-            .map_err(|error| self.of_origin(error))?;
+            .map_err(|error| self.of_origin(&error))?;
         self.compare(name, cursor, standing).await
     }
 
@@ -158,7 +162,7 @@ impl Transfer<'_> {
         while let Some(frame) = cursor
             .next(u64::MAX)
             .await
-            .map_err(|error| self.of_origin(error))?
+            .map_err(|error| self.of_origin(&error))?
         {
             crc.update(&frame);
             self.check_size(cursor.offset())?;
@@ -233,11 +237,11 @@ impl Transfer<'_> {
             .store
             .read(&name.key)
             .await
-            .map_err(|error| self.of_store(error))?;
+            .map_err(|error| self.of_store(&error))?;
         let (mut crc, mut length) = (Crc64Digester::new(), 0);
         let mut sha256 = self.config.verify.sha256.then(Sha256Digester::new);
         while let Some(frame) = body.next().await {
-            let frame = frame.map_err(|error| self.of_store(error))?;
+            let frame = frame.map_err(|error| self.of_store(&error))?;
             crc.update(&frame);
             length += crate::archive::cursor::length(&frame);
             if let Some(sha256) = &mut sha256 {
@@ -268,11 +272,7 @@ impl Transfer<'_> {
     }
 
     /// An object as the store is told of it.
-    pub(crate) fn new_object<'a>(
-        &self,
-        name: &'a ObjectName,
-        identity: &'a Identity,
-    ) -> NewObject<'a> {
+    pub(crate) fn new_object<'a>(name: &'a ObjectName, identity: &'a Identity) -> NewObject<'a> {
         NewObject {
             key: &name.key,
             content_type: &name.media.content_type,

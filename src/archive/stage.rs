@@ -118,7 +118,7 @@ impl Stage for Archive {
         let wants_fresh_link = settlement.wants_fresh_link;
         match settlement.state {
             AssetState::Lost => {
-                tracing::error!(%failure, "lost: the link died before it was archived")
+                tracing::error!(%failure, "lost: the link died before it was archived");
             }
             AssetState::Refused => tracing::error!(%failure, "refused: this cannot be archived"),
             AssetState::Due | AssetState::Archived if failure.verdict() == Verdict::Drained => {}

@@ -104,8 +104,11 @@ impl Transfer<'_> {
     async fn begin(&self) -> Result<Proof, Failure> {
         let progress = Progress::new(self.config.verify.sha256);
         let opened = self.open(0, None, progress).await;
-        let mut cursor = opened.map_err(|error| self.of_origin(error))?;
-        let head = cursor.head().await.map_err(|error| self.of_origin(error))?;
+        let mut cursor = opened.map_err(|error| self.of_origin(&error))?;
+        let head = cursor
+            .head()
+            .await
+            .map_err(|error| self.of_origin(&error))?;
         let media = self.sniff(&head)?;
         let total = cursor.identity().length;
         self.check_size(total.unwrap_or_default())?;
@@ -144,7 +147,7 @@ impl Transfer<'_> {
             Err(error) if error.kind == StoreErrorKind::UploadGone => {
                 return self.begin_again().await;
             }
-            Err(error) => return Err(self.of_store(error)),
+            Err(error) => return Err(self.of_store(&error)),
         };
         let kept: Vec<_> = rows.iter().map(|row| row.number).collect();
         let (lease, object) = (&self.asset.lease, self.object.row);
@@ -174,15 +177,13 @@ impl Transfer<'_> {
             Err(OriginError::Changed { .. } | OriginError::NoRange { .. }) => {
                 self.begin_again().await
             }
-            Err(error) => Err(self.of_origin(error)),
+            Err(error) => Err(self.of_origin(&error)),
         }
     }
 
     /// Gives an open upload up and starts from the first byte.
     async fn begin_again(&self) -> Result<Proof, Failure> {
-        let (lease, object) = (&self.asset.lease, self.object.row);
-        self.write(|| self.manifest.retire_upload(lease, object))
-            .await?;
+        self.retire().await?;
         self.begin().await
     }
 
@@ -191,7 +192,7 @@ impl Transfer<'_> {
         let found = self.store.open_uploads(&name.key).await;
         let since = name.named_at.minus(CLOCK_SKEW);
         let strays: Vec<_> = found
-            .map_err(|error| self.of_store(error))?
+            .map_err(|error| self.of_store(&error))?
             .into_iter()
             .filter(|upload| upload.initiated.is_none_or(|initiated| initiated >= since))
             .map(|upload| upload.id)
@@ -284,7 +285,7 @@ impl Transfer<'_> {
         cursor
             .fill(most)
             .await
-            .map_err(|error| self.of_origin(error))
+            .map_err(|error| self.of_origin(&error))
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -309,7 +310,7 @@ impl Transfer<'_> {
         self.store
             .find(&name.key)
             .await
-            .map_err(|error| self.of_store(error))
+            .map_err(|error| self.of_store(&error))
     }
 
     pub(crate) async fn record_part(&self, row: &PartRow) -> Result<(), Failure> {
@@ -356,8 +357,8 @@ impl Transfer<'_> {
     }
 
     /// What an origin's error means for the asset.
-    pub(crate) fn of_origin(&self, error: OriginError) -> Failure {
-        match &error {
+    pub(crate) fn of_origin(&self, error: &OriginError) -> Failure {
+        match error {
             OriginError::Gone { .. } => Failure::gone(error.to_string()),
             OriginError::Status {
                 retry_after: Some(seconds),
@@ -379,7 +380,7 @@ impl Transfer<'_> {
     }
 
     /// What a store's error means for the asset: never that it is refused, since a store can be mended.
-    pub(crate) fn of_store(&self, error: StoreError) -> Failure {
+    pub(crate) fn of_store(&self, error: &StoreError) -> Failure {
         let what = error.to_string();
         match error.kind {
             StoreErrorKind::Blocked | StoreErrorKind::Rejected => {

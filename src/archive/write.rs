@@ -38,8 +38,8 @@ impl Transfer<'_> {
         part_size: u64,
     ) -> Result<Target, Failure> {
         let identity = self.identity(name);
-        let upload = self.store.begin(&self.new_object(name, &identity)).await;
-        let id = upload.map_err(|error| self.of_store(error))?;
+        let upload = self.store.begin(&Self::new_object(name, &identity)).await;
+        let id = upload.map_err(|error| self.of_store(&error))?;
         let upload = NewUpload {
             id,
             part_size,
@@ -83,7 +83,7 @@ impl Transfer<'_> {
         }
         let (feed, body) = pipe(total);
         let identity = self.identity(name);
-        let object = self.new_object(name, &identity);
+        let object = Self::new_object(name, &identity);
         let (written, fed) = tokio::join!(self.store.put(&object, body), async {
             let fed = self.feed_whole(&mut cursor, total, &feed).await;
             if let Err(failure) = &fed {
@@ -158,7 +158,7 @@ impl Transfer<'_> {
             crc64nvme: digests.crc64nvme,
         };
         let identity = self.identity(&target.name);
-        let object = self.new_object(&target.name, &identity);
+        let object = Self::new_object(&target.name, &identity);
         let written = self
             .store
             .finish(&object, &target.upload, &finished, &total)
@@ -198,7 +198,7 @@ impl Transfer<'_> {
         };
         let written = self
             .store
-            .put(&self.new_object(name, &identity), body)
+            .put(&Self::new_object(name, &identity), body)
             .await;
         self.conclude(name, written, digests, cursor.identity())
             .await
@@ -218,7 +218,7 @@ impl Transfer<'_> {
             let frame = cursor
                 .next(left)
                 .await
-                .map_err(|error| self.of_origin(error))?;
+                .map_err(|error| self.of_origin(&error))?;
             let frame = frame.ok_or_else(|| Failure::retry("the body ended before its length"))?;
             crc.update(&frame);
             left -= length(&frame);
@@ -260,20 +260,20 @@ impl Transfer<'_> {
                     tracing::info!(%error, "looking whether the write took effect");
                     match self.find(name).await? {
                         Some(_) => self.prove(name, None, digests, source).await,
-                        None => Err(self.of_store(error)),
+                        None => Err(self.of_store(&error)),
                     }
                 }
                 StoreErrorKind::Transient
                 | StoreErrorKind::Blocked
                 | StoreErrorKind::Conflict
                 | StoreErrorKind::Rejected
-                | StoreErrorKind::Source => Err(self.of_store(error)),
+                | StoreErrorKind::Source => Err(self.of_store(&error)),
             },
         }
     }
 
     /// Gives the open upload to whoever aborts.
-    async fn retire(&self) -> Result<(), Failure> {
+    pub(crate) async fn retire(&self) -> Result<(), Failure> {
         self.write(|| {
             self.manifest
                 .retire_upload(&self.asset.lease, self.object.row)

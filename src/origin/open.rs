@@ -72,7 +72,8 @@ impl Origin {
     ) -> Result<Opened, OriginError> {
         let mut url = self.url.clone();
         for _ in 0..=HOPS_MAX {
-            let response = self.http.send(self.request(&url, window, expected)).await?;
+            let sent = self.http.send(self.request(&url, window, expected)).await;
+            let response = sent.map_err(|error| OriginError::of_http(self.host(), error))?;
             if !is_redirect(response.status()) {
                 return read_answer(self.host(), response, window, expected);
             }
@@ -285,8 +286,8 @@ fn text(headers: &HeaderMap, name: &header::HeaderName) -> Option<String> {
 }
 
 impl OriginError {
-    /// A frame that failed, in this room's terms.
-    pub(crate) fn of_frame(host: &str, error: HttpError) -> Self {
+    /// A failed exchange in this room's terms: whichever clock runs out first, it is a stall.
+    pub(crate) fn of_http(host: &str, error: HttpError) -> Self {
         match &error {
             HttpError::Timeout { .. } => OriginError::Stalled {
                 host: host.to_owned(),

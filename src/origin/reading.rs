@@ -128,7 +128,7 @@ impl Reading {
             let Some(frame) = next.map_err(|_| stalled())? else {
                 return self.ended();
             };
-            let frame = frame.map_err(|error| OriginError::of_frame(host, error))?;
+            let frame = frame.map_err(|error| OriginError::of_http(host, error))?;
             if frame.is_empty() {
                 continue;
             }

@@ -84,10 +84,11 @@ impl Plan {
 
 /// Everything but the daemon, and what it takes to start one.
 pub(crate) struct World {
-    pub(crate) simulator: Simulator,
-    pub(crate) bucket: Bucket,
+    pub(crate) simulator: Arc<Simulator>,
+    pub(crate) bucket: Arc<Bucket>,
     pub(crate) config: Config,
     pub(crate) manifest: Manifest,
+    plan: Arc<Plan>,
     seams: Seams,
     folder: TempDir,
 }
@@ -99,20 +100,36 @@ impl World {
             .await
             .unwrap();
         let bucket = bucket::start(plan.bucket.clone()).await.unwrap();
+        Self::over(Arc::new(simulator), Arc::new(bucket), Arc::new(plan)).await
+    }
+
+    /// Another daemon's world: the same outside, and a manifest that knows nothing yet.
+    pub(crate) async fn beside(&self) -> Self {
+        let (simulator, bucket) = (Arc::clone(&self.simulator), Arc::clone(&self.bucket));
+        Self::over(simulator, bucket, Arc::clone(&self.plan)).await
+    }
+
+    /// The same world after its daemon's process is gone: the manifest is opened anew.
+    pub(crate) async fn reopened(self) -> Self {
+        drop(self.manifest);
+        let manifest = open(&self.config).await;
+        Self { manifest, ..self }
+    }
+
+    async fn over(simulator: Arc<Simulator>, bucket: Arc<Bucket>, plan: Arc<Plan>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let text = config_text(&simulator.base_url(), &bucket, folder.path(), &plan);
         let config = Config::parse(&text, "test.toml", Vec::new())
             .unwrap()
             .config;
         let seams = seams(&bucket, &plan.roots);
-        let manifest = Manifest::open(&config.manifest, Clock::system(), Access::Daemon)
-            .await
-            .unwrap();
+        let manifest = open(&config).await;
         Self {
             simulator,
             bucket,
             config,
             manifest,
+            plan,
             seams,
             folder,
         }
@@ -381,6 +398,12 @@ pub(crate) fn sha256(bytes: &[u8]) -> Sha256Digest {
 
 /// The first asset of a task.
 pub(crate) const FIRST: AssetIndex = AssetIndex(0);
+
+async fn open(config: &Config) -> Manifest {
+    Manifest::open(&config.manifest, Clock::system(), Access::Daemon)
+        .await
+        .unwrap()
+}
 
 fn seams(bucket: &Bucket, roots: &[u8]) -> Seams {
     let variables = variables(bucket);
