@@ -20,7 +20,7 @@ const FLOOR: Span = Span::from_millis(100);
 
 /// The wait before try number `attempts + 1`, where `time_left` is the time to the deadline if one is known.
 ///
-/// Never shorter than [`FLOOR`], never longer than [`CAP`] before the deadline.
+/// Never shorter than a tenth of a second, never longer than a minute before the deadline.
 pub fn delay(attempts: u32, time_left: Option<Span>, dice: &Dice) -> Span {
     let cap = match time_left {
         None => CAP,

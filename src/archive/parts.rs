@@ -316,7 +316,7 @@ impl<'a> Parts<'a> {
         });
     }
 
-    /// Sends a part that is held in memory, as often as it takes within [`PART_TRIES`].
+    /// Sends a part that is held in memory, as often as it takes within the limit.
     fn send_held(&mut self, cursor: &Cursor, slot: Slot, held: Held, share: Share) {
         self.note_read(cursor, slot, held.crc64nvme);
         let (store, target) = (self.transfer.store.clone(), self.target.clone());

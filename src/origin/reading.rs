@@ -1,7 +1,7 @@
 //! A body as a run of frames that re-opens itself at its offset when it breaks, stalls or trickles.
 //!
 //! This is the one place besides `work::settle` that tries again by itself: a transfer in the middle of a part is
-//! dearer to give up than a GET. It is bounded: [`REOPENS_MAX`] in a row without progress, and then the failure stands.
+//! dearer to give up than a GET. It is bounded: a few tries in a row without progress, and then the failure stands.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::origin::open::Window;
 use crate::units::ByteSize;
 use crate::units::Span;
 
-/// Below this many bytes a second over [`RATE_WINDOW`] a body trickles: a read time-out alone never notices.
+/// Below this many bytes a second over half a minute a body trickles: a read time-out alone never notices.
 pub const RATE_MIN: u64 = 64 * 1024;
 
 /// Over how long the rate is judged.
