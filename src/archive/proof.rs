@@ -122,6 +122,10 @@ impl Transfer<'_> {
             // The key is taken, so it will never be finished.
             self.retire().await?;
         }
+        if self.object.upload.is_some() {
+            // Whatever stands there did not come of that upload, which nobody would finish any more.
+            self.retire().await?;
+        }
         if standing.nonce.as_ref() == Some(&name.nonce) {
             // Written by us in one request, so it is whole; what it is, only it can tell now.
             let digests = self.read_back(name).await?;
