@@ -1,10 +1,17 @@
 //! Origins and task APIs that stall, lie, cut, redirect and die: nothing wrong is archived, and nothing is lost for it.
 
 use reelvault::manifest::row::TaskRecord;
+use reelvault::model::asset::AssetIndex;
 use reelvault::model::asset::AssetState;
+use reelvault::model::task::TaskState;
+use reelvault::simulator::script::ApiFault;
+use reelvault::simulator::script::Ending;
+use reelvault::simulator::script::Fault;
 use reelvault::simulator::script::FileFault;
+use reelvault::simulator::script::Lie;
 use reelvault::simulator::script::Rule;
 use reelvault::simulator::tasks::Submission;
+use reelvault::simulator::tasks::TaskKind;
 use reelvault::units::ByteSize;
 use reelvault::units::Span;
 use url::Url;
@@ -339,4 +346,157 @@ async fn a_link_that_is_dead_for_good_is_lost_once_and_loudly() {
         "{lines:#?}"
     );
     assert!(world.bucket.objects().is_empty());
+}
+
+#[tokio::test]
+async fn every_result_of_a_task_is_archived() {
+    let world = World::new(impatient(SMALL)).await;
+    let wish = |kind, count| Submission {
+        kind,
+        count,
+        ..Submission::video("several")
+    };
+    let wishes = [
+        wish(TaskKind::Video, 3),
+        wish(TaskKind::Image, 4),
+        wish(TaskKind::Audio, 2),
+    ];
+    let ids = wishes.map(|wish| world.simulator.submit(wish).unwrap());
+    for id in &ids {
+        let rule = |fault, index| Rule::file(fault).task(id).index(AssetIndex(index));
+        world.simulator.plant(rule(FileFault::Dead(403), 1));
+        world.simulator.plant(rule(FileFault::Truncate(SOME), 0));
+    }
+    world.announce(&ids).await;
+    let records = world.run_to_the_end().await;
+    world.assert_all_archived(&records).await;
+    let kinds: Vec<_> = records
+        .iter()
+        .flat_map(|record| &record.assets)
+        .map(|asset| asset.content_type.as_deref().unwrap_or_default())
+        .collect();
+    let count = |kind| kinds.iter().filter(|other| **other == kind).count();
+    assert_eq!(count("video/mp4"), 3);
+    assert_eq!(count("image/png"), 4);
+    assert_eq!(count("audio/mpeg"), 2);
+}
+
+#[tokio::test]
+async fn a_task_that_does_not_complete_ends_with_the_reason_of_its_provider() {
+    let ends = [
+        (
+            Ending::Fails("content_policy".to_owned()),
+            TaskState::Failed,
+            Some("content_policy"),
+        ),
+        (Ending::Cancelled, TaskState::Cancelled, None),
+        (
+            Ending::CancelledAsFailed,
+            TaskState::Cancelled,
+            Some("request_cancelled"),
+        ),
+    ];
+    let world = World::new(impatient(SMALL)).await;
+    for (ending, _, _) in &ends {
+        world
+            .simulator
+            .plant(Rule::new(Fault::Ending(ending.clone())));
+    }
+    let ids = world.submit(ends.len()).await;
+    let records = world.run_to_the_end().await;
+    for (id, (ending, state, code)) in ids.iter().zip(&ends) {
+        let record = records.iter().find(|record| record.key.id == *id).unwrap();
+        assert_eq!(record.state, *state, "{ending:?}");
+        let said = record.task_error.as_ref().map(|error| error.code.as_str());
+        assert_eq!(said, *code, "{ending:?}");
+        assert!(record.assets.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn lies_of_a_task_api_lose_nothing() {
+    let huge = ByteSize::mib(3);
+    let lies = [
+        Lie::NoResults,
+        Lie::UnknownStatus,
+        Lie::Back,
+        Lie::OtherId,
+        Lie::WrongTypes,
+        Lie::Huge(huge),
+    ];
+    let runs = lies.map(|lie| async move {
+        let mut plan = impatient(SMALL);
+        plan.extra.push_str("[poll]\nfirst = \"1s\"\n");
+        let world = World::new(plan).await;
+        let wish = Submission {
+            kind: TaskKind::Image,
+            ..Submission::video("liar")
+        };
+        let ids = [wish.clone(), wish].map(|wish| world.simulator.submit(wish).unwrap());
+        world.simulator.plant(Rule::lie(lie.clone()).task(&ids[0]));
+        world.announce(&ids).await;
+        let records = world.run_to_the_end().await;
+        println!("{lie:?}");
+        world.assert_all_archived(&records).await;
+        assert_eq!(world.simulator.seen().faults, 1);
+    });
+    futures::future::join_all(runs).await;
+}
+
+#[tokio::test]
+async fn a_task_api_that_fails_loses_nothing() {
+    let faults = [
+        ApiFault::TooMany(None),
+        ApiFault::TooMany(Some(Span::from_secs(1))),
+        ApiFault::Internal,
+        ApiFault::Html,
+    ];
+    let runs = faults.map(|fault| async move {
+        let world = World::new(impatient(SMALL)).await;
+        world.simulator.plant(Rule::api(fault.clone()));
+        world.submit(2).await;
+        let records = world.run_to_the_end().await;
+        println!("{fault:?}");
+        world.assert_all_archived(&records).await;
+        assert_eq!(world.simulator.seen().faults, 1);
+    });
+    futures::future::join_all(runs).await;
+}
+
+#[tokio::test]
+async fn an_account_that_is_refused_keeps_its_tasks() {
+    let faults = [
+        (ApiFault::Unauthorized, "401"),
+        (ApiFault::PaymentRequired, "402"),
+        (ApiFault::Forbidden, "403"),
+    ];
+    let runs = faults.map(|(fault, status)| async move {
+        let world = World::new(impatient(SMALL)).await;
+        world.simulator.plant(Rule::api(fault).times(u32::MAX));
+        world.submit(2).await;
+        let has_error = |records: &[TaskRecord]| records.iter().all(|it| it.error.is_some());
+        for record in world.run_until(has_error).await {
+            let error = record.error.unwrap_or_default();
+            assert!(error.contains(status), "{error}");
+            assert_eq!((record.state, record.attempts), (TaskState::Watching, 0));
+            assert!(record.next_look_at.is_some());
+        }
+    });
+    futures::future::join_all(runs).await;
+}
+
+#[tokio::test]
+async fn a_fresh_link_is_asked_for_until_the_provider_answers() {
+    let mut plan = impatient(SMALL);
+    // Past its deadline at once: only the provider's word stands between the asset and `lost`.
+    plan.provider = "output_ttl = \"1ms\"".to_owned();
+    let world = World::new(plan).await;
+    world.simulator.plant(Rule::file(FileFault::Dead(403)));
+    world
+        .simulator
+        .plant(Rule::api(ApiFault::Internal).skip(1).times(2));
+    world.submit(1).await;
+    let records = world.run_to_the_end().await;
+    world.assert_all_archived(&records).await;
+    assert_eq!(world.simulator.seen().faults, 3);
 }
