@@ -3,6 +3,7 @@
 mod archive;
 mod hostile;
 mod provider;
+mod restart;
 mod store_faults;
 mod systemd;
 mod world;
