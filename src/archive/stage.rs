@@ -234,12 +234,11 @@ impl Archive {
         now: Timestamp,
     ) -> Option<AssetState> {
         let is_past = now >= asset.deadline.at;
+        let has_answered = asset.refresh_asked_at.is_some() && !asset.is_refresh_pending;
         match verdict {
             Verdict::Dead => Some(AssetState::Refused),
             // The origin's word is final once the deadline is past and the provider had nothing fresher.
-            Verdict::Gone if is_past && (!can_refresh || asset.refresh_asked_at.is_some()) => {
-                Some(AssetState::Lost)
-            }
+            Verdict::Gone if is_past && (!can_refresh || has_answered) => Some(AssetState::Lost),
             Verdict::Retry if is_past && !self.keep_trying => Some(AssetState::Lost),
             Verdict::Gone | Verdict::Retry | Verdict::WaitUntil(_) | Verdict::Drained => None,
         }

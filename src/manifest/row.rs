@@ -202,8 +202,10 @@ pub struct ClaimedAsset {
     pub deadline: Deadline,
     /// Failed tries so far.
     pub attempts: u32,
-    /// When the provider was last asked for a fresh link in vain; `None` after a link that is new.
+    /// When the provider was last asked for a fresh link; `None` after a link that is new.
     pub refresh_asked_at: Option<Timestamp>,
+    /// Whether the provider has not answered yet.
+    pub is_refresh_pending: bool,
     /// Its objects, one a destination, in the order of the route.
     pub objects: Vec<ClaimedObject>,
 }

@@ -262,8 +262,16 @@ impl Watch {
         };
         let settled = decide(failure.verdict(), situation, &self.dice);
         let state = self.end(task, is_miss, now);
-        // A completed task was asked for a fresh link only: the asset asks again when it needs one.
-        let next_look_at = settled.due_at.filter(|_| !state.is_final());
+        // A completed task was asked for a fresh link: an asset may be waiting for the answer. "No such task" is one.
+        let is_awaited = match state {
+            TaskState::Watching => true,
+            TaskState::Completed => !is_miss,
+            TaskState::Failed
+            | TaskState::Cancelled
+            | TaskState::Vanished
+            | TaskState::Abandoned => false,
+        };
+        let next_look_at = settled.due_at.filter(|_| is_awaited);
         tracing::warn!(task.id = %task.key.id, %failure, %state, "no answer about a task");
         let settlement = TaskSettlement {
             state,

@@ -1,12 +1,25 @@
 //! Origins and task APIs that stall, lie, cut, redirect and die: nothing wrong is archived, and nothing is lost for it.
 
+use std::time::Duration;
+
 use reelvault::manifest::row::TaskRecord;
+use reelvault::model::asset::AssetIndex;
 use reelvault::model::asset::AssetState;
+use reelvault::model::task::TaskState;
+use reelvault::simulator::script::ApiFault;
+use reelvault::simulator::script::Ending;
+use reelvault::simulator::script::Fault;
 use reelvault::simulator::script::FileFault;
+use reelvault::simulator::script::Lie;
 use reelvault::simulator::script::Rule;
 use reelvault::simulator::tasks::Submission;
+use reelvault::simulator::tasks::TaskKind;
 use reelvault::units::ByteSize;
 use reelvault::units::Span;
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use url::Url;
 
 use crate::world::Log;
@@ -339,4 +352,246 @@ async fn a_link_that_is_dead_for_good_is_lost_once_and_loudly() {
         "{lines:#?}"
     );
     assert!(world.bucket.objects().is_empty());
+}
+
+#[tokio::test]
+async fn every_result_of_a_task_is_archived() {
+    let world = World::new(impatient(SMALL)).await;
+    let wish = |kind, count| Submission {
+        kind,
+        count,
+        ..Submission::video("several")
+    };
+    let wishes = [
+        wish(TaskKind::Video, 3),
+        wish(TaskKind::Image, 4),
+        wish(TaskKind::Audio, 2),
+    ];
+    let ids = wishes.map(|wish| world.simulator.submit(wish).unwrap());
+    for id in &ids {
+        let rule = |fault, index| Rule::file(fault).task(id).index(AssetIndex(index));
+        world.simulator.plant(rule(FileFault::Dead(403), 1));
+        world.simulator.plant(rule(FileFault::Truncate(SOME), 0));
+    }
+    world.announce(&ids).await;
+    let records = world.run_to_the_end().await;
+    world.assert_all_archived(&records).await;
+    let kinds: Vec<_> = records
+        .iter()
+        .flat_map(|record| &record.assets)
+        .map(|asset| asset.content_type.as_deref().unwrap_or_default())
+        .collect();
+    let count = |kind| kinds.iter().filter(|other| **other == kind).count();
+    assert_eq!(count("video/mp4"), 3);
+    assert_eq!(count("image/png"), 4);
+    assert_eq!(count("audio/mpeg"), 2);
+}
+
+#[tokio::test]
+async fn a_task_that_does_not_complete_ends_with_the_reason_of_its_provider() {
+    let ends = [
+        (
+            Ending::Fails("content_policy".to_owned()),
+            TaskState::Failed,
+            Some("content_policy"),
+        ),
+        (Ending::Cancelled, TaskState::Cancelled, None),
+        (
+            Ending::CancelledAsFailed,
+            TaskState::Cancelled,
+            Some("request_cancelled"),
+        ),
+    ];
+    let world = World::new(impatient(SMALL)).await;
+    for (ending, _, _) in &ends {
+        world
+            .simulator
+            .plant(Rule::new(Fault::Ending(ending.clone())));
+    }
+    let ids = world.submit(ends.len()).await;
+    let records = world.run_to_the_end().await;
+    for (id, (ending, state, code)) in ids.iter().zip(&ends) {
+        let record = records.iter().find(|record| record.key.id == *id).unwrap();
+        assert_eq!(record.state, *state, "{ending:?}");
+        let said = record.task_error.as_ref().map(|error| error.code.as_str());
+        assert_eq!(said, *code, "{ending:?}");
+        assert!(record.assets.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn lies_of_a_task_api_lose_nothing() {
+    let huge = ByteSize::mib(3);
+    let lies = [
+        Lie::NoResults,
+        Lie::UnknownStatus,
+        Lie::Back,
+        Lie::OtherId,
+        Lie::WrongTypes,
+        Lie::Huge(huge),
+    ];
+    let runs = lies.map(|lie| async move {
+        let mut plan = impatient(SMALL);
+        plan.extra.push_str("[poll]\nfirst = \"1s\"\n");
+        let world = World::new(plan).await;
+        let wish = Submission {
+            kind: TaskKind::Image,
+            ..Submission::video("liar")
+        };
+        let ids = [wish.clone(), wish].map(|wish| world.simulator.submit(wish).unwrap());
+        world.simulator.plant(Rule::lie(lie.clone()).task(&ids[0]));
+        world.announce(&ids).await;
+        let records = world.run_to_the_end().await;
+        println!("{lie:?}");
+        world.assert_all_archived(&records).await;
+        assert_eq!(world.simulator.seen().faults, 1);
+    });
+    futures::future::join_all(runs).await;
+}
+
+#[tokio::test]
+async fn a_task_api_that_fails_loses_nothing() {
+    let faults = [
+        ApiFault::TooMany(None),
+        ApiFault::TooMany(Some(Span::from_secs(1))),
+        ApiFault::Internal,
+        ApiFault::Html,
+    ];
+    let runs = faults.map(|fault| async move {
+        let world = World::new(impatient(SMALL)).await;
+        world.simulator.plant(Rule::api(fault.clone()));
+        world.submit(2).await;
+        let records = world.run_to_the_end().await;
+        println!("{fault:?}");
+        world.assert_all_archived(&records).await;
+        assert_eq!(world.simulator.seen().faults, 1);
+    });
+    futures::future::join_all(runs).await;
+}
+
+#[tokio::test]
+async fn an_account_that_is_refused_keeps_its_tasks() {
+    let faults = [
+        (ApiFault::Unauthorized, "401"),
+        (ApiFault::PaymentRequired, "402"),
+        (ApiFault::Forbidden, "403"),
+    ];
+    let runs = faults.map(|(fault, status)| async move {
+        let world = World::new(impatient(SMALL)).await;
+        world.simulator.plant(Rule::api(fault).times(u32::MAX));
+        world.submit(2).await;
+        let has_error = |records: &[TaskRecord]| records.iter().all(|it| it.error.is_some());
+        for record in world.run_until(has_error).await {
+            let error = record.error.unwrap_or_default();
+            assert!(error.contains(status), "{error}");
+            assert_eq!((record.state, record.attempts), (TaskState::Watching, 0));
+            assert!(record.next_look_at.is_some());
+        }
+    });
+    futures::future::join_all(runs).await;
+}
+
+#[tokio::test]
+async fn a_fresh_link_is_asked_for_until_the_provider_answers() {
+    let mut plan = impatient(SMALL);
+    // Past its deadline at once: only the provider's word stands between the asset and `lost`.
+    plan.provider = "output_ttl = \"1ms\"".to_owned();
+    let world = World::new(plan).await;
+    world.simulator.plant(Rule::file(FileFault::Dead(403)));
+    world
+        .simulator
+        .plant(Rule::api(ApiFault::Internal).skip(1).times(2));
+    world.submit(1).await;
+    let records = world.run_to_the_end().await;
+    world.assert_all_archived(&records).await;
+    assert_eq!(world.simulator.seen().faults, 3);
+}
+
+#[tokio::test]
+async fn answers_that_no_server_should_give_lose_nothing() {
+    let json = "{\"error\": {\"code\": \"expired\", \"message\": \"try again later\"}}";
+    let answers = [
+        ("json", format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{json}", json.len())),
+        ("xml", "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n<Error/>".to_owned()),
+        ("no content", "HTTP/1.1 204 No Content\r\n\r\n".to_owned()),
+        ("a part unasked", "HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-7/99\r\ncontent-length: 8\r\n\r\n....ftyp".to_owned()),
+        ("not modified", "HTTP/1.1 304 Not Modified\r\n\r\n".to_owned()),
+        ("no redirect", "HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n".to_owned()),
+        ("a redirect to nonsense", "HTTP/1.1 302 Found\r\nlocation: http://[\r\ncontent-length: 0\r\n\r\n".to_owned()),
+        ("two lengths", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n.....".to_owned()),
+        ("no length at all", "HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n.....".to_owned()),
+        ("a broken chunk", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".to_owned()),
+        ("not http", "SSH-2.0-OpenSSH_9.2p1\r\n".to_owned()),
+        ("nothing", String::new()),
+        ("endless headers", format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(1 << 20))),
+        ("retry after", "HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n".to_owned()),
+        ("retry after nonsense", "HTTP/1.1 503 No\r\nretry-after: 99999999999999999999\r\ncontent-length: 0\r\n\r\n".to_owned()),
+    ];
+    let mut servers = JoinSet::new();
+    let mut rows = Vec::new();
+    for (name, answer) in answers {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        servers.spawn(answer_all(listener, answer));
+        let url = format!("http://{address}/video.mp4").parse().unwrap();
+        rows.push(row(name, SMALL, [FileFault::RedirectTo(url)]));
+    }
+    check_archived(rows).await;
+}
+
+/// Answers every request with the same bytes, and closes.
+async fn answer_all(listener: TcpListener, answer: String) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut request = [0; 4096];
+        stream.read(&mut request).await.ok();
+        stream.write_all(answer.as_bytes()).await.ok();
+        stream.shutdown().await.ok();
+    }
+}
+
+#[tokio::test]
+async fn no_inside_address_is_ever_called_for_a_link() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let world = World::new(impatient(SMALL)).await;
+    let hosts = [
+        "127.0.0.1",
+        "localhost",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "127.1",
+        "0.0.0.0",
+        "0",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[64:ff9b::7f00:1]",
+        "[2002:7f00:1::]",
+        "127.0.0.1.",
+        "LOCALHOST",
+        "%6c%6fcalhost",
+        "①②⑦.⓪.⓪.①",
+    ];
+    let mut links: Vec<String> = hosts
+        .iter()
+        .enumerate()
+        .map(|(place, host)| format!("https://{host}:{port}/{place}"))
+        .collect();
+    links.push(format!("http://127.0.0.1:{port}/b"));
+    links.push(format!("https://user@localhost:{port}/c"));
+    world.learn_links(&links).await;
+    let has_error = |records: &[TaskRecord]| {
+        let mut assets = records.iter().flat_map(|record| &record.assets);
+        assets.all(|asset| asset.error.is_some())
+    };
+    let records = world.run_until(has_error).await;
+    assert_eq!(records.len(), links.len());
+    for asset in records.iter().flat_map(|record| &record.assets) {
+        let error = asset.error.as_deref().unwrap_or_default();
+        assert!(error.contains("not allowed"), "{}: {error}", asset.url);
+    }
+    let called = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
+    assert!(called.is_err(), "{called:?}");
 }

@@ -11,6 +11,7 @@
 mod archive;
 mod hostile;
 mod provider;
+mod restart;
 mod store_faults;
 mod systemd;
 mod world;

@@ -165,7 +165,14 @@ async fn an_upload_that_is_gone_is_begun_anew() {
     use Operation::*;
     let gone = |operation| Fault::new(operation, Effect::NO_SUCH_UPLOAD);
     let conflict = |operation| Fault::new(operation, Effect::CONFLICT);
+    let taken = |operation| Fault::new(operation, Effect::PRECONDITION_FAILED);
     check_archived(vec![
+        row("412 without an object at put", SMALL, [taken(PutObject)]),
+        row(
+            "412 without an object at complete",
+            PARTS,
+            [taken(CompleteMultipartUpload)],
+        ),
         row("at a part", PARTS, [gone(UploadPart).from(2)]),
         row("at complete", PARTS, [gone(CompleteMultipartUpload)]),
         row(

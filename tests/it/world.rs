@@ -21,6 +21,7 @@ use reelvault::intake::Announcement;
 use reelvault::manifest::Access;
 use reelvault::manifest::Manifest;
 use reelvault::manifest::row::AssetRecord;
+use reelvault::manifest::row::ObjectPlan;
 use reelvault::manifest::row::TaskFilter;
 use reelvault::manifest::row::TaskRecord;
 use reelvault::model::asset::AssetIndex;
@@ -167,6 +168,21 @@ impl World {
         intake::learn(&self.manifest, announced.collect(), Clock::system().now())
             .await
             .unwrap();
+    }
+
+    /// Learns links that no task stands behind; the daemon may not fetch them from private addresses.
+    pub(crate) async fn learn_links(&self, links: &[String]) {
+        for link in links {
+            let url = link.parse().unwrap();
+            let objects = vec![ObjectPlan {
+                destination: "main".parse().unwrap(),
+                key_template: self.config.key.clone(),
+            }];
+            let (ttl, now) = (Span::from_secs(86_400), Clock::system().now());
+            intake::learn_link(&self.manifest, url, Tags::new(), objects, ttl, now)
+                .await
+                .unwrap();
+        }
     }
 
     /// Runs a daemon until `is_done` holds of the manifest, then stops it like SIGTERM does.

@@ -83,7 +83,9 @@ pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
 
 const READ_CLAIMED_ASSET: &str = "-- manifest::claim_assets
     SELECT assets.*, tasks.provider, tasks.task_id, tasks.tags, tasks.model,
-        COALESCE(tasks.created_at, tasks.learned_at) AS created_at
+        COALESCE(tasks.created_at, tasks.learned_at) AS created_at,
+        -- A task that has assets is looked at for fresh links only.
+        tasks.next_look_at IS NOT NULL AS is_refresh_pending
     FROM assets JOIN tasks ON tasks.id = assets.task
     WHERE assets.id = :id";
 
@@ -320,6 +322,7 @@ fn claimed_asset(
         deadline: columns.deadline()?,
         attempts: columns.number("attempts")?,
         refresh_asked_at: columns.instant_opt("refresh_asked_at")?,
+        is_refresh_pending: columns.get("is_refresh_pending")?,
         objects,
     })
 }
