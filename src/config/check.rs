@@ -1,339 +1,244 @@
-//! What no single value can be wrong about: names that must exist, limits that depend on each other, templates.
+//! What only shows when the configuration is seen as a whole: names that nobody has, numbers that do not fit together.
 
-use std::collections::BTreeSet;
-use std::fmt::Display;
+use tracing_subscriber::EnvFilter;
 
 use crate::archive::WINDOW;
 use crate::config::Config;
-use crate::config::Problem;
-use crate::config::Reader;
-use crate::config::locate::Part;
-use crate::config::node::Route;
-use crate::config::problem::suggest;
-use crate::model::key::KeyTemplate;
-use crate::model::object::DestinationName;
+use crate::config::node::Node;
+use crate::config::node::Path;
+use crate::config::problem::At;
+use crate::config::problem::Problem;
+use crate::config::salvage::SECRET_FORMS;
 use crate::model::task::FETCH_PROVIDER;
-use crate::model::task::ProviderName;
-use crate::provider::description::Description;
 use crate::secret::SecretSource;
-use crate::store::Credentials;
 use crate::units::ByteSize;
 use crate::units::Span;
-use crate::watch::route::Routes;
 
-/// S3's limits on a part.
-const PART_SIZES: std::ops::RangeInclusive<ByteSize> = ByteSize::mib(5)..=ByteSize::mib(5 * 1024);
+mod destination;
+mod provider;
+mod route;
 
-/// A shorter lease runs out while a busy disk takes its time.
+/// S3's bounds on a part; every store that speaks the protocol has the same.
+const PART_SIZE: (ByteSize, ByteSize) = (ByteSize::mib(5), ByteSize::mib(5 << 10));
+
+/// A shorter lease would run out between two renewals of a busy machine.
 const LEASE_MIN: Span = Span::from_secs(10);
 
-/// A shorter stall time-out mistakes every hiccup for a stall.
+/// Shorter silences are ordinary.
 const STALL_MIN: Span = Span::from_secs(1);
 
-/// The problems, and what works but most likely is not meant.
-pub(super) fn check(config: &Config, reader: &Reader<'_>) -> (Vec<Problem>, Vec<String>) {
+/// How every URL of a manifest begins.
+const MANIFEST_SCHEME: &str = "sqlite:";
+
+/// What a whole configuration was found to be like.
+pub(super) struct Checked {
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Checks `config`, which was read from `tree`. What `failed` to be read is no mistake a second time.
+pub(super) fn check(config: &Config, tree: &Node, failed: &[Path]) -> Checked {
     let mut check = Check {
-        reader,
+        config,
+        tree,
+        failed,
         problems: Vec::new(),
     };
-    check.transfer(config);
-    check.times(config);
-    config
-        .provider
-        .iter()
-        .for_each(|(name, it)| check.provider(name, it));
-    config
-        .destination
-        .iter()
-        .for_each(|(name, it)| check.destination(name, it));
-    check.routes(config);
-    check.templates(config);
+    check.numbers();
+    check.log();
+    check.manifest();
+    check.providers();
+    check.destinations();
+    check.routes();
+    check.keys();
     let mut warnings = Vec::new();
-    if config.destination.is_empty() {
-        check.fail(
-            &Route::of(&["destination"]),
-            "there is none: nothing can be archived",
-            Some("`reelvault init` writes an example"),
-        );
+    if check.providers_named().is_empty() {
+        let what =
+            "no provider is configured: only bare links can be archived, by `reelvault fetch`";
+        warnings.push(what.to_owned());
     }
-    if config
-        .provider
-        .keys()
-        .all(|name| name.as_str() == FETCH_PROVIDER)
-    {
-        warnings.push("no provider is configured: only `reelvault fetch` finds work".to_owned());
+    Checked {
+        problems: check.problems,
+        warnings,
     }
-    (check.problems, warnings)
 }
 
 struct Check<'a> {
-    reader: &'a Reader<'a>,
+    config: &'a Config,
+    tree: &'a Node,
+    failed: &'a [Path],
     problems: Vec<Problem>,
 }
 
-impl Check<'_> {
-    fn fail(&mut self, route: &Route, what: impl Display, hint: Option<&str>) {
-        let problem = self.reader.problem(route, Part::Value, what);
-        self.problems.push(problem.hint(hint.map(str::to_owned)));
+impl<'a> Check<'a> {
+    fn wrong(&mut self, at: At, path: Path, what: impl Into<String>, note: impl Into<String>) {
+        if !self.has_failed(&path) {
+            let notes = Some(note.into()).filter(|note| !note.is_empty());
+            self.problems.push(Problem {
+                path,
+                at,
+                what: what.into(),
+                notes: notes.into_iter().collect(),
+            });
+        }
     }
 
-    fn transfer(&mut self, config: &Config) {
-        let transfer = &config.transfer;
-        let at = |key: &str| Route::of(&["transfer", key]);
+    fn value(&mut self, path: &[&str], what: impl Into<String>, note: impl Into<String>) {
+        self.wrong(At::Value, Path::keys(path), what, note);
+    }
+
+    fn has_failed(&self, path: &Path) -> bool {
+        self.failed
+            .iter()
+            .any(|failed| failed.is_in_line_with(path))
+    }
+
+    /// All names of that section, those included of which not everything could be read.
+    fn names(&self, section: &str) -> Vec<&'a str> {
+        self.tree.keys_at(&Path::keys(&[section]))
+    }
+
+    /// All providers that have tasks, so not the one of bare links.
+    fn providers_named(&self) -> Vec<&'a str> {
+        let names = self.names("provider").into_iter();
+        names.filter(|name| *name != FETCH_PROVIDER).collect()
+    }
+
+    fn numbers(&mut self) {
+        let transfer = &self.config.transfer;
         if transfer.concurrent == 0 {
-            self.fail(&at("concurrent"), "is 0: nothing would ever move", None);
+            self.value(
+                &["transfer", "concurrent"],
+                "0, so nothing would be archived",
+                "write at least 1",
+            );
         }
         if transfer.parts_ahead == 0 {
-            self.fail(&at("parts_ahead"), "is 0: nothing would ever move", None);
-        }
-        if !PART_SIZES.contains(&transfer.part_size) {
-            let what = format!("is {}, S3 takes 5 MiB to 5 GiB", transfer.part_size);
-            self.fail(&at("part_size"), what, None);
-        }
-        if transfer
-            .parts_budget()
-            .is_none_or(|budget| budget < transfer.part_size)
-        {
-            let windows = WINDOW.as_u64().saturating_mul(transfer.concurrent.into());
-            let least = ByteSize::bytes(windows.saturating_add(transfer.part_size.as_u64()));
-            let what = format!(
-                "is {}, at least {least} is wanted: {WINDOW} for each of {} transfers, and one part",
-                transfer.memory, transfer.concurrent
+            self.value(
+                &["transfer", "parts_ahead"],
+                "0, so no part would be sent",
+                "write at least 1",
             );
-            self.fail(&at("memory"), what, None);
         }
+        let (min, max) = PART_SIZE;
+        if transfer.part_size < min || transfer.part_size > max {
+            let what = format!(
+                "{} is not a length that stores take for a part",
+                transfer.part_size
+            );
+            let note = format!("write \"{min}\" to \"{max}\"");
+            self.value(&["transfer", "part_size"], what, note);
+        }
+        self.memory();
         if transfer.stall_timeout < STALL_MIN {
+            let what = format!("{} is too short", transfer.stall_timeout);
+            self.value(&["transfer", "stall_timeout"], what, at_least(STALL_MIN));
+        }
+        let poll = &self.config.poll;
+        if !(0.0..=1.0).contains(&poll.jitter) {
+            let what = format!("{} is not a fraction", poll.jitter);
+            self.value(&["poll", "jitter"], what, "write a number from 0 to 1");
+        }
+        let max_failed = self.has_failed(&Path::keys(&["poll", "max"]));
+        if poll.first > poll.max && !max_failed {
             let what = format!(
-                "is {}, at least {STALL_MIN} is wanted",
-                transfer.stall_timeout
+                "{} is more than poll.max, which is {}",
+                poll.first, poll.max
             );
-            self.fail(&at("stall_timeout"), what, None);
-        }
-    }
-
-    fn times(&mut self, config: &Config) {
-        if !(0.0..=1.0).contains(&config.poll.jitter) {
-            self.fail(
-                &Route::of(&["poll", "jitter"]),
-                "is not between 0 and 1",
-                None,
-            );
-        }
-        if config.poll.first > config.poll.max {
-            let what = format!(
-                "is {}, longer than poll.max, {}",
-                config.poll.first, config.poll.max
-            );
-            self.fail(&Route::of(&["poll", "first"]), what, None);
-        }
-        if config.manifest.lease < LEASE_MIN {
-            let what = format!(
-                "is {}, at least {LEASE_MIN} is wanted",
-                config.manifest.lease
-            );
-            self.fail(&Route::of(&["manifest", "lease"]), what, None);
-        }
-        if !config.manifest.url.starts_with("sqlite:") {
-            let hint = Some("write sqlite:/path/to/manifest.db");
-            self.fail(
-                &Route::of(&["manifest", "url"]),
-                "names no engine that this version has",
-                hint,
+            self.value(
+                &["poll", "first"],
+                what,
+                "the shortest time cannot be longer than the longest",
             );
         }
     }
 
-    fn provider(&mut self, name: &ProviderName, settings: &crate::provider::Config) {
-        let at = Route::of(&["provider", name.as_str()]);
-        self.secret(&at.key("api_key"), settings.api_key.as_ref());
-        let named = [settings.kind.is_some(), settings.description.is_some()];
-        match (name.as_str() == FETCH_PROVIDER, named) {
-            (true, [false, false]) => {}
-            (true, _) => {
-                let what = "stands for bare links: it has neither a kind nor a description";
-                self.fail(&at, what, Some("give the provider another name"));
-            }
-            (false, [true, true]) => self.fail(
-                &at,
-                "has both a kind and a description",
-                Some("one of them says what it is"),
-            ),
-            (false, _) => {
-                let kind = settings.kind.as_deref().unwrap_or(name.as_str());
-                let is_known =
-                    settings.description.is_some() || Description::kinds().any(|it| it == kind);
-                if !is_known {
-                    let kinds: Vec<&str> = Description::kinds().collect();
-                    let hint =
-                        format!("kinds are {}; or name a description file", kinds.join(", "));
-                    self.fail(
-                        &at.key("kind"),
-                        format!("{kind:?} is no kind of provider"),
-                        Some(&hint),
-                    );
-                }
-            }
-        }
-    }
-
-    fn destination(&mut self, name: &DestinationName, settings: &crate::store::Config) {
-        let at = Route::of(&["destination", name.as_str()]);
-        let kinds = [
-            settings.s3.is_some(),
-            settings.r2.is_some(),
-            settings.fs.is_some(),
-        ];
-        if kinds.iter().filter(|is_there| **is_there).count() != 1 {
-            let hint = format!(
-                "write [destination.{name}.s3], [destination.{name}.r2] or [destination.{name}.fs]"
+    fn memory(&mut self) {
+        let transfer = &self.config.transfer;
+        let path = |key: &str| Path::keys(&["transfer", key]);
+        let is_sound = !["concurrent", "part_size"]
+            .iter()
+            .any(|key| self.has_failed(&path(key)));
+        let budget = transfer.parts_budget().unwrap_or_default();
+        if is_sound && transfer.concurrent > 0 && budget < transfer.part_size {
+            let windows = WINDOW
+                .as_u64()
+                .saturating_mul(u64::from(transfer.concurrent));
+            let least = ByteSize::bytes(windows.saturating_add(transfer.part_size.as_u64()));
+            let what = format!("{} is not enough", transfer.memory);
+            let note = format!(
+                "transfer.concurrent = {} takes {WINDOW} each and transfer.part_size is {}: write at \
+                 least \"{least}\"",
+                transfer.concurrent, transfer.part_size
             );
-            self.fail(&at, "is not of exactly one kind", Some(&hint));
-        }
-        if let Some(s3) = &settings.s3 {
-            let at = at.key("s3");
-            self.bucket(&at, &s3.bucket);
-            self.secret(&at.key("access_key"), s3.access_key.as_ref());
-            self.secret(&at.key("secret_key"), s3.secret_key.as_ref());
-            let has_both = s3.access_key.is_some() && s3.secret_key.is_some();
-            if s3.access_key.is_some() != s3.secret_key.is_some()
-                || (s3.credentials == Credentials::Static && !has_both)
-            {
-                self.fail(&at, "wants access_key and secret_key together", None);
-            }
-        }
-        if let Some(r2) = &settings.r2 {
-            let at = at.key("r2");
-            self.bucket(&at, &r2.bucket);
-            self.secret(&at.key("access_key"), Some(&r2.access_key));
-            self.secret(&at.key("secret_key"), Some(&r2.secret_key));
-            if r2.account.len() != 32 || !r2.account.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                let hint = Some(
-                    "it stands in the address of the dashboard: dash.cloudflare.com/ACCOUNT/r2",
-                );
-                self.fail(
-                    &at.key("account"),
-                    "is not the account's ID, 32 hexadecimal digits",
-                    hint,
-                );
-            }
+            self.value(&["transfer", "memory"], what, note);
         }
     }
 
-    fn bucket(&mut self, at: &Route, bucket: &str) {
-        let is_letter = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-        if !(3..=63).contains(&bucket.len()) || !bucket.chars().all(is_letter) {
-            self.fail(
-                &at.key("bucket"),
-                format!("{bucket:?} is no bucket name"),
-                None,
-            );
+    fn log(&mut self) {
+        let level = &self.config.log.level;
+        if EnvFilter::builder().parse(level).is_err() {
+            let what = format!("{level:?} is not a level");
+            let note = "write error, warn, info, debug or trace, or by room: \"info,reelvault::archive=debug\"";
+            self.value(&["log", "level"], what, note);
         }
     }
 
-    fn secret(&mut self, at: &Route, source: Option<&SecretSource>) {
-        let Some(source) = source else { return };
+    fn manifest(&mut self) {
+        let manifest = &self.config.manifest;
+        let path = manifest.url.strip_prefix(MANIFEST_SCHEME);
+        if path.is_none_or(str::is_empty) {
+            let what = "not the URL of a manifest";
+            let note = "write \"sqlite:/path/to/manifest.db\"";
+            self.value(&["manifest", "url"], what, note);
+        }
+        if manifest.lease < LEASE_MIN {
+            let what = format!("{} is too short", manifest.lease);
+            self.value(&["manifest", "lease"], what, at_least(LEASE_MIN));
+        }
+    }
+
+    fn secret(&mut self, path: Path, source: &SecretSource) {
         let places = [
             source.credential.is_some(),
             source.file.is_some(),
             source.env.is_some(),
         ];
-        if places.iter().filter(|is_there| **is_there).count() != 1 {
-            let what = "names not exactly one place";
-            let hint =
-                Some("one of { credential = \"NAME\" }, { file = \"/path\" }, { env = \"NAME\" }");
-            self.fail(at, what, hint);
+        match places.iter().filter(|is_given| **is_given).count() {
+            1 => {}
+            0 => self.wrong(At::Key, path, "no place of the secret", SECRET_FORMS),
+            _ => self.wrong(
+                At::Key,
+                path,
+                "more than one place of the secret",
+                SECRET_FORMS,
+            ),
         }
     }
 
-    fn routes(&mut self, config: &Config) {
-        let mut names = BTreeSet::new();
-        for (index, route) in config.route.iter().enumerate() {
-            let at = Route::of(&["route"]).item(index);
-            if !route.name.is_empty() && !names.insert(&route.name) {
-                self.fail(
-                    &at.key("name"),
-                    format!("{:?} is the name of another route", route.name),
-                    None,
-                );
-            }
-            if route.to.is_empty() {
-                self.fail(
-                    &at.key("to"),
-                    "is empty: what matches would go nowhere",
-                    None,
-                );
-            }
-            for (position, name) in route.to.iter().enumerate() {
-                let known = config.destination.keys().map(DestinationName::as_str);
-                self.known(
-                    &at.key("to").item(position),
-                    "destination",
-                    name.as_str(),
-                    known,
-                );
-            }
-            for (position, name) in route.provider.iter().flatten().enumerate() {
-                let known = config.provider.keys().map(ProviderName::as_str);
-                self.known(
-                    &at.key("provider").item(position),
-                    "provider",
-                    name.as_str(),
-                    known,
-                );
-            }
-            if let Err(error) =
-                Routes::new(std::slice::from_ref(route), std::iter::empty(), &config.key)
-            {
-                self.fail(&at.key("model"), error, None);
-            }
-        }
-    }
-
-    fn known<'k>(
-        &mut self,
-        at: &Route,
-        kind: &str,
-        name: &str,
-        known: impl Iterator<Item = &'k str>,
-    ) {
-        let known: Vec<&str> = known.collect();
-        if known.contains(&name) {
-            return;
-        }
-        let hint = match suggest(name, known.iter().copied()) {
-            Some(meant) => format!("did you mean {meant:?}?"),
-            None => format!("configured are: {}", known.join(", ")),
-        };
-        self.fail(at, format!("there is no {kind} {name:?}"), Some(&hint));
-    }
-
-    /// With several providers every key that may be used must tell them apart.
-    fn templates(&mut self, config: &Config) {
-        let providers = config
-            .provider
-            .keys()
-            .filter(|name| name.as_str() != FETCH_PROVIDER)
-            .count();
-        if providers < 2 {
-            return;
-        }
-        let hint = Some("put {provider}/ before it");
-        let what = "lacks {provider}: tasks of two providers could share a key";
-        if !has_provider(&config.key) {
-            self.fail(&Route::of(&["key"]), what, hint);
-        }
-        for (index, route) in config.route.iter().enumerate() {
-            let is_for_one = route
-                .provider
-                .as_ref()
-                .is_some_and(|providers| providers.len() == 1);
-            if !is_for_one && route.key.as_ref().is_some_and(|key| !has_provider(key)) {
-                self.fail(&Route::of(&["route"]).item(index).key("key"), what, hint);
-            }
+    fn address(&mut self, path: Path, url: &url::Url) {
+        let is_http = matches!(url.scheme(), "http" | "https") && url.has_host();
+        let note = "write scheme and host, such as \"https://api.example.com\"";
+        if !is_http {
+            self.wrong(
+                At::Value,
+                path,
+                "neither an http nor an https address",
+                note,
+            );
+        } else if !url.username().is_empty()
+            || url.password().is_some()
+            || url.query().is_some()
+            || url.fragment().is_some()
+        {
+            let what = "an address with a user, a password, a query or a fragment in it";
+            self.wrong(At::Value, path, what, note);
         }
     }
 }
 
-fn has_provider(template: &KeyTemplate) -> bool {
-    template.as_str().contains("{provider}")
+/// The note on a span, in the form that the configuration takes.
+fn at_least(span: Span) -> String {
+    let written = serde_json::to_string(&span).expect("a span is written as a text");
+    format!("write at least {written}")
 }

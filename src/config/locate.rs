@@ -1,150 +1,371 @@
-//! Where in the file a value stands: line, column, and the line itself with a caret below. Secrets are blotted out.
+//! Where each key stands in the file, and how its line is shown without what may be secret in it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
-use crate::config::node::Route;
+use crate::config::node::Path;
 use crate::config::node::Step;
+use crate::config::problem::count;
 
-/// Keys after which no value is ever shown.
-const SECRET_KEYS: [&str; 6] = [
-    "api_key",
-    "access_key",
-    "secret_key",
-    "token",
-    "password",
-    "secret",
-];
+/// Keys of secrets: what stands there must be a place, and is never shown when it is not.
+pub(super) const SECRETS: [&str; 3] = ["api_key", "access_key", "secret_key"];
 
-/// A file's text, to find things in.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Source<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) text: &'a str,
+/// Keys whose values may hold something secret: a token in a header, a password in an address.
+const PRIVATE: [&str; 3] = ["headers", "base_url", "endpoint"];
+
+/// The names of a secret's places, which are not secret.
+const PLACES: [&str; 3] = ["credential", "file", "env"];
+
+/// What stands for whatever is not shown.
+const MASK: char = '…';
+
+/// A file with the places of its keys.
+#[derive(Clone)]
+pub(super) struct Document {
+    pub(super) name: String,
+    text: String,
+    root: Mark,
+    /// The values that are not shown, wherever a line of theirs is.
+    hidden: Vec<Range<usize>>,
 }
 
-/// A place in a file.
+/// The place of one key and its value. The value of a table with a header is that header.
+#[derive(Clone, Debug, Default)]
+struct Mark {
+    key: Option<Range<usize>>,
+    value: Range<usize>,
+    below: Below,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Below {
+    #[default]
+    Nothing,
+    Table(BTreeMap<String, Mark>),
+    List(Vec<Mark>),
+}
+
+/// A text that is no TOML, or has a number in it that no computer would take.
+#[derive(Clone, Debug)]
+pub(super) struct NotToml {
+    pub(super) what: String,
+    pub(super) snippet: Option<Snippet>,
+}
+
+/// A line of the file as it is shown, with what in it is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// Line and column, from 1.
-    pub(crate) position: (usize, usize),
-    /// `file:line:column`
-    pub(crate) address: String,
-    /// The line, and the caret below; empty where the line may hold a secret that cannot be told apart.
-    pub(crate) excerpt: String,
+pub(super) struct Snippet {
+    /// Counted from one.
+    pub(super) line: usize,
+    /// Counted from one, in characters.
+    pub(super) column: usize,
+    shown: String,
+    carets: Range<usize>,
 }
 
-/// What of an entry is pointed at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    Key,
-    Value,
+/// Whether what stands at `path` is not shown.
+pub(super) fn is_private(path: &Path) -> bool {
+    let keys: Vec<&str> = path.0.iter().filter_map(Step::as_key).collect();
+    let is_place = keys.last().is_some_and(|last| PLACES.contains(last));
+    keys.iter()
+        .any(|key| PRIVATE.contains(key) || (SECRETS.contains(key) && !is_place))
 }
 
-impl Source<'_> {
-    /// Where `route` stands, or the nearest table above it that stands in the file at all.
-    pub(crate) fn find(&self, route: &Route, part: Part) -> Option<Place> {
-        let (root, _) = DeTable::parse_recoverable(self.text);
-        let mut steps = route.0.as_slice();
-        while !steps.is_empty() {
-            if let Some((key, value)) = walk(root.get_ref(), steps) {
-                let is_whole = steps.len() == route.0.len();
-                return Some(self.place(if is_whole && part == Part::Value {
-                    value
-                } else {
-                    key
-                }));
-            }
-            steps = steps.split_last().map_or(&[], |(_, above)| above);
-        }
-        None
-    }
-
-    /// Whether the file itself has a value at `route`.
-    pub(crate) fn has(&self, route: &Route) -> bool {
-        let (root, _) = DeTable::parse_recoverable(self.text);
-        walk(root.get_ref(), &route.0).is_some()
-    }
-
-    /// The place of some bytes of the text.
-    pub(crate) fn place(&self, span: Range<usize>) -> Place {
-        let start = span.start.min(self.text.len());
-        let before = self.text.get(..start).unwrap_or_default();
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let rest = self.text.get(line_start..).unwrap_or_default();
-        let line = rest.lines().next().unwrap_or_default();
-        let number = before.matches('\n').count() + 1;
-        let column = self
-            .text
-            .get(line_start..start)
-            .unwrap_or_default()
-            .chars()
-            .count()
-            + 1;
-        let marked = self
-            .text
-            .get(start..span.end.clamp(start, line_start + line.len()));
-        let width = marked.unwrap_or_default().chars().count().max(1);
-        let margin = " ".repeat(number.to_string().len());
-        let shown = blotted(line);
-        // A caret below what is blotted out would say how long the secret is.
-        let caret = if shown == line {
-            format!("{}{}", " ".repeat(column - 1), "^".repeat(width))
-        } else {
-            String::new()
+impl Document {
+    /// Finds every key of `text`.
+    pub(super) fn parse(text: &str, name: &str) -> Result<Self, NotToml> {
+        let table = DeTable::parse(text).map_err(|error| NotToml {
+            what: error.message().to_owned(),
+            snippet: error.span().map(|span| blind_snippet(text, &span)),
+        })?;
+        let mut document = Self {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            root: Mark::default(),
+            hidden: Vec::new(),
         };
-        Place {
-            position: (number, column),
-            address: format!("{}:{number}:{column}", self.name),
-            excerpt: format!("{margin} |\n{number} | {shown}\n{margin} | {caret}")
-                .trim_end()
-                .to_owned(),
+        let marked = document.mark_table(table.get_ref(), &Path::default());
+        document.root.below = marked.map_err(|span| NotToml {
+            what: "a number that is too large".to_owned(),
+            snippet: Some(document.snippet(&span, true)),
+        })?;
+        Ok(document)
+    }
+
+    /// The keys of the root that the layers would not take for one key.
+    pub(super) fn odd_root_keys(&self) -> Vec<&str> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        match &self.root.below {
+            Below::Table(table) => {
+                let keys = table.keys().map(String::as_str);
+                keys.filter(|key| key.is_empty() || !key.chars().all(is_plain))
+                    .collect()
+            }
+            Below::Nothing | Below::List(_) => Vec::new(),
         }
     }
-}
 
-/// A line as it may be shown: what follows the name of a secret is cut off, unless it is a table that says where.
-fn blotted(line: &str) -> String {
-    let Some((key, value)) = line.split_once('=') else {
-        return line.to_owned();
-    };
-    let is_secret = SECRET_KEYS.iter().any(|secret| line.contains(secret));
-    let is_place = value.trim_start().starts_with('{');
-    if is_secret && !is_place {
-        format!("{key}= ...")
-    } else {
-        line.to_owned()
+    /// The line of this key.
+    pub(super) fn line_of(&self, path: &Path) -> Option<usize> {
+        let mark = self.find(path)?;
+        let start = mark.key.as_ref().map_or(mark.value.start, |key| key.start);
+        Some(line_at(&self.text, start).0)
+    }
+
+    /// The key at the end of `path`.
+    pub(super) fn key_snippet(&self, path: &Path) -> Option<Snippet> {
+        let mark = self.find(path)?;
+        Some(self.snippet(mark.key.as_ref().unwrap_or(&mark.value), true))
+    }
+
+    /// The value at `path`, hidden if it may be secret.
+    pub(super) fn value_snippet(&self, path: &Path) -> Option<Snippet> {
+        let mark = self.find(path)?;
+        Some(self.snippet(&mark.value, !is_private(path)))
+    }
+
+    /// The header of the table at `path`, or of the nearest one around it that the file has.
+    pub(super) fn table_snippet(&self, path: &Path) -> Option<Snippet> {
+        let mut path = path.clone();
+        loop {
+            let mark = self.find(&path).filter(|_| !path.0.is_empty());
+            if let Some(mark) = mark {
+                let text = self.text.get(mark.value.clone()).unwrap_or_default();
+                let is_header = text.starts_with('[') && !matches!(mark.below, Below::Nothing);
+                let key = mark.key.as_ref().filter(|_| !is_header);
+                return Some(self.snippet(key.unwrap_or(&mark.value), true));
+            }
+            path = path.parent()?;
+        }
+    }
+
+    fn find(&self, path: &Path) -> Option<&Mark> {
+        path.0
+            .iter()
+            .try_fold(&self.root, |mark, step| match (&mark.below, step) {
+                (Below::Table(table), Step::Key(key)) => table.get(key),
+                (Below::List(list), Step::Index(index)) => list.get(*index),
+                _ => None,
+            })
+    }
+
+    fn mark_table(&mut self, table: &DeTable<'_>, path: &Path) -> Result<Below, Range<usize>> {
+        let mut marks = BTreeMap::new();
+        for (key, value) in table {
+            let path = path.key(key.get_ref());
+            let mark = self.mark(value, &path)?;
+            let mark = Mark {
+                key: Some(key.span()),
+                ..mark
+            };
+            marks.insert(key.get_ref().clone().into_owned(), mark);
+        }
+        Ok(Below::Table(marks))
+    }
+
+    fn mark(&mut self, value: &Spanned<DeValue<'_>>, path: &Path) -> Result<Mark, Range<usize>> {
+        let span = value.span();
+        let below = match value.get_ref() {
+            DeValue::Table(table) => self.mark_table(table, path)?,
+            DeValue::Array(array) => {
+                let elements = array.iter().enumerate();
+                let marks: Result<_, _> = elements
+                    .map(|(index, it)| self.mark(it, &path.index(index)))
+                    .collect();
+                Below::List(marks?)
+            }
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => {
+                if is_private(path) {
+                    self.hidden.push(span.clone());
+                }
+                if !fits(value.get_ref()) {
+                    return Err(span);
+                }
+                Below::Nothing
+            }
+        };
+        Ok(Mark {
+            key: None,
+            value: span,
+            below,
+        })
+    }
+
+    /// The line of `span`. Texts elsewhere in the line are not shown, nor is what may be secret.
+    fn snippet(&self, span: &Range<usize>, is_shown: bool) -> Snippet {
+        let keep = if is_shown { span.clone() } else { 0..0 };
+        snippet(&self.text, span, &keep, &self.hidden)
     }
 }
 
-/// The spans of the key and of the value at the end of `steps`.
-fn walk(table: &DeTable<'_>, steps: &[Step]) -> Option<(Range<usize>, Range<usize>)> {
-    let (Step::Key(first), rest) = steps.split_first()? else {
-        return None;
-    };
-    let (key, value) = table
+impl NotToml {
+    /// The mistake, told like any other.
+    pub(super) fn tell(&self, name: &str) -> String {
+        let what = &self.what;
+        let told = match &self.snippet {
+            Some(snippet) => {
+                let Snippet { line, column, .. } = snippet;
+                format!("{name}:{line}:{column}: {what}\n{}", snippet.render())
+            }
+            None => format!("{name}: {what}\n"),
+        };
+        format!("{told}\n{}", count(1))
+    }
+}
+
+impl Snippet {
+    /// As wide as the line's number.
+    pub(super) fn gutter(&self) -> String {
+        " ".repeat(self.line.to_string().len())
+    }
+
+    /// The line with carets below, each behind a rule.
+    pub(super) fn render(&self) -> String {
+        let number = self.line;
+        let gutter = self.gutter();
+        let indent = " ".repeat(self.carets.start);
+        let carets = "^".repeat(self.carets.len().max(1));
+        let shown = &self.shown;
+        format!("{gutter} |\n{number} | {shown}\n{gutter} | {indent}{carets}\n")
+    }
+}
+
+/// Whether a number is one that the layers can carry.
+fn fits(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Integer(it) => i64::from_str_radix(it.as_str(), it.radix()).is_ok(),
+        DeValue::Float(it) => {
+            let text = it.as_str();
+            text.parse::<f64>()
+                .is_ok_and(|it| it.is_finite() || !text.contains(char::is_numeric))
+        }
+        DeValue::String(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => true,
+    }
+}
+
+/// The number of the line at `offset`, where it starts, and where it ends.
+fn line_at(text: &str, offset: usize) -> (usize, Range<usize>) {
+    let before = text.get(..offset).unwrap_or(text);
+    let start = before.rfind('\n').map_or(0, |at| at + 1);
+    let rest = text.get(start..).unwrap_or_default();
+    let end = start + rest.find('\n').unwrap_or(rest.len());
+    (before.matches('\n').count() + 1, start..end)
+}
+
+/// The line of `span`: shown are `keep`, and whatever is neither a text, nor `hidden`, nor a comment.
+fn snippet(
+    text: &str,
+    span: &Range<usize>,
+    keep: &Range<usize>,
+    hidden: &[Range<usize>],
+) -> Snippet {
+    let (line, place) = line_at(text, span.start);
+    let source = text.get(place.clone()).unwrap_or_default();
+    let before = text.get(place.start..span.start).unwrap_or_default();
+    let mut painted = Painted::default();
+    let (mut first, mut end) = (None, None);
+    let mut quote = None;
+    let mut is_escaped = false;
+    for (at, c) in source.char_indices().map(|(at, c)| (place.start + at, c)) {
+        if at >= span.start {
+            first = first.or(Some(painted.width));
+        }
+        if at >= span.end {
+            end = end.or(Some(painted.width));
+        }
+        if hidden.iter().any(|hidden| hidden.contains(&at)) {
+            quote = None;
+            painted.mask();
+        } else if keep.contains(&at) {
+            quote = None;
+            painted.show(c);
+        } else if let Some(open) = quote {
+            if c == open && !is_escaped {
+                quote = None;
+                painted.show(c);
+            } else {
+                is_escaped = open == '"' && c == '\\' && !is_escaped;
+                painted.mask();
+            }
+        } else if c == '#' {
+            break;
+        } else {
+            quote = Some(c).filter(|c| matches!(c, '"' | '\''));
+            is_escaped = false;
+            painted.show(c);
+        }
+    }
+    let shown = painted.text.trim_end().to_owned();
+    let first = first.unwrap_or(painted.width);
+    let end = end.unwrap_or(painted.width).min(shown.chars().count());
+    Snippet {
+        line,
+        column: before.chars().count() + 1,
+        shown,
+        carets: first..end.max(first + 1),
+    }
+}
+
+/// A line as far as it is shown.
+#[derive(Default)]
+struct Painted {
+    text: String,
+    /// In characters.
+    width: usize,
+    is_masked: bool,
+}
+
+impl Painted {
+    fn show(&mut self, c: char) {
+        self.is_masked = false;
+        self.width += 1;
+        self.text.push(if c.is_control() { ' ' } else { c });
+    }
+
+    /// One mark for however many characters, so that not even their number is told.
+    fn mask(&mut self) {
+        if !self.is_masked {
+            self.width += 1;
+            self.text.push(MASK);
+        }
+        self.is_masked = true;
+    }
+}
+
+/// The line of a mistake in a text that could not be read, so that nobody knows what in it is secret: everything that
+/// may be is masked.
+fn blind_snippet(text: &str, span: &Range<usize>) -> Snippet {
+    let (_, place) = line_at(text, span.start);
+    let line = text.get(place.clone()).unwrap_or_default();
+    let above = text.get(..place.start).unwrap_or_default();
+    let is_inside_text = ["\"\"\"", "'''"]
         .iter()
-        .find(|(key, _)| key.get_ref().as_ref() == first.as_str())?;
-    walk_value(key.span(), value, rest)
-}
-
-fn walk_value(
-    key: Range<usize>,
-    value: &Spanned<DeValue<'_>>,
-    steps: &[Step],
-) -> Option<(Range<usize>, Range<usize>)> {
-    let Some((step, rest)) = steps.split_first() else {
-        return Some((key, value.span()));
+        .any(|it| above.matches(it).count() % 2 == 1);
+    let lower = line.to_ascii_lowercase();
+    let words = [
+        "key", "secret", "token", "pass", "cred", "auth", "header", "url", "endpoint",
+    ];
+    let hidden = if is_inside_text {
+        place.clone()
+    } else if words.iter().any(|word| lower.contains(word)) {
+        let equals = line.find('=').map_or(0, |at| at + 1);
+        let value = line.get(equals..).unwrap_or_default();
+        let blanks = value.len() - value.trim_start().len();
+        place.start + equals + blanks..place.end
+    } else {
+        0..0
     };
-    match (value.get_ref(), step) {
-        (DeValue::Table(table), Step::Key(_)) => walk(table, steps),
-        (DeValue::Array(items), Step::Item(index)) => {
-            let item = items.get(*index)?;
-            walk_value(item.span(), item, rest)
-        }
-        _ => None,
-    }
+    snippet(text, span, &(0..0), std::slice::from_ref(&hidden))
 }

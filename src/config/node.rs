@@ -1,44 +1,36 @@
-//! The merged layers as a tree that serde reads, with errors that say what is wrong instead of how it is worded.
-//!
-//! Strings become numbers and booleans where those are wanted, since the environment has nothing but strings.
+//! The merged configuration as a tree that mistakes can be taken out of, so that all of them are found at once.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserializer;
-use serde::de;
-use serde::de::IntoDeserializer;
-use serde::de::Visitor;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::value::MapDeserializer;
-use serde::de::value::SeqDeserializer;
-use serde::forward_to_deserialize_any;
-
-/// One value of the tree.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Node {
-    Bool(bool),
-    Integer(i64),
-    Float(f64),
-    Text(String),
-    List(Vec<Node>),
-    Table(BTreeMap<String, Node>),
-}
-
-/// One step of a path.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Step {
-    Key(String),
-    Item(usize),
-}
-
-/// The way from the root to a value.
+/// A way down the tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Route(pub(crate) Vec<Step>);
+pub(super) struct Path(pub(super) Vec<Step>);
 
-impl Route {
-    /// The route of these keys.
-    pub(crate) fn of(keys: &[&str]) -> Self {
+/// One step of a [`Path`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// A value of the tree.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Node {
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    String(String),
+    /// Each element with its index as written, which stays when another element is taken out.
+    List(Vec<(usize, Node)>),
+    Table(BTreeMap<String, Node>),
+    /// Stands for a value that is missing: nothing of whatever kind is wanted.
+    Blank,
+}
+
+impl Path {
+    /// The path of these keys.
+    pub(super) fn keys(keys: &[&str]) -> Self {
         Self(
             keys.iter()
                 .map(|key| Step::Key((*key).to_owned()))
@@ -46,272 +38,196 @@ impl Route {
         )
     }
 
-    /// This route, one key further.
-    pub(crate) fn key(&self, key: &str) -> Self {
-        Self(
-            self.0
-                .iter()
-                .cloned()
-                .chain([Step::Key(key.to_owned())])
-                .collect(),
-        )
+    /// This path and one more key.
+    pub(super) fn key(&self, key: &str) -> Self {
+        let mut path = self.clone();
+        path.0.push(Step::Key(key.to_owned()));
+        path
     }
 
-    /// This route, one item further.
-    pub(crate) fn item(&self, index: usize) -> Self {
-        Self(self.0.iter().cloned().chain([Step::Item(index)]).collect())
+    /// This path and one more index.
+    pub(super) fn index(&self, index: usize) -> Self {
+        let mut path = self.clone();
+        path.0.push(Step::Index(index));
+        path
+    }
+
+    /// The path without its last step; `None` at the root.
+    pub(super) fn parent(&self) -> Option<Self> {
+        let (_, above) = self.0.split_last()?;
+        Some(Self(above.to_vec()))
     }
 
     /// The last key.
-    pub(crate) fn last_key(&self) -> Option<&str> {
-        self.0.iter().rev().find_map(|step| match step {
-            Step::Key(key) => Some(key.as_str()),
-            Step::Item(_) => None,
-        })
+    pub(super) fn last_key(&self) -> Option<&str> {
+        self.0.iter().rev().find_map(Step::as_key)
+    }
+
+    /// Whether one of the two paths leads through the other's end.
+    pub(super) fn is_in_line_with(&self, other: &Self) -> bool {
+        self.0
+            .iter()
+            .zip(&other.0)
+            .all(|(mine, theirs)| mine == theirs)
+    }
+
+    /// Whether this path leads through the end of `other`.
+    pub(super) fn is_under(&self, other: &Self) -> bool {
+        self.0.len() >= other.0.len() && self.is_in_line_with(other)
     }
 }
 
-impl fmt::Display for Route {
+impl Step {
+    /// The key, if it is one.
+    pub(super) fn as_key(&self) -> Option<&str> {
+        match self {
+            Step::Key(key) => Some(key),
+            Step::Index(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, step) in self.0.iter().enumerate() {
+        for (number, step) in self.0.iter().enumerate() {
             match step {
-                Step::Key(key) if position == 0 => write!(f, "{key}")?,
-                Step::Key(key) => write!(f, ".{key}")?,
-                Step::Item(index) => write!(f, "[{index}]")?,
+                Step::Key(key) => {
+                    let dot = if number == 0 { "" } else { "." };
+                    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+                    if !key.is_empty() && key.chars().all(is_plain) {
+                        write!(f, "{dot}{key}")?;
+                    } else {
+                        write!(f, "{dot}{key:?}")?;
+                    }
+                }
+                Step::Index(index) => write!(f, "[{index}]")?,
             }
         }
         Ok(())
     }
 }
 
-/// What is wrong with a value. Never holds the value itself, which may be a secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
-    UnknownKey {
-        key: String,
-        expected: &'static [&'static str],
-    },
-    UnknownWord {
-        expected: &'static [&'static str],
-    },
-    Missing(&'static str),
-    WrongType {
-        found: &'static str,
-        expected: String,
-    },
-    Other(String),
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Cause::UnknownKey { .. } => f.write_str("unknown key"),
-            Cause::UnknownWord { expected } => write!(f, "is none of {}", expected.join(", ")),
-            Cause::Missing(key) => write!(f, "lacks the key {key:?}"),
-            Cause::WrongType { found, expected } => write!(f, "is {found}, wanted is {expected}"),
-            Cause::Other(what) => f.write_str(what),
-        }
-    }
-}
-
-impl std::error::Error for Cause {}
-
-impl de::Error for Cause {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Cause::Other(message.to_string())
-    }
-
-    fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        let found = match found {
-            de::Unexpected::Bool(_) => "a boolean",
-            de::Unexpected::Unsigned(_) | de::Unexpected::Signed(_) => "a whole number",
-            de::Unexpected::Float(_) => "a number",
-            de::Unexpected::Str(_) | de::Unexpected::Char(_) => "a string",
-            de::Unexpected::Seq => "a list",
-            de::Unexpected::Map => "a table",
-            de::Unexpected::Bytes(_)
-            | de::Unexpected::Unit
-            | de::Unexpected::Option
-            | de::Unexpected::NewtypeStruct
-            | de::Unexpected::Enum
-            | de::Unexpected::UnitVariant
-            | de::Unexpected::NewtypeVariant
-            | de::Unexpected::TupleVariant
-            | de::Unexpected::StructVariant
-            | de::Unexpected::Other(_) => "something else",
-        };
-        let expected = expected.to_string();
-        let expected = match expected.as_str() {
-            "u32" | "u64" => "a whole number".to_owned(),
-            "f64" => "a number".to_owned(),
-            // As serde's derive says it; the name of our type means nothing to whoever wrote the file.
-            other if other.starts_with("struct ") => "a table".to_owned(),
-            _ => expected,
-        };
-        Cause::WrongType { found, expected }
-    }
-
-    fn unknown_field(key: &str, expected: &'static [&'static str]) -> Self {
-        Cause::UnknownKey {
-            key: key.to_owned(),
-            expected,
-        }
-    }
-
-    fn unknown_variant(_word: &str, expected: &'static [&'static str]) -> Self {
-        Cause::UnknownWord { expected }
-    }
-
-    fn missing_field(key: &'static str) -> Self {
-        Cause::Missing(key)
-    }
-}
-
 impl Node {
-    /// The tree of a layer or of all layers merged; what TOML does not have becomes nothing.
-    pub(crate) fn of(value: config::Value) -> Option<Self> {
+    /// Takes over what the layers were merged into; nothing is nothing.
+    pub(super) fn from_value(value: config::Value) -> Option<Self> {
+        use config::ValueKind;
+        // The file's integers were checked to fit before the layers were merged, and the environment gives texts.
         Some(match value.kind {
-            config::ValueKind::Nil => return None,
-            config::ValueKind::Boolean(it) => Node::Bool(it),
-            config::ValueKind::I64(it) => Node::Integer(it),
-            config::ValueKind::I128(it) => Node::Integer(i64::try_from(it).ok()?),
-            config::ValueKind::U64(it) => Node::Integer(i64::try_from(it).ok()?),
-            config::ValueKind::U128(it) => Node::Integer(i64::try_from(it).ok()?),
-            config::ValueKind::Float(it) => Node::Float(it),
-            config::ValueKind::String(it) => Node::Text(it),
-            config::ValueKind::Array(items) => {
-                Node::List(items.into_iter().filter_map(Node::of).collect())
-            }
-            config::ValueKind::Table(table) => {
-                let entries = table.into_iter();
-                Node::Table(
-                    entries
-                        .filter_map(|(key, value)| Some((key, Node::of(value)?)))
+            ValueKind::Nil => return None,
+            ValueKind::Boolean(it) => Node::Bool(it),
+            ValueKind::I64(it) => Node::Int(it),
+            ValueKind::I128(it) => Node::Int(i64::try_from(it).ok()?),
+            ValueKind::U64(it) => Node::Int(i64::try_from(it).ok()?),
+            ValueKind::U128(it) => Node::Int(i64::try_from(it).ok()?),
+            ValueKind::Float(it) => Node::Float(it),
+            ValueKind::String(it) => Node::String(it),
+            ValueKind::Array(it) => {
+                let nodes = it.into_iter().enumerate();
+                Node::List(
+                    nodes
+                        .filter_map(|(index, it)| Some((index, Self::from_value(it)?)))
                         .collect(),
                 )
             }
+            ValueKind::Table(it) => Self::from_table(it),
         })
     }
 
-    /// The entries of a table; none of anything else.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Node)> {
-        let table = match self {
-            Node::Table(table) => Some(table),
-            Node::Bool(_) | Node::Integer(_) | Node::Float(_) | Node::Text(_) | Node::List(_) => {
-                None
-            }
-        };
-        table
-            .into_iter()
-            .flatten()
-            .map(|(key, node)| (key.as_str(), node))
+    /// Takes over a merged table.
+    pub(super) fn from_table(table: impl IntoIterator<Item = (String, config::Value)>) -> Self {
+        let nodes = table.into_iter();
+        Node::Table(
+            nodes
+                .filter_map(|(key, it)| Some((key, Self::from_value(it)?)))
+                .collect(),
+        )
     }
 
-    /// Takes what is at `route` out of the tree; from a list, the whole list. Whether there was anything.
-    pub(crate) fn remove(&mut self, route: &[Step]) -> bool {
-        let Node::Table(table) = self else {
+    /// What stands at `path`.
+    pub(super) fn get(&self, path: &Path) -> Option<&Node> {
+        let mut node = self;
+        for step in &path.0 {
+            node = match (node, step) {
+                (Node::Table(table), Step::Key(key)) => table.get(key)?,
+                (Node::List(list), Step::Index(index)) => {
+                    &list.iter().find(|(it, _)| it == index)?.1
+                }
+                _ => return None,
+            };
+        }
+        Some(node)
+    }
+
+    fn get_mut(&mut self, path: &Path) -> Option<&mut Node> {
+        let mut node = self;
+        for step in &path.0 {
+            node = match (node, step) {
+                (Node::Table(table), Step::Key(key)) => table.get_mut(key)?,
+                (Node::List(list), Step::Index(index)) => {
+                    &mut list.iter_mut().find(|(it, _)| it == index)?.1
+                }
+                _ => return None,
+            };
+        }
+        Some(node)
+    }
+
+    /// Takes the end of `path` out of the tree and puts `instead` there, if given. Whether that changed anything.
+    pub(super) fn replace(&mut self, path: &Path, instead: Option<Node>) -> bool {
+        let (Some(parent), Some(end)) = (path.parent(), path.0.last()) else {
             return false;
         };
-        let Some((Step::Key(key), rest)) = route.split_first() else {
-            return false;
-        };
-        let reaches_on = matches!(rest.first(), Some(Step::Key(_)));
-        if reaches_on && table.get_mut(key).is_some_and(|node| node.remove(rest)) {
-            return true;
-        }
-        table.remove(key).is_some()
-    }
-}
-
-impl<'de> Deserializer<'de> for Node {
-    type Error = Cause;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Cause> {
-        match self {
-            Node::Bool(it) => visitor.visit_bool(it),
-            Node::Integer(it) => visitor.visit_i64(it),
-            Node::Float(it) => visitor.visit_f64(it),
-            Node::Text(it) => visitor.visit_string(it),
-            Node::List(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter())),
-            Node::Table(table) => visitor.visit_map(MapDeserializer::new(table.into_iter())),
+        match (self.get_mut(&parent), end) {
+            (Some(Node::Table(table)), Step::Key(key)) => {
+                let was = table.remove(key);
+                let is_changed = was.is_some() || instead.is_some();
+                if let Some(node) = instead {
+                    table.insert(key.clone(), node);
+                }
+                is_changed
+            }
+            (Some(Node::List(list)), Step::Index(index)) => {
+                let before = list.len();
+                list.retain(|(it, _)| it != index);
+                before != list.len()
+            }
+            _ => false,
         }
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Cause> {
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Cause> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        _words: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Cause> {
-        match self {
-            Node::Text(word) => visitor.visit_enum(word.into_deserializer()),
-            Node::Table(table) => visitor.visit_enum(MapAccessDeserializer::new(
-                MapDeserializer::new(table.into_iter()),
-            )),
-            Node::Bool(_) | Node::Integer(_) | Node::Float(_) | Node::List(_) => {
-                self.deserialize_any(visitor)
+    /// The path that a reader took which counted only the elements that are left, with indices as written. Ends where
+    /// the tree does.
+    pub(super) fn as_written(&self, counted: &serde_path_to_error::Path) -> Path {
+        use serde_path_to_error::Segment;
+        let mut path = Path::default();
+        let mut node = Some(self);
+        for segment in counted {
+            match (segment, node) {
+                (Segment::Seq { index }, Some(Node::List(list))) => {
+                    let Some((written, below)) = list.get(*index) else {
+                        break;
+                    };
+                    path = path.index(*written);
+                    node = Some(below);
+                }
+                (
+                    Segment::Map { key } | Segment::Enum { variant: key },
+                    Some(Node::Table(table)),
+                ) => {
+                    path = path.key(key);
+                    node = table.get(key);
+                }
+                _ => break,
             }
         }
+        path
     }
 
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Cause> {
-        match self.as_text().and_then(|text| text.parse().ok()) {
-            Some(parsed) => visitor.visit_bool(parsed),
-            None => self.deserialize_any(visitor),
+    /// The keys of the table at `path`.
+    pub(super) fn keys_at(&self, path: &Path) -> Vec<&str> {
+        match self.get(path) {
+            Some(Node::Table(table)) => table.keys().map(String::as_str).collect(),
+            _ => Vec::new(),
         }
-    }
-
-    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Cause> {
-        self.deserialize_u64(visitor)
-    }
-
-    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Cause> {
-        match self.as_text().and_then(|text| text.parse().ok()) {
-            Some(parsed) => visitor.visit_u64(parsed),
-            None => self.deserialize_any(visitor),
-        }
-    }
-
-    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Cause> {
-        match self.as_text().and_then(|text| text.parse().ok()) {
-            Some(parsed) => visitor.visit_f64(parsed),
-            None => self.deserialize_any(visitor),
-        }
-    }
-
-    forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u8 u16 u128 f32 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
-    }
-}
-
-impl Node {
-    fn as_text(&self) -> Option<&str> {
-        match self {
-            Node::Text(text) => Some(text),
-            Node::Bool(_) | Node::Integer(_) | Node::Float(_) | Node::List(_) | Node::Table(_) => {
-                None
-            }
-        }
-    }
-}
-
-impl IntoDeserializer<'_, Cause> for Node {
-    type Deserializer = Node;
-
-    fn into_deserializer(self) -> Node {
-        self
     }
 }

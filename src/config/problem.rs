@@ -1,189 +1,228 @@
-//! Problems: what is wrong, where, and what to do; all of them at once.
+//! What is wrong at one place of the configuration, and how it is told: where, what, and what to write instead.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::fmt::Write as _;
 
-use crate::config::locate::Part;
-use crate::config::locate::Place;
-use crate::config::locate::Source;
-use crate::config::node::Cause;
-use crate::config::node::Route;
+use crate::config::locate::Document;
+use crate::config::locate::Snippet;
+use crate::config::locate::is_private;
+use crate::config::node::Path;
+use crate::config::node::Step;
 
-/// One thing that is wrong with a configuration.
+/// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    position: (usize, usize),
-    address: Option<String>,
-    key: String,
-    what: String,
-    excerpt: String,
-    hint: Option<String>,
+pub(super) struct Problem {
+    pub(super) path: Path,
+    pub(super) at: At,
+    pub(super) what: String,
+    /// What helps.
+    pub(super) notes: Vec<String>,
 }
 
-/// Everything that is wrong with a configuration, in the order of the file.
+/// What at the end of a path is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    /// The key itself.
+    Key,
+    /// What it is set to.
+    Value,
+    /// The table that the key is missing in.
+    Missing,
+    /// The table at the path.
+    Table,
+}
+
+/// Where values come from: the file and the environment over the defaults.
+#[derive(Clone)]
+pub(super) struct Sources {
+    document: Document,
+    /// The variables of ours by the path that they set.
+    variables: BTreeMap<Path, Variable>,
+}
+
+#[derive(Clone)]
+struct Variable {
+    name: String,
+    value: String,
+}
+
+/// The layer that a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigErrors(pub(crate) Vec<Problem>);
+pub(super) enum Origin<'a> {
+    Default,
+    File { name: &'a str, line: usize },
+    Variable(&'a str),
+}
 
-impl Problem {
-    /// A problem with the file as a whole.
-    pub(crate) fn of_file(name: &str, what: impl fmt::Display) -> Self {
-        let address = Some(name.to_owned());
+impl fmt::Debug for Sources {
+    /// Without the texts, of which nobody here knows what in them is meant for whom.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+impl Sources {
+    /// Takes the file and those of `variables` that are ours, each as the prefix and separator say.
+    pub(super) fn new(document: Document, variables: &[(String, String)]) -> Self {
+        let ours = variables.iter().filter_map(|(name, value)| {
+            let lower = name.to_lowercase();
+            let rest = lower.strip_prefix("reelvault__")?;
+            let steps = rest.split("__").map(|key| Step::Key(key.to_owned()));
+            let variable = Variable {
+                name: name.clone(),
+                value: value.clone(),
+            };
+            Some((Path(steps.collect()), variable))
+        });
         Self {
-            position: (0, 0),
-            address,
-            key: String::new(),
-            what: what.to_string(),
-            excerpt: String::new(),
-            hint: None,
+            variables: ours.collect(),
+            document,
         }
     }
 
-    /// A place where the file is no TOML.
-    pub(crate) fn of_syntax(place: Place, what: &str) -> Self {
-        let what = what.lines().next().unwrap_or("is no TOML").to_owned();
-        let (position, address) = (place.position, Some(place.address));
-        Self {
-            position,
-            address,
-            key: String::new(),
-            what,
-            excerpt: place.excerpt,
-            hint: None,
+    /// The keys of the file's root that can never be known.
+    pub(super) fn odd_root_keys(&self) -> Vec<&str> {
+        self.document.odd_root_keys()
+    }
+
+    /// Which layer the value at `path` is from.
+    pub(super) fn origin(&self, path: &Path) -> Origin<'_> {
+        let line = self.document.line_of(path);
+        match (self.variable(path, line.is_some()), line) {
+            (Some(variable), _) => Origin::Variable(&variable.name),
+            (None, Some(line)) => Origin::File {
+                name: &self.document.name,
+                line,
+            },
+            (None, None) => Origin::Default,
         }
     }
 
-    /// A problem at `route`, which the environment or the file set.
-    pub(crate) fn at(
-        source: &Source<'_>,
-        variable: Option<String>,
-        route: &Route,
-        part: Part,
-        what: impl fmt::Display,
-    ) -> Self {
-        let place = if variable.is_some() {
-            None
-        } else {
-            source.find(route, part)
+    /// The variable that sets `path`, or, where the file does not have it, something under it.
+    fn variable(&self, path: &Path, is_in_file: bool) -> Option<&Variable> {
+        let exact = self.variables.get(path);
+        let below = || {
+            let first = self.variables.range(path.clone()..).next();
+            first
+                .filter(|(at, _)| at.is_under(path) && !path.0.is_empty())
+                .map(|(_, it)| it)
         };
-        // What the environment set comes after what stands in the file.
-        let (position, address, excerpt) = match place {
-            Some(place) => (place.position, Some(place.address), place.excerpt),
-            None => {
-                let address = variable.map(|name| format!("environment variable {name}"));
-                ((usize::MAX, 0), address, String::new())
+        exact.or_else(|| if is_in_file { None } else { below() })
+    }
+
+    /// Tells the problems in the order of the file, those of the environment last.
+    pub(super) fn tell(&self, mut problems: Vec<Problem>) -> String {
+        let place = |problem: &Problem| {
+            let snippet = self.snippet(problem);
+            snippet.map_or((usize::MAX, 0), |snippet| (snippet.line, snippet.column))
+        };
+        problems.sort_by_cached_key(|problem| place(problem));
+        let mut told: String = problems
+            .iter()
+            .map(|problem| self.tell_one(problem))
+            .collect();
+        told.push_str(&count(problems.len()));
+        told
+    }
+
+    fn tell_one(&self, problem: &Problem) -> String {
+        let mut told = String::new();
+        let snippet = self.snippet(problem);
+        let place = match (&snippet, self.guilty(problem)) {
+            (Some(snippet), _) => {
+                format!("{}:{}:{}", self.document.name, snippet.line, snippet.column)
             }
+            (None, Some(variable)) => variable.name.clone(),
+            (None, None) => self.document.name.clone(),
         };
-        let address = address.or_else(|| Some(source.name.to_owned()));
-        Self {
-            position,
-            address,
-            key: route.to_string(),
-            what: what.to_string(),
-            excerpt,
-            hint: None,
+        let Problem { path, what, .. } = problem;
+        writeln!(told, "{place}: {path}: {what}").expect("a String takes everything");
+        if let Some(snippet) = &snippet {
+            told.push_str(&snippet.render());
         }
+        let gutter = snippet.map_or_else(|| " ".to_owned(), |snippet| snippet.gutter());
+        let value = self
+            .guilty(problem)
+            .filter(|_| problem.at == At::Value && !is_private(path));
+        let value = value.map(|variable| format!("its value is {:?}", variable.value));
+        for note in value.iter().chain(&problem.notes) {
+            writeln!(told, "{gutter} = {note}").expect("a String takes everything");
+        }
+        told.push('\n');
+        told
     }
 
-    /// Line and column, to sort by.
-    pub(crate) fn position(&self) -> (usize, usize) {
-        self.position
-    }
-
-    /// The same with what to do.
-    #[must_use]
-    pub(crate) fn hint(mut self, hint: Option<String>) -> Self {
-        self.hint = hint.or(self.hint);
-        self
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address
-            .iter()
-            .try_for_each(|address| write!(f, "{address}: "))?;
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        f.write_str(&self.what)?;
-        if !self.excerpt.is_empty() {
-            write!(f, "\n{}", self.excerpt)?;
-        }
-        self.hint
-            .iter()
-            .try_for_each(|hint| write!(f, "\n  = {hint}"))
-    }
-}
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.0 {
-            writeln!(f, "{problem}\n")?;
-        }
-        let plural = if self.0.len() == 1 {
-            "problem"
-        } else {
-            "problems"
+    /// The variable that the problem comes from, unless it is the file.
+    fn guilty(&self, problem: &Problem) -> Option<&Variable> {
+        let path = match problem.at {
+            At::Key | At::Value | At::Table => problem.path.clone(),
+            At::Missing => problem.path.parent()?,
         };
-        write!(f, "{} {plural}", self.0.len())
+        self.variable(&path, self.document.line_of(&path).is_some())
+    }
+
+    /// The line of the file that the problem comes from, unless it is a variable.
+    fn snippet(&self, problem: &Problem) -> Option<Snippet> {
+        if self.guilty(problem).is_some() {
+            return None;
+        }
+        let path = &problem.path;
+        match problem.at {
+            At::Key => self.document.key_snippet(path),
+            At::Value => self.document.value_snippet(path),
+            At::Table => self.document.table_snippet(path),
+            At::Missing => self.document.table_snippet(&path.parent()?),
+        }
     }
 }
 
-impl std::error::Error for ConfigErrors {}
-
-/// What to do about a cause, where that can be said.
-pub(crate) fn remedy(route: &Route, cause: &Cause) -> Option<String> {
-    match cause {
-        Cause::UnknownKey { key, expected } => {
-            Some(suggest(key, expected.iter().copied()).map_or_else(
-                || format!("there is {}", expected.join(", ")),
-                |meant| format!("did you mean {meant:?}?"),
-            ))
-        }
-        Cause::WrongType { .. } if is_secret(route) => Some(
-            "a secret is never written here: name its place as { credential = \"NAME\" }, \
-             { file = \"/path\" } or { env = \"NAME\" }"
-                .to_owned(),
-        ),
-        Cause::WrongType {
-            found: "a whole number",
-            expected,
-        } if expected == "a string" => {
-            Some("write it with its unit, such as \"16 MiB\", \"30s\" or \"5/s\"".to_owned())
-        }
-        Cause::Missing(_)
-        | Cause::UnknownWord { .. }
-        | Cause::WrongType { .. }
-        | Cause::Other(_) => None,
+/// The last line.
+pub(super) fn count(problems: usize) -> String {
+    if problems == 1 {
+        "1 problem".to_owned()
+    } else {
+        format!("{problems} problems")
     }
 }
 
-fn is_secret(route: &Route) -> bool {
-    matches!(
-        route.last_key(),
-        Some("api_key" | "access_key" | "secret_key")
-    )
+/// Which of `known` was most likely meant by `word`.
+pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known.into_iter().map(|it| (distance(word, it), it));
+    // A third of the letters may be wrong; of short words, one.
+    let bound = (word.chars().count() / 3).max(1);
+    near.filter(|(distance, _)| *distance <= bound)
+        .min()
+        .map(|(_, it)| it)
 }
 
-/// The known word that `word` was most likely meant to be: at most half of its letters off.
-pub(crate) fn suggest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let nearest = known.map(|it| (distance(word, it), it)).min()?;
-    (nearest.0 * 2 <= word.chars().count()).then_some(nearest.1)
-}
-
-/// How many letters must be put in, taken out or changed to make `left` into `right`.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (position, letter) in left.chars().enumerate() {
-        let mut next = vec![position + 1];
-        for ((other, diagonal), above) in right.iter().zip(&row).zip(row.iter().skip(1)) {
-            let changed = diagonal + usize::from(*other != letter);
-            let beside = next.last().copied().unwrap_or_default();
-            next.push(changed.min(above + 1).min(beside + 1));
+/// How many letters must be added, removed, replaced or swapped with the next to make `a` of `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    let mut two_above = Vec::new();
+    let mut last_mine = None;
+    for (number, mine) in a.chars().enumerate() {
+        let mut row = vec![number + 1];
+        let mut last_theirs = None;
+        for (at, theirs) in b.iter().enumerate() {
+            let get = |row: &[usize], at: usize| row.get(at).copied().unwrap_or(usize::MAX - 1);
+            let replaced = get(&above, at) + usize::from(mine != *theirs);
+            let added = get(&row, at) + 1;
+            let removed = get(&above, at + 1) + 1;
+            let is_swap = last_mine == Some(*theirs) && last_theirs == Some(mine);
+            let swapped = if is_swap {
+                get(&two_above, at - 1) + 1
+            } else {
+                replaced
+            };
+            row.push(replaced.min(added).min(removed).min(swapped));
+            last_theirs = Some(*theirs);
         }
-        row = next;
+        two_above = std::mem::replace(&mut above, row);
+        last_mine = Some(mine);
     }
-    row.last().copied().unwrap_or_default()
+    above.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -191,11 +230,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn suggests_what_is_near_and_nothing_that_is_far() {
-        let known = ["concurrent", "memory", "part_size"];
-        assert_eq!(suggest("concurent", known.into_iter()), Some("concurrent"));
-        assert_eq!(suggest("partsize", known.into_iter()), Some("part_size"));
-        assert_eq!(suggest("bandwidth", known.into_iter()), None);
-        assert_eq!((distance("", "abc"), distance("kitten", "sitting")), (3, 3));
+    fn distances() {
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", "abc"), 0);
+        assert_eq!(distance("concurent", "concurrent"), 1);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("ab", "ba"), 1);
+        assert_eq!(distance("mian", "main"), 1);
+        assert_eq!(distance("abc", ""), 3);
+    }
+
+    #[test]
+    fn only_what_is_near_is_suggested() {
+        let known = ["bucket", "region", "prefix"];
+        assert_eq!(nearest("bukcet", known), Some("bucket"));
+        assert_eq!(nearest("buckets", known), Some("bucket"));
+        assert_eq!(nearest("kind", known), None);
+        assert_eq!(nearest("", known), None);
     }
 }

@@ -1,114 +1,141 @@
-//! What is in force, a key a line, and where each value came from.
+//! What is in force, as TOML that could be a configuration again, if asked with the layer that each line is from.
 
-use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
+use serde_json::Map;
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::config::locate::Part;
-use crate::config::locate::Source;
-use crate::config::node::Route;
-use crate::config::route_of;
+use crate::config::node::Path;
+use crate::config::node::Step;
+use crate::config::problem::Origin;
+use crate::config::problem::Sources;
 
-/// Enough of the layers to say where a value came from.
-#[derive(Clone, Debug)]
-pub(crate) struct Origins {
-    name: String,
-    text: String,
-    variables: BTreeMap<String, String>,
-}
+/// What stands for a header's value, which may be a token.
+const MASK: &str = "***";
 
-impl Origins {
-    pub(crate) fn new(name: &str, text: &str, variables: &[(String, String)]) -> Self {
-        let set = |(variable, _): &(String, String)| {
-            Some((route_of(variable)?.to_string(), variable.clone()))
+/// Writes `config`; with `sources`, each line says where its value is from.
+pub(super) fn show(config: &Config, sources: Option<&Sources>) -> String {
+    let tree = serde_json::to_value(config).expect("a configuration has only string keys");
+    let mut shown = String::new();
+    if let Value::Object(root) = &tree {
+        let mut shower = Shower {
+            sources,
+            shown: &mut shown,
         };
-        Self {
-            name: name.to_owned(),
-            text: text.to_owned(),
-            variables: variables.iter().filter_map(set).collect(),
-        }
+        shower.table(root, &Path::default());
     }
-
-    fn of(&self, route: &Route) -> String {
-        let source = Source {
-            name: &self.name,
-            text: &self.text,
-        };
-        if let Some(variable) = self.variables.get(&route.to_string()) {
-            return variable.clone();
-        }
-        let place = source
-            .has(route)
-            .then(|| source.find(route, Part::Key))
-            .flatten();
-        place.map_or_else(|| "default".to_owned(), |place| place.address)
-    }
+    shown
 }
 
-/// Writes `config` as TOML with dotted keys.
-pub(crate) fn show(config: &Config, origins: Option<&Origins>) -> String {
-    // A configuration was read from text, so it has nothing that cannot be written.
-    let root = serde_json::to_value(config).unwrap_or_default();
-    let mut lines = Vec::new();
-    collect(&root, &Route::default(), &mut lines);
-    let width = lines
-        .iter()
-        .map(|(_, line)| line.chars().count())
-        .max()
-        .unwrap_or(0);
-    let line = |(route, line): (Route, String)| match origins {
-        Some(origins) => format!("{line:width$}  # {}\n", origins.of(&route)),
-        None => format!("{line}\n"),
-    };
-    lines.into_iter().map(line).collect()
+struct Shower<'a> {
+    sources: Option<&'a Sources>,
+    shown: &'a mut String,
 }
 
-fn collect(value: &Value, route: &Route, lines: &mut Vec<(Route, String)>) {
-    match value {
-        Value::Object(table) if !table.is_empty() && !is_inline(table) => {
-            table
-                .iter()
-                .for_each(|(key, value)| collect(value, &route.key(key), lines));
+impl Shower<'_> {
+    /// Writes the lines of a table, then the tables in it under headers of their own.
+    fn table(&mut self, table: &Map<String, Value>, path: &Path) {
+        for (key, value) in table {
+            if !is_section(&path.key(key), value) {
+                self.line(key, value, &path.key(key));
+            }
         }
-        Value::Array(items) if items.iter().any(Value::is_object) => {
-            let items = items.iter().enumerate();
-            items.for_each(|(index, item)| collect(item, &route.item(index), lines));
-        }
-        Value::Null
-        | Value::Object(_)
-        | Value::Array(_)
-        | Value::Bool(_)
-        | Value::Number(_)
-        | Value::String(_) => {
-            if !value.is_null() && value.as_object().is_none_or(|table| !table.is_empty()) {
-                lines.push((route.clone(), format!("{route} = {}", inline(value))));
+        for (key, value) in table {
+            let path = path.key(key);
+            match value {
+                Value::Object(below) if is_section(&path, value) => {
+                    if below
+                        .iter()
+                        .any(|(key, value)| !is_section(&path.key(key), value))
+                    {
+                        self.header(&format!("[{path}]"));
+                    }
+                    self.table(below, &path);
+                }
+                Value::Array(elements) if is_section(&path, value) => {
+                    for (index, element) in elements.iter().enumerate() {
+                        self.header(&format!("[[{path}]]"));
+                        if let Value::Object(element) = element {
+                            self.table(element, &path.index(index));
+                        }
+                    }
+                }
+                Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::String(_)
+                | Value::Array(_)
+                | Value::Object(_) => {}
             }
         }
     }
+
+    fn header(&mut self, header: &str) {
+        let gap = if self.shown.is_empty() { "" } else { "\n" };
+        writeln!(self.shown, "{gap}{header}").expect("a String takes everything");
+    }
+
+    fn line(&mut self, key: &str, value: &Value, path: &Path) {
+        let value = inline(value, key == "headers");
+        let origin = self.sources.map(|sources| match sources.origin(path) {
+            Origin::Default => "  # default".to_owned(),
+            Origin::File { name, line } => format!("  # {name}:{line}"),
+            Origin::Variable(name) => format!("  # {name}"),
+        });
+        let origin = origin.unwrap_or_default();
+        writeln!(self.shown, "{key} = {value}{origin}").expect("a String takes everything");
+    }
 }
 
-/// Whether a table is one value in people's eyes: the place of a secret, an encryption key.
-fn is_inline(table: &serde_json::Map<String, Value>) -> bool {
-    table.len() == 1
-        && table
-            .keys()
-            .all(|key| matches!(key.as_str(), "credential" | "file" | "env" | "kms"))
+/// Whether a table, or a list of tables, has a header of its own rather than a line in its parent.
+fn is_section(path: &Path, value: &Value) -> bool {
+    let keys: Vec<Option<&str>> = path.0.iter().map(Step::as_key).collect();
+    let is_headed = matches!(
+        keys.as_slice(),
+        [_] | [Some("transfer" | "provider" | "destination"), _] | [Some("destination"), _, _]
+    );
+    match value {
+        Value::Object(_) => is_headed,
+        Value::Array(_) => matches!(keys.as_slice(), [Some("route")]),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
-fn inline(value: &Value) -> String {
+/// A value on one line; what is `masked` keeps only its keys.
+fn inline(value: &Value, masked: bool) -> String {
     match value {
         Value::Object(table) => {
-            let entries: Vec<String> = table
+            let pairs: Vec<String> = table
                 .iter()
-                .map(|(key, it)| format!("{key} = {}", inline(it)))
+                .map(|(key, value)| format!("{} = {}", bare(key), inline(value, masked)))
                 .collect();
-            format!("{{ {} }}", entries.join(", "))
+            if pairs.is_empty() {
+                "{}".to_owned()
+            } else {
+                format!("{{ {} }}", pairs.join(", "))
+            }
         }
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(inline).collect();
-            format!("[{}]", items.join(", "))
+        Value::Array(list) => {
+            let values: Vec<String> = list.iter().map(|value| inline(value, masked)).collect();
+            format!("[{}]", values.join(", "))
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+        Value::String(_) if masked => quoted(MASK),
+        Value::String(text) => quoted(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
     }
+}
+
+fn bare(key: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if !key.is_empty() && key.chars().all(is_bare) {
+        key.to_owned()
+    } else {
+        quoted(key)
+    }
+}
+
+/// A basic string of TOML, which is a string of JSON but for one character.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::gauge::Gauge;
@@ -238,16 +239,21 @@ fn downloads(
     let fetch: ProviderName = FETCH_PROVIDER
         .parse()
         .context("a constant that is a provider name")?;
-    let links = match config.provider.get(&fetch) {
+    let settings = config.provider.get(&fetch);
+    let links = match settings {
         Some(settings) => guard(settings, &[])?,
         None => Guard::public(),
     };
+    let mut headers = HeaderMap::new();
+    for (name, value) in settings.iter().flat_map(|settings| &settings.headers) {
+        headers.insert(http::HeaderName::try_from(name)?, value.parse()?);
+    }
     let http = (seams.http)(client(links))?;
     downloads.insert(
         fetch,
         Downloads {
             http,
-            headers: http::HeaderMap::new(),
+            headers,
             can_refresh: false,
         },
     );

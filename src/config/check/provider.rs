@@ -1,0 +1,84 @@
+//! What is wrong with providers: how they are described, where their key is.
+
+use crate::config::check::Check;
+use crate::config::node::Path;
+use crate::config::problem::At;
+use crate::config::problem::nearest;
+use crate::model::task::FETCH_PROVIDER;
+use crate::provider;
+use crate::provider::description::Description;
+
+impl Check<'_> {
+    pub(super) fn providers(&mut self) {
+        for (name, provider) in &self.config.provider {
+            let path = Path::keys(&["provider", name.as_str()]);
+            if name.as_str() == FETCH_PROVIDER {
+                self.bare_links(&path, provider);
+            } else {
+                self.description(&path, name.as_str(), provider);
+            }
+            if let Some(source) = &provider.api_key {
+                self.secret(path.key("api_key"), source);
+            }
+            if let Some(url) = &provider.base_url {
+                self.address(path.key("base_url"), url);
+            }
+        }
+    }
+
+    /// The provider of bare links has no API, so most keys mean nothing for it.
+    fn bare_links(&mut self, path: &Path, provider: &provider::Config) {
+        let given = [
+            ("kind", provider.kind.is_some()),
+            ("description", provider.description.is_some()),
+            ("api_key", provider.api_key.is_some()),
+            ("base_url", provider.base_url.is_some()),
+            ("requests", provider.requests.is_some()),
+            ("output_ttl", provider.output_ttl.is_some()),
+        ];
+        for (key, _) in given.iter().filter(|(_, is_given)| *is_given) {
+            let what = format!("`{FETCH_PROVIDER}` stands for bare links, which have no API");
+            let note = "only `allow_private` and `headers` have a meaning here";
+            self.wrong(At::Key, path.key(key), what, note);
+        }
+    }
+
+    /// A provider is described by its kind or by a file; without both its name is the kind.
+    fn description(&mut self, path: &Path, name: &str, provider: &provider::Config) {
+        let known: Vec<&str> = Description::kinds().collect();
+        let is_known = |kind: &str| Description::built_in(kind).is_some();
+        match (&provider.kind, &provider.description) {
+            (Some(_), Some(_)) => {
+                let note = "keep `kind` for a built-in description, or `description` for your own";
+                self.wrong(
+                    At::Key,
+                    path.key("description"),
+                    "given beside `kind`",
+                    note,
+                );
+            }
+            (Some(kind), None) if !is_known(kind) => {
+                let what = format!("{kind:?} is not built in");
+                let note = nearest(kind, known.iter().copied()).map_or_else(
+                    || {
+                        format!(
+                            "built in: {}; any other API needs a `description`",
+                            known.join(", ")
+                        )
+                    },
+                    |meant| format!("did you mean {meant:?}?"),
+                );
+                self.wrong(At::Value, path.key("kind"), what, note);
+            }
+            (None, None) if !is_known(name) => {
+                let what =
+                    format!("neither `kind` nor `description`, and {name:?} is not built in");
+                let note = format!(
+                    "write kind = one of {known:?}, or description = the path of a file that describes the API"
+                );
+                self.wrong(At::Table, path.clone(), what, note);
+            }
+            (Some(_), None) | (None, Some(_) | None) => {}
+        }
+    }
+}

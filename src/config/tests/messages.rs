@@ -1,0 +1,506 @@
+//! What each mistake looks like, and that no secret is ever in it.
+
+use crate::config::tests::DISK;
+use crate::config::tests::errors;
+use crate::config::tests::parse;
+
+#[test]
+fn an_unknown_key() {
+    let text = format!("{DISK}\n[transfer]\n    concurent = 16   # it's a lot\n");
+    let expected = "\
+reelvault.toml:5:5: transfer.concurent: unknown key
+  |
+5 |     concurent = 16
+  |     ^^^^^^^^^
+  = did you mean `concurrent`?
+
+1 problem";
+    assert_eq!(errors(&text, &[]), expected);
+}
+
+#[test]
+fn an_unknown_key_that_is_like_no_other() {
+    let text = format!("{DISK}[poll]\neagerness = \"high\"\n\"poll.max\" = \"5s\"\n\n[sever]\n");
+    let expected = "\
+reelvault.toml:4:1: poll.eagerness: unknown key
+  |
+4 | eagerness = \"…\"
+  | ^^^^^^^^^
+  = known here are `first`, `max`, `jitter`, `give_up`
+
+reelvault.toml:5:1: poll.\"poll.max\": unknown key
+  |
+5 | \"poll.max\" = \"…\"
+  | ^^^^^^^^^^
+  = known here are `first`, `max`, `jitter`, `give_up`
+
+reelvault.toml:7:2: sever: unknown key
+  |
+7 | [sever]
+  |  ^^^^^
+  = did you mean `server`?
+
+3 problems";
+    assert_eq!(errors(&text, &[]), expected);
+}
+
+#[test]
+fn a_path_in_quotes_is_no_path() {
+    let text = format!("\"transfer.concurrent\" = 4\n{DISK}");
+    let expected = "\
+reelvault.toml:1:1: \"transfer.concurrent\": unknown key
+  |
+1 | \"transfer.concurrent\" = 4
+  | ^^^^^^^^^^^^^^^^^^^^^
+  = a dot goes from table to table only outside of quotes
+
+1 problem";
+    assert_eq!(errors(&text, &[]), expected);
+}
+
+#[test]
+fn a_value_of_the_wrong_kind() {
+    let text = format!("{DISK}[transfer]\nconcurrent = [1, 2]\n[poll]\nfirst = 5\n");
+    let expected = "\
+reelvault.toml:4:14: transfer.concurrent: a list, where a whole number from 0 to 4294967295 is wanted
+  |
+4 | concurrent = [1, 2]
+  |              ^^^^^^
+
+reelvault.toml:6:9: poll.first: a whole number, where a text is wanted
+  |
+6 | first = 5
+  |         ^
+  = texts stand in quotes, and quantities with their unit: \"5s\", \"16 MiB\", \"5/s\"
+
+2 problems";
+    assert_eq!(errors(&text, &[]), expected);
+}
+
+#[test]
+fn a_unit_and_a_word_that_do_not_exist() {
+    let text = format!("{DISK}[transfer]\npart_size = \"16 MiBs\"\nverify.after = \"haed\"\n");
+    let expected = "\
+reelvault.toml:4:13: transfer.part_size: \"16 MiBs\" is not a size such as \"16 MiB\", \"5 GB\" or \"4096\"
+  |
+4 | part_size = \"16 MiBs\"
+  |             ^^^^^^^^^
+
+reelvault.toml:5:16: transfer.verify.after: not one of `none`, `head`, `read`
+  |
+5 | verify.after = \"haed\"
+  |                ^^^^^^
+  = did you mean \"head\"?
+
+2 problems";
+    assert_eq!(errors(&text, &[]), expected);
+}
+
+#[test]
+fn several_mistakes_of_all_kinds_at_once() {
+    let text = "\
+[provider.evolink]
+api_key = { env = \"KEY\" }
+[destination.main.r2]
+acount = \"0123456789abcdef0123456789abcdef\"
+bucket = \"acme-video\"
+[[route]]
+name = \"one\"
+[[route]]
+to = [5, \"mian\", \"main\"]
+[deadline]
+warn = -1
+";
+    let expected = "\
+reelvault.toml:3:1: destination.main.r2.access_key: missing
+  |
+3 | [destination.main.r2]
+  | ^^^^^^^^^^^^^^^^^^^^^
+  = write one of { credential = \"NAME\" }, { file = \"/path\" }, { env = \"NAME\" }
+
+reelvault.toml:3:1: destination.main.r2.secret_key: missing
+  |
+3 | [destination.main.r2]
+  | ^^^^^^^^^^^^^^^^^^^^^
+  = write one of { credential = \"NAME\" }, { file = \"/path\" }, { env = \"NAME\" }
+
+reelvault.toml:4:1: destination.main.r2.acount: unknown key
+  |
+4 | acount = \"…\"
+  | ^^^^^^
+  = did you mean `account`?
+
+reelvault.toml:6:1: route[0].to: missing
+  |
+6 | [[route]]
+  | ^^^^^^^^^
+
+reelvault.toml:9:7: route[1].to[0]: a whole number, where a text is wanted
+  |
+9 | to = [5, \"…\", \"…\"]
+  |       ^
+  = texts stand in quotes, and quantities with their unit: \"5s\", \"16 MiB\", \"5/s\"
+
+reelvault.toml:9:10: route[1].to[1]: no destination is called \"mian\"
+  |
+9 | to = [5, \"mian\", \"…\"]
+  |          ^^^^^^
+  = did you mean \"main\"?
+
+reelvault.toml:11:8: deadline.warn: a whole number, where a text is wanted
+   |
+11 | warn = -1
+   |        ^^
+   = texts stand in quotes, and quantities with their unit: \"5s\", \"16 MiB\", \"5/s\"
+
+7 problems";
+    assert_eq!(errors(text, &[]), expected);
+}
+
+#[test]
+fn a_text_that_is_no_toml() {
+    let expected = "\
+reelvault.toml:4:10: unclosed table, expected `]`
+  |
+4 | [transfer
+  |          ^
+
+1 problem";
+    assert_eq!(
+        errors(&format!("{DISK}\n[transfer\nmemory = 1\n"), &[]),
+        expected
+    );
+    let expected = "\
+reelvault.toml:1:14: a number that is too large
+  |
+1 | poll.first = 99999999999999999999
+  |              ^^^^^^^^^^^^^^^^^^^^
+
+1 problem";
+    assert_eq!(errors("poll.first = 99999999999999999999", &[]), expected);
+}
+
+#[test]
+fn a_mistake_of_the_environment() {
+    let variables = [
+        ("REELVAULT__TRANSFER__CONCURRENT", "many"),
+        ("REELVAULT__TRANSFER__MEMROY", "5 GiB"),
+        ("REELVAULT__TRANSFER__MEMORY", "1 MiB"),
+        ("REELVAULT__DESTINATION__R2__R2__BUCKET", "acme-video"),
+        ("REELVAULT__LOG__LEVEL", "debug"),
+        ("REELVAULT_CONFIG", "no key of the configuration"),
+    ];
+    let secret = ("REELVAULT__PROVIDER__EVOLINK__API_KEY", "sk-canary");
+    let told = errors(DISK, &[&variables[..], &[secret]].concat());
+    let has = |expected: &str| assert!(told.contains(expected), "{told}");
+    has(
+        "REELVAULT__TRANSFER__CONCURRENT: transfer.concurrent: a text, where a whole number from 0 to \
+         4294967295 is wanted\n  = its value is \"many\"\n",
+    );
+    has("REELVAULT__TRANSFER__MEMROY: transfer.memroy: unknown key\n  = did you mean `memory`?\n");
+    has("REELVAULT__DESTINATION__R2__R2__BUCKET: destination.r2.r2.account: missing\n");
+    has(
+        "REELVAULT__PROVIDER__EVOLINK__API_KEY: provider.evolink.api_key: a secret never stands in the \
+         configuration itself\n  = write one of",
+    );
+    assert!(told.ends_with("\n6 problems"), "{told}");
+    assert!(!told.contains("canary"), "{told}");
+}
+
+#[test]
+fn a_secret_in_plain_sight() {
+    let text = format!("{DISK}[provider.evolink]\napi_key = \"sk-canary\" # sk-canary\n");
+    let expected = "\
+reelvault.toml:4:11: provider.evolink.api_key: a secret never stands in the configuration itself
+  |
+4 | api_key = …
+  |           ^
+  = write one of { credential = \"NAME\" }, { file = \"/path\" }, { env = \"NAME\" }
+
+1 problem";
+    assert_eq!(errors(&text, &[]), expected);
+}
+
+/// Each text has one secret in it, and a mistake beside or at it.
+#[test]
+fn no_error_has_a_secret_in_it() {
+    let provider = "[provider.evolink]\n";
+    let r2 = "[destination.a.r2]\naccount = \"x\"\nbucket = \"b\"\n";
+    let texts = [
+        format!("{provider}api_key = \"sk-canary\""),
+        format!("{provider}api_key = sk-canary"),
+        format!("{provider}api_key = \"sk-canary"),
+        format!("{provider}api_key = 'sk-canary\n"),
+        format!("{provider}api_key = \"\"\"\nsk-canary\n\"x"),
+        format!("{provider}api_key = \"\"\"\nsk-canary\\q\n\"\"\""),
+        format!("{provider}api_key = [\"sk-canary\"]"),
+        format!("{provider}api_key = {{ value = \"sk-canary\" }}"),
+        format!("{provider}api_key = {{ value = \"sk-canary\", value = 1 }}"),
+        format!("{provider}apikey = \"sk-canary\""),
+        format!("{provider}token = \"sk-canary\""),
+        format!("{provider}base_url = \"https://user:sk-canary@host\""),
+        format!("{provider}base_url = \"//user:sk-canary@host\""),
+        format!("{provider}base_url = \"https://host/?key=sk-canary\""),
+        format!("{provider}headers = {{ Authorization = \"Bearer sk-canary\", x = 5 }}"),
+        format!("{provider}headers = \"sk-canary\""),
+        "provider.evolink = { requests = \"5/day\", api_key = \"sk-canary\" }".to_owned(),
+        "provider.evolink = { headers = { k = 'sk-canary' }, requests = 'often' }".to_owned(),
+        format!("{r2}access_key = \"sk-canary\"\nsecret_key = \"sk-canary\""),
+        format!("{r2}secret_key = \"sk-canary\"\nsecret_key = \"sk-canary\""),
+        "[destination.a.s3]\nbucket = \"b\"\nendpoint = \"http://u:sk-canary@h\"".to_owned(),
+        "requests = 5 # sk-canary\n[x".to_owned(),
+    ];
+    for text in texts {
+        let told = errors(&text, &[]);
+        assert!(!told.contains("canary"), "{told}");
+    }
+    for key in [
+        "API_KEY",
+        "HEADERS",
+        "HEADERS__A__B",
+        "BASE_URL",
+        "API_KEY__VALUE",
+        "TOKEN",
+    ] {
+        let variable = format!("REELVAULT__PROVIDER__EVOLINK__{key}");
+        let told = errors(DISK, &[(&variable, "//sk-canary")]);
+        assert!(!told.contains("canary"), "{told}");
+    }
+}
+
+/// Checks that `text` beside a destination gives one problem that begins with `expected`.
+#[track_caller]
+fn check(text: &str, expected: &str) {
+    let told = errors(&format!("{text}\n{DISK}"), &[]);
+    let problem = told
+        .split_once(": ")
+        .map(|(_, rest)| rest)
+        .unwrap_or_default();
+    assert!(problem.starts_with(expected), "{told}");
+    assert!(told.ends_with("\n1 problem"), "{told}");
+}
+
+#[test]
+fn numbers_that_do_not_fit() {
+    check(
+        "transfer.concurrent = 0",
+        "transfer.concurrent: 0, so nothing",
+    );
+    check(
+        "transfer.concurrent = -1",
+        "transfer.concurrent: -1 is not a whole number from 0",
+    );
+    check(
+        "transfer.parts_ahead = 0",
+        "transfer.parts_ahead: 0, so no part",
+    );
+    check(
+        "transfer.part_size = \"4 MiB\"",
+        "transfer.part_size: 4 MiB is not a length",
+    );
+    check(
+        "transfer.part_size = \"6 GiB\"\ntransfer.memory = \"9 GiB\"",
+        "transfer.part_size: 6 GiB is not",
+    );
+    check(
+        "transfer.memory = \"31 MiB\"",
+        "transfer.memory: 31 MiB is not enough",
+    );
+    check(
+        "transfer.stall_timeout = \"999ms\"",
+        "transfer.stall_timeout: 999 ms is too short",
+    );
+    check("poll.jitter = 1.1", "poll.jitter: 1.1 is not a fraction");
+    check("poll.jitter = nan", "poll.jitter: NaN is not a fraction");
+    check(
+        "poll.first = \"2m\"",
+        "poll.first: 2 min is more than poll.max, which is 1 min",
+    );
+    check(
+        "manifest.lease = \"9s\"",
+        "manifest.lease: 9 s is too short",
+    );
+    check(
+        "manifest.url = \"postgres://db\"",
+        "manifest.url: not the URL of a manifest",
+    );
+    check(
+        "manifest.url = \"sqlite:\"",
+        "manifest.url: not the URL of a manifest",
+    );
+    check(
+        "log.level = \"a=b=c\"",
+        "log.level: \"a=b=c\" is not a level",
+    );
+    let bounds = "[transfer]\nconcurrent = 1\nparts_ahead = 1\npart_size = \"5 MiB\"\n\
+                  memory = \"6 MiB\"\nstall_timeout = \"1s\"\n[poll]\nfirst = \"60s\"\njitter = 1\n\
+                  [manifest]\nlease = \"10s\"\n";
+    assert!(parse(&format!("{bounds}{DISK}"), &[]).is_ok());
+}
+
+#[test]
+fn providers_that_nobody_can_ask() {
+    let key = "api_key = { env = \"K\" }\n";
+    check(
+        "[provider.house]",
+        "provider.house: neither `kind` nor `description`",
+    );
+    check(
+        "[provider.a]\nkind = \"evolinc\"",
+        "provider.a.kind: \"evolinc\" is not built in",
+    );
+    check(
+        "[provider.a]\nkind = \"evolink\"\ndescription = \"/x\"",
+        "provider.a.description: given beside `kind`",
+    );
+    check(
+        "[provider.Bad]",
+        "provider.Bad: \"Bad\" is not a provider name",
+    );
+    check(
+        "[provider.evolink]\napi_key = {}",
+        "provider.evolink.api_key: no place",
+    );
+    check(
+        "[provider.evolink]\napi_key = { env = \"K\", file = \"/k\" }",
+        "provider.evolink.api_key: more than one place",
+    );
+    check(
+        "[provider.fetch]\nkind = \"evolink\"",
+        "provider.fetch.kind: `fetch` stands for bare",
+    );
+    check(
+        &format!(
+            "key = \"{{task_id}}/{{index}}\"\n[provider.evolink]\n{key}[provider.b]\ndescription = \"/b\""
+        ),
+        "key: two providers could share a key",
+    );
+    check(
+        &format!(
+            "[provider.evolink]\n{key}[provider.b]\ndescription = \"/b\"\n\
+             [[route]]\nto = [\"disk\"]\nkey = \"{{task_id}}/{{index}}\""
+        ),
+        "route[0].key: two providers could share a key",
+    );
+    let fine = format!(
+        "[provider.evolink]\n{key}[provider.fetch]\nallow_private = true\nheaders = {{ a = \"b\" }}\n{DISK}"
+    );
+    assert_eq!(parse(&fine, &[]).unwrap().warnings, Vec::<String>::new());
+    assert_eq!(parse(DISK, &[]).unwrap().warnings.len(), 1);
+}
+
+#[test]
+fn destinations_that_are_none() {
+    let expected = "reelvault.toml: destination: none, so there is nowhere to archive to\n";
+    assert!(errors("", &[]).starts_with(expected), "{}", errors("", &[]));
+    check("[destination.a]", "destination.a: no kind of store");
+    check(
+        "[destination.a.fs]\npath = \"/a\"\n[destination.a.s3]\nbucket = \"abc\"",
+        "destination.a: several kinds of store: s3, fs",
+    );
+    check(
+        "[destination.a.fs]\npath = \"a\"",
+        "destination.a.fs.path: \"a\" is relative",
+    );
+    let s3 = "[destination.a.s3]\nbucket = \"acme\"\n";
+    let secret = "{ env = \"K\" }";
+    check(
+        &format!("{s3}credentials = \"static\"\naccess_key = {secret}"),
+        "destination.a.s3.secret_key: missing, while `credentials` is \"static\"",
+    );
+    check(
+        &format!("{s3}access_key = {secret}"),
+        "destination.a.s3.access_key: without effect, while",
+    );
+    check(
+        &format!("{s3}endpoint = \"ftp://a\""),
+        "destination.a.s3.endpoint: neither an http",
+    );
+    check(
+        &format!("{s3}endpoint = \"a\""),
+        "destination.a.s3.endpoint: not an address",
+    );
+    let keys = format!("access_key = {secret}\nsecret_key = {secret}\n");
+    let account = "0123456789abcdef0123456789abcdef";
+    check(
+        &format!("[destination.a.r2]\naccount = \"{account}0\"\nbucket = \"acme\"\n{keys}"),
+        "destination.a.r2.account: not the ID of an account",
+    );
+    for bucket in [
+        "ab",
+        "Acme",
+        "a_b",
+        "-acme",
+        "acme.",
+        "a/b",
+        "s3://acme",
+        &"a".repeat(64),
+    ] {
+        check(
+            &format!("[destination.a.s3]\nbucket = \"{bucket}\""),
+            &format!("destination.a.s3.bucket: \"{bucket}\" is not the name of a bucket"),
+        );
+    }
+    let elsewhere = "[destination.a.s3]\nbucket = \"Acme_1\"\nendpoint = \"http://127.0.0.1:9000\"";
+    assert!(parse(elsewhere, &[]).is_ok());
+}
+
+#[test]
+fn routes_that_lead_nowhere() {
+    let route = |rest: &str| format!("[[route]]\nto = [\"disk\"]\n{rest}\n");
+    check("[[route]]\nto = []", "route[0].to: empty");
+    check(
+        "[[route]]\nto = [\"dsik\"]",
+        "route[0].to[0]: no destination is called \"dsik\"",
+    );
+    check(
+        &route("provider = [\"evolink\"]"),
+        "route[0].provider[0]: no provider is called",
+    );
+    check(
+        &route("model = [\"ok\", \"a[\"]"),
+        "route[0].model[1]: \"a[\" is not a pattern",
+    );
+    let huge = "?".repeat(250_000);
+    check(
+        &route(&format!("model = [\"{huge}\"]")),
+        "route[0].model: patterns that cannot",
+    );
+    check(
+        &route("key = \"{index}\""),
+        "route[0].key: key template \"{index}\" must hold {task_id}",
+    );
+    check(
+        &[route("name = \"a\""), route("name = \"a\"")].concat(),
+        "route[1].name: another route is called \"a\" too",
+    );
+    let fine = [
+        route("provider = [\"fetch\"]"),
+        route("model = [\"seedance-*\"]"),
+    ]
+    .concat();
+    assert!(parse(&format!("{fine}{DISK}"), &[]).is_ok());
+}
+
+#[test]
+fn what_is_in_force_is_shown_with_its_layer() {
+    let text = format!(
+        "{DISK}[provider.evolink]\napi_key = {{ file = \"/k\" }}\nheaders = {{ X-a = \"token\" }}\n"
+    );
+    let loaded = parse(&text, &[("REELVAULT__TRANSFER__CONCURRENT", "5")]).unwrap();
+    let shown = loaded.show(true);
+    let lines = [
+        "\n[provider.evolink]\n",
+        "\nconcurrent = 5  # REELVAULT__TRANSFER__CONCURRENT\n",
+        "\npath = \"/srv/video\"  # reelvault.toml:2\n",
+        "\napi_key = { file = \"/k\" }  # reelvault.toml:4\n",
+        "\nheaders = { X-a = \"***\" }  # reelvault.toml:5\n",
+        "\nmemory = \"256 MiB\"  # default\n",
+        "\n[transfer.verify]\nafter = \"head\"  # default\n",
+    ];
+    for line in lines {
+        assert!(shown.contains(line), "{line} is not in\n{shown}");
+    }
+    assert!(!loaded.show(false).contains('#'));
+    assert!(!shown.contains("token"));
+}
