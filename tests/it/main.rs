@@ -1,6 +1,8 @@
 //! The integration tests, in one binary: real sockets and processes on loopback.
 
 mod archive;
+mod kill;
+mod process;
 mod provider;
 mod systemd;
 mod world;
