@@ -24,11 +24,15 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<Exit, Complaint> {
     let path = open::config_path(config)?;
     let loaded = open::load(Some(&path))?;
-    log::init(&loaded.config.log, &open::variable)
+    let level = log::init(&loaded.config.log, &open::variable)
         .map_err(|error| Complaint::new(Exit::Configuration, error.to_string()))?;
     let manifest = open::own_manifest(&loaded.config).await?;
     let seams = open::seams(&loaded.config)?;
-    let reload = || Ok(Config::load(&path, open::variables())?.config);
+    let reload = || {
+        let config = Config::load(&path, open::variables())?.config;
+        level.set(&config.log.level)?;
+        Ok(config)
+    };
     let supervisor = Supervisor {
         manifest: &manifest,
         gauge: &Gauge::default(),

@@ -10,6 +10,8 @@ use reelvault::simulator;
 use reelvault::simulator::Simulator;
 use reelvault::simulator::bucket;
 use reelvault::simulator::bucket::Bucket;
+use reelvault::simulator::bucket::Effect;
+use reelvault::simulator::bucket::Fault;
 use reelvault::simulator::bucket::Operation;
 use reelvault::simulator::tasks::Submission;
 use reelvault::units::ByteSize;
@@ -28,12 +30,18 @@ const TASKS: usize = 20;
 /// Three parts, the last of them short.
 const SIZE: ByteSize = ByteSize::mib(12);
 
-/// What one connection gets of a file in a second: no file is done before the longest life of a daemon is over, so that
-/// each kill, also the last, comes before the end.
-const RATE: ByteSize = ByteSize::mib(12);
+/// What one connection gets of a file in a second: a file takes half a second.
+const RATE: ByteSize = ByteSize::mib(24);
 
-/// No daemon that is to be killed lives longer.
-const LIFE_MAX: Duration = Duration::from_secs(1);
+/// A daemon is killed at a random moment of this many parts after it is ready, which are two files, so that not even
+/// the tenth kill comes when all is done.
+const PARTS_MAX: f64 = 6.0;
+
+/// Where in the work on its last part a daemon is killed: sending it, completing, looking, writing it down.
+const TAIL_MAX: Duration = Duration::from_millis(250);
+
+/// One of so many daemons is killed before it is ready, which takes it about a tenth of a second.
+const STILLBORN: f64 = 0.2;
 
 /// The outside, and a folder for the program.
 struct Outside {
@@ -133,28 +141,39 @@ impl Outside {
     }
 }
 
+/// Waits for a random moment in a daemon's life.
+async fn moment(dice: &Dice, bucket: &Bucket) {
+    let tail = TAIL_MAX.mul_f64(dice.fraction());
+    if dice.fraction() >= STILLBORN {
+        let parts = (dice.fraction() * PARTS_MAX) as u64 + 1;
+        let until = bucket.count(Operation::UploadPart) + parts;
+        bucket.reached(Operation::UploadPart, until).await;
+    }
+    tokio::time::sleep(tail).await;
+}
+
 async fn kill_ten_times(store: &str) {
     let seed =
         std::env::var("KILL_SEED").map_or_else(|_| Dice::new().number(), |it| it.parse().unwrap());
     eprintln!("KILL_SEED={seed}");
     let dice = Dice::seeded(seed);
     let outside = Outside::new(store, "").await;
-    let each = TASKS / 2 / KILLS;
     outside.add(TASKS / 2).await;
-    for _ in 0..KILLS {
-        // Some deaths come before the daemon is ready, which takes it about a tenth of a second.
-        let moment = LIFE_MAX.mul_f64(dice.fraction());
+    for kill in 1..=KILLS {
         let daemon = outside.home.spawn();
         let (log, ()) = tokio::join!(
             async {
-                tokio::time::sleep(moment).await;
+                moment(&dice, &outside.bucket).await;
                 daemon.kill().await
             },
-            outside.add(each)
+            outside.add(TASKS / 2 / KILLS)
         );
-        eprintln!("killed after {moment:?}: {:?}", outside.bucket.open_uploads());
         outside.home.hear(&log);
-        assert!(outside.bucket.objects().len() < TASKS, "too late to kill");
+        let archived = outside.bucket.objects().len();
+        let open = outside.bucket.open_uploads();
+        let parts: Vec<usize> = open.iter().map(|upload| upload.parts.len()).collect();
+        eprintln!("kill {kill}: {archived} archived, parts of open uploads {parts:?}");
+        assert!(archived < TASKS, "too late to kill");
     }
     let daemon = outside.home.start().await;
     outside.archived(&daemon).await;
@@ -170,4 +189,145 @@ async fn a_daemon_killed_ten_times_loses_nothing_on_a_store_like_aws() {
 #[tokio::test]
 async fn a_daemon_killed_ten_times_loses_nothing_on_any_store() {
     kill_ten_times("").await;
+}
+
+/// Kills a daemon when `is_done` holds of the bucket, whose answer to `operation` never reaches it.
+async fn kill_before_the_answer(operation: Operation, is_done: impl Fn(&Bucket) -> bool) {
+    let outside = Outside::new("", "").await;
+    outside
+        .bucket
+        .plant(Fault::new(operation, Effect::LoseAnswer));
+    outside.add(1).await;
+    let daemon = outside.home.start().await;
+    outside.bucket.reached(operation, 1).await;
+    while !is_done(&outside.bucket) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    outside.home.hear(&daemon.kill().await);
+    let daemon = outside.home.start().await;
+    outside.archived(&daemon).await;
+    outside.home.hear(&daemon.stop().await);
+    outside.assert_all_safe();
+}
+
+#[tokio::test]
+async fn an_upload_that_a_dead_daemon_opened_is_found_and_aborted() {
+    let is_done = |bucket: &Bucket| !bucket.open_uploads().is_empty();
+    kill_before_the_answer(Operation::CreateMultipartUpload, is_done).await;
+}
+
+#[tokio::test]
+async fn a_part_that_a_dead_daemon_stored_is_no_harm() {
+    let is_done = |bucket: &Bucket| bucket.open_uploads().iter().any(|it| !it.parts.is_empty());
+    kill_before_the_answer(Operation::UploadPart, is_done).await;
+}
+
+#[tokio::test]
+async fn an_object_that_a_dead_daemon_completed_is_found() {
+    let is_done = |bucket: &Bucket| !bucket.objects().is_empty();
+    kill_before_the_answer(Operation::CompleteMultipartUpload, is_done).await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_told_to_stop_finishes_its_parts_and_sends_none_twice() {
+    const COUNT: usize = 6;
+    let outside = Outside::new("", "").await;
+    outside.add(COUNT).await;
+    let daemon = outside.home.start().await;
+    outside.bucket.reached(Operation::UploadPart, 3).await;
+    let log = daemon.stop().await;
+    assert!(log.contains("stopping"), "{log}");
+    assert!(outside.bucket.objects().len() < COUNT, "too late to stop");
+    assert!(!outside.bucket.open_uploads().is_empty());
+
+    let daemon = outside.home.start().await;
+    outside.archived(&daemon).await;
+    outside.home.hear(&daemon.stop().await);
+    outside.assert_all_safe();
+    let parts = u64::try_from(COUNT * 3).unwrap();
+    assert_eq!(outside.bucket.count(Operation::UploadPart), parts);
+}
+
+#[tokio::test]
+async fn the_manifest_answers_while_a_daemon_runs_and_after() {
+    let outside = Outside::new("", "").await;
+    outside.add(2).await;
+    let id = outside.simulator.tasks()[0].to_string();
+    let state = ["manifest", "get", &id, "--field", "state"];
+    let daemon = outside.home.start().await;
+    let first = outside.home.done(&state).await;
+    assert!(
+        ["watching\n", "completed\n", "archived\n"].contains(&first.as_str()),
+        "{first}"
+    );
+    outside.archived(&daemon).await;
+    assert_eq!(outside.home.done(&state).await, "archived\n");
+    let running = outside.home.run(&["manifest", "get", &id]).await;
+    assert_eq!(running.stderr, "");
+    daemon.stop().await;
+    let stopped = outside.home.run(&["manifest", "get", &id]).await;
+    assert_eq!(stopped.stdout, running.stdout);
+    insta::assert_snapshot!(stopped.stderr, @"note: no daemon is running; this is the manifest as it was left");
+}
+
+#[tokio::test]
+async fn a_second_daemon_on_one_manifest_says_whose_it_is() {
+    let outside = Outside::new("", "").await;
+    let daemon = outside.home.start().await;
+    for arguments in [&["run"][..], &["run", "--once"]] {
+        let second = outside.home.run(arguments).await;
+        assert_eq!(second.code, 11);
+        let pid = format!("process ID {}", daemon.pid());
+        assert!(second.stderr.contains(&pid), "{}", second.stderr);
+        assert!(second.stderr.contains("hint:  "), "{}", second.stderr);
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_takes_the_new_file_or_keeps_the_old_one_whole() {
+    let outside = Outside::new("", "").await;
+    let daemon = outside.home.start().await;
+
+    outside
+        .home
+        .configure("[transfer]\nconcurrent = \"many\"\n");
+    daemon.signal("HUP");
+    let log = daemon.says("not reloaded").await;
+    assert!(log.contains("many"), "{log}");
+
+    // This one can be read, but not be put into force.
+    let extra = "[provider.other]\nkind = \"evolink\"\napi_key = { env = \"UNSET\" }\n";
+    outside.home.configure(&outside.config("", extra));
+    daemon.signal("HUP");
+    let log = daemon.says_times("not reloaded", 2).await;
+    assert!(log.contains("UNSET"), "{log}");
+
+    outside.home.configure(&outside.config("", ""));
+    outside.add(1).await;
+    outside.archived(&daemon).await;
+
+    let second = outside.home.path().join("second");
+    std::fs::create_dir(&second).unwrap();
+    let extra = format!("[destination.second.fs]\npath = {second:?}\nfree_min = \"0 B\"\n");
+    let config = outside.config("", &extra);
+    let config = config.replace("[log]", "[log]\nlevel = \"info,reelvault::archive=warn\"");
+    outside.home.configure(&config);
+    daemon.signal("HUP");
+    daemon.says("destinations=2").await;
+    outside.add(1).await;
+    outside.archived(&daemon).await;
+    let id = outside.simulator.tasks()[1].to_string();
+    let second = [
+        "manifest",
+        "get",
+        &id,
+        "--field",
+        "assets.0.objects.1.state",
+    ];
+    let state = outside.home.done(&second).await;
+    assert_eq!(state, "archived\n");
+    let log = daemon.stop().await;
+    assert!(log.contains("archived destination.name=main"), "{log}");
+    assert!(!log.contains("archived destination.name=second"), "{log}");
 }
