@@ -1,5 +1,6 @@
 //! `reelvault status`: will something be lost, and when? The risk first, and the exit code tells.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
@@ -36,7 +37,13 @@ struct Status {
     first_at_risk: Option<AtRisk>,
     lost: u64,
     refused: u64,
-    #[serde(flatten)]
+    /// By state; a state without any stands there with 0, so that scripts need no case for it.
+    tasks: BTreeMap<&'static str, u64>,
+    assets: BTreeMap<&'static str, u64>,
+    bytes_archived: u64,
+    orphans: u64,
+    next_deadline: Option<Timestamp>,
+    #[serde(skip)]
     tally: Tally,
 }
 
@@ -65,6 +72,17 @@ pub(crate) async fn status(
         first_at_risk: at_risk.into_iter().next(),
         lost,
         refused: tally.assets_in(AssetState::Refused),
+        tasks: TaskState::ALL
+            .iter()
+            .map(|state| (state.as_str(), tally.tasks_in(*state)))
+            .collect(),
+        assets: AssetState::ALL
+            .iter()
+            .map(|state| (state.as_str(), tally.assets_in(*state)))
+            .collect(),
+        bytes_archived: tally.bytes_archived,
+        orphans: tally.orphans,
+        next_deadline: tally.next_deadline,
         tally,
     };
     if arguments.json {

@@ -10,6 +10,8 @@
 
 mod archive;
 mod hostile;
+mod kill;
+mod process;
 mod provider;
 mod restart;
 mod store_faults;

@@ -1,0 +1,333 @@
+//! Whatever ends the daemon, and whenever: nothing is lost, nothing is twice, nothing stays open.
+
+use std::time::Duration;
+
+use reelvault::chance::Dice;
+use reelvault::clock::Clock;
+use reelvault::model::asset::AssetIndex;
+use reelvault::model::task::TaskId;
+use reelvault::simulator;
+use reelvault::simulator::Simulator;
+use reelvault::simulator::bucket;
+use reelvault::simulator::bucket::Bucket;
+use reelvault::simulator::bucket::Effect;
+use reelvault::simulator::bucket::Fault;
+use reelvault::simulator::bucket::Operation;
+use reelvault::simulator::tasks::Submission;
+use reelvault::units::ByteSize;
+
+use crate::process::Daemon;
+use crate::process::Home;
+use crate::world::config_text;
+use crate::world::variables;
+
+/// How often the daemon is killed in one run.
+const KILLS: usize = 10;
+
+/// How many tasks one run has: as many before the first start as while it runs.
+const TASKS: usize = 20;
+
+/// Three parts, the last of them short.
+const SIZE: ByteSize = ByteSize::mib(12);
+
+/// What one connection gets of a file in a second: a file takes half a second.
+const RATE: ByteSize = ByteSize::mib(24);
+
+/// A daemon is killed at a random moment of this many parts after it is ready, which are two files, so that not even
+/// the tenth kill comes when all is done.
+const PARTS_MAX: f64 = 6.0;
+
+/// Where in the work on its last part a daemon is killed: sending it, completing, looking, writing it down.
+const TAIL_MAX: Duration = Duration::from_millis(250);
+
+/// One of so many daemons is killed before it is ready, which takes it about a tenth of a second.
+const STILLBORN: f64 = 0.2;
+
+/// The outside, and a folder for the program.
+struct Outside {
+    simulator: Simulator,
+    bucket: Bucket,
+    home: Home,
+}
+
+impl Outside {
+    async fn new(store: &str, extra: &str) -> Self {
+        let config = simulator::Config {
+            size: SIZE,
+            ..simulator::Config::at_once()
+        };
+        let simulator = simulator::start(config, Clock::system(), Dice::new());
+        let simulator = simulator.await.unwrap();
+        simulator.limit_rate(Some(RATE));
+        let bucket = bucket::start(bucket::Config::new("videos")).await.unwrap();
+        let home = Home::new(variables(&bucket));
+        let outside = Self {
+            simulator,
+            bucket,
+            home,
+        };
+        outside.home.configure(&outside.config(store, extra));
+        outside
+    }
+
+    fn config(&self, store: &str, extra: &str) -> String {
+        let common =
+            "[log]\nformat = \"text\"\n[transfer]\npart_size = \"5 MiB\"\nconcurrent = 3\n";
+        config_text(
+            &self.simulator.base_url(),
+            &self.bucket,
+            self.home.path(),
+            store,
+            &format!("{common}{extra}"),
+        )
+    }
+
+    fn submit(&self, count: usize) -> Vec<TaskId> {
+        let submit = || self.simulator.submit(Submission::video("seedance-2.0"));
+        (0..count).map(|_| submit().unwrap()).collect()
+    }
+
+    /// Submits tasks and announces them as a user does.
+    async fn add(&self, count: usize) {
+        let ids = self.submit(count);
+        let ids = ids.iter().map(TaskId::as_str);
+        let arguments: Vec<&str> = ["add"].into_iter().chain(ids).collect();
+        let said = self.home.done(&arguments).await;
+        assert_eq!(said.matches(": learned\n").count(), count, "{said}");
+    }
+
+    /// Waits until the manifest says that everything is archived and no upload is left to abort.
+    async fn archived(&self, daemon: &Daemon) {
+        let archived = serde_json::json!(self.simulator.tasks().len());
+        let look = async {
+            loop {
+                let status = self.home.done(&["status", "--json"]).await;
+                let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+                if status["assets"]["archived"] == archived && status["orphans"] == 0 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(60), look)
+            .await
+            .is_err()
+        {
+            panic!(
+                "not archived in time: {}\n{:?}\n{}",
+                self.home.done(&["tasks"]).await,
+                self.bucket.open_uploads(),
+                daemon.log(),
+            );
+        }
+    }
+
+    /// What every run must end with: each file byte for byte, once, and no upload left open.
+    fn assert_all_safe(&self) {
+        let objects = self.bucket.objects();
+        let ids = self.simulator.tasks();
+        assert_eq!(objects.len(), ids.len(), "one object an asset");
+        for id in ids {
+            let named = |object: &&bucket::StoredObject| object.key.contains(id.as_str());
+            let object = objects.iter().find(named);
+            let object = object.unwrap_or_else(|| panic!("no object of {id}"));
+            assert_eq!(
+                self.bucket.sha256(&object.key),
+                self.simulator.expected_sha256(&id, AssetIndex(0)),
+                "{id}"
+            );
+        }
+        assert_eq!(self.bucket.open_uploads(), Vec::new());
+    }
+}
+
+/// Waits for a random moment in a daemon's life.
+async fn moment(dice: &Dice, bucket: &Bucket) {
+    let tail = TAIL_MAX.mul_f64(dice.fraction());
+    if dice.fraction() >= STILLBORN {
+        let parts = (dice.fraction() * PARTS_MAX) as u64 + 1;
+        let until = bucket.count(Operation::UploadPart) + parts;
+        bucket.reached(Operation::UploadPart, until).await;
+    }
+    tokio::time::sleep(tail).await;
+}
+
+async fn kill_ten_times(store: &str) {
+    let seed =
+        std::env::var("KILL_SEED").map_or_else(|_| Dice::new().number(), |it| it.parse().unwrap());
+    eprintln!("KILL_SEED={seed}");
+    let dice = Dice::seeded(seed);
+    let outside = Outside::new(store, "").await;
+    outside.add(TASKS / 2).await;
+    for kill in 1..=KILLS {
+        let daemon = outside.home.spawn();
+        let (log, ()) = tokio::join!(
+            async {
+                moment(&dice, &outside.bucket).await;
+                daemon.kill().await
+            },
+            outside.add(TASKS / 2 / KILLS)
+        );
+        outside.home.hear(&log);
+        let archived = outside.bucket.objects().len();
+        let open = outside.bucket.open_uploads();
+        let parts: Vec<usize> = open.iter().map(|upload| upload.parts.len()).collect();
+        eprintln!("kill {kill}: {archived} archived, parts of open uploads {parts:?}");
+        assert!(archived < TASKS, "too late to kill");
+    }
+    let daemon = outside.home.start().await;
+    outside.archived(&daemon).await;
+    outside.home.hear(&daemon.stop().await);
+    outside.assert_all_safe();
+}
+
+#[tokio::test]
+async fn a_daemon_killed_ten_times_loses_nothing_on_a_store_like_aws() {
+    kill_ten_times("quirks = \"aws\"").await;
+}
+
+#[tokio::test]
+async fn a_daemon_killed_ten_times_loses_nothing_on_any_store() {
+    kill_ten_times("").await;
+}
+
+/// Kills a daemon when `is_done` holds of the bucket, whose answer to `operation` never reaches it.
+async fn kill_before_the_answer(operation: Operation, is_done: impl Fn(&Bucket) -> bool) {
+    let outside = Outside::new("", "").await;
+    outside
+        .bucket
+        .plant(Fault::new(operation, Effect::LoseAnswer));
+    outside.add(1).await;
+    let daemon = outside.home.start().await;
+    outside.bucket.reached(operation, 1).await;
+    while !is_done(&outside.bucket) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    outside.home.hear(&daemon.kill().await);
+    let daemon = outside.home.start().await;
+    outside.archived(&daemon).await;
+    outside.home.hear(&daemon.stop().await);
+    outside.assert_all_safe();
+}
+
+#[tokio::test]
+async fn an_upload_that_a_dead_daemon_opened_is_found_and_aborted() {
+    let is_done = |bucket: &Bucket| !bucket.open_uploads().is_empty();
+    kill_before_the_answer(Operation::CreateMultipartUpload, is_done).await;
+}
+
+#[tokio::test]
+async fn a_part_that_a_dead_daemon_stored_is_no_harm() {
+    let is_done = |bucket: &Bucket| bucket.open_uploads().iter().any(|it| !it.parts.is_empty());
+    kill_before_the_answer(Operation::UploadPart, is_done).await;
+}
+
+#[tokio::test]
+async fn an_object_that_a_dead_daemon_completed_is_found() {
+    let is_done = |bucket: &Bucket| !bucket.objects().is_empty();
+    kill_before_the_answer(Operation::CompleteMultipartUpload, is_done).await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_told_to_stop_finishes_its_parts_and_sends_none_twice() {
+    const COUNT: usize = 6;
+    let outside = Outside::new("", "").await;
+    outside.add(COUNT).await;
+    let daemon = outside.home.start().await;
+    outside.bucket.reached(Operation::UploadPart, 3).await;
+    let log = daemon.stop().await;
+    assert!(log.contains("stopping"), "{log}");
+    assert!(outside.bucket.objects().len() < COUNT, "too late to stop");
+    assert!(!outside.bucket.open_uploads().is_empty());
+
+    let daemon = outside.home.start().await;
+    outside.archived(&daemon).await;
+    outside.home.hear(&daemon.stop().await);
+    outside.assert_all_safe();
+    let parts = u64::try_from(COUNT * 3).unwrap();
+    assert_eq!(outside.bucket.count(Operation::UploadPart), parts);
+}
+
+#[tokio::test]
+async fn the_manifest_answers_while_a_daemon_runs_and_after() {
+    let outside = Outside::new("", "").await;
+    outside.add(2).await;
+    let id = outside.simulator.tasks()[0].to_string();
+    let state = ["manifest", "get", &id, "--field", "state"];
+    let daemon = outside.home.start().await;
+    let first = outside.home.done(&state).await;
+    assert!(
+        ["watching\n", "completed\n", "archived\n"].contains(&first.as_str()),
+        "{first}"
+    );
+    outside.archived(&daemon).await;
+    assert_eq!(outside.home.done(&state).await, "archived\n");
+    let running = outside.home.run(&["manifest", "get", &id]).await;
+    assert_eq!(running.stderr, "");
+    daemon.stop().await;
+    let stopped = outside.home.run(&["manifest", "get", &id]).await;
+    assert_eq!(stopped.stdout, running.stdout);
+    insta::assert_snapshot!(stopped.stderr, @"note: no daemon is running; this is the manifest as it was left");
+}
+
+#[tokio::test]
+async fn a_second_daemon_on_one_manifest_says_whose_it_is() {
+    let outside = Outside::new("", "").await;
+    let daemon = outside.home.start().await;
+    for arguments in [&["run"][..], &["run", "--once"]] {
+        let second = outside.home.run(arguments).await;
+        assert_eq!(second.code, 11);
+        let pid = format!("process ID {}", daemon.pid());
+        assert!(second.stderr.contains(&pid), "{}", second.stderr);
+        assert!(second.stderr.contains("hint:  "), "{}", second.stderr);
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_takes_the_new_file_or_keeps_the_old_one_whole() {
+    let outside = Outside::new("", "").await;
+    let daemon = outside.home.start().await;
+
+    outside
+        .home
+        .configure("[transfer]\nconcurrent = \"many\"\n");
+    daemon.signal("HUP");
+    let log = daemon.says("not reloaded").await;
+    assert!(log.contains("many"), "{log}");
+
+    // This one can be read, but not be put into force.
+    let extra = "[provider.other]\nkind = \"evolink\"\napi_key = { env = \"UNSET\" }\n";
+    outside.home.configure(&outside.config("", extra));
+    daemon.signal("HUP");
+    let log = daemon.says_times("not reloaded", 2).await;
+    assert!(log.contains("UNSET"), "{log}");
+
+    outside.home.configure(&outside.config("", ""));
+    outside.add(1).await;
+    outside.archived(&daemon).await;
+
+    let second = outside.home.path().join("second");
+    std::fs::create_dir(&second).unwrap();
+    let extra = format!("[destination.second.fs]\npath = {second:?}\nfree_min = \"0 B\"\n");
+    let config = outside.config("", &extra);
+    let config = config.replace("[log]", "[log]\nlevel = \"info,reelvault::archive=warn\"");
+    outside.home.configure(&config);
+    daemon.signal("HUP");
+    daemon.says("destinations=2").await;
+    outside.add(1).await;
+    outside.archived(&daemon).await;
+    let id = outside.simulator.tasks()[1].to_string();
+    let second = [
+        "manifest",
+        "get",
+        &id,
+        "--field",
+        "assets.0.objects.1.state",
+    ];
+    let state = outside.home.done(&second).await;
+    assert_eq!(state, "archived\n");
+    let log = daemon.stop().await;
+    assert!(log.contains("archived destination.name=main"), "{log}");
+    assert!(!log.contains("archived destination.name=second"), "{log}");
+}
