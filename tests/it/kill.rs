@@ -18,6 +18,7 @@ use reelvault::units::ByteSize;
 
 use crate::process::Daemon;
 use crate::process::Home;
+use crate::world::Plan;
 use crate::world::config_text;
 use crate::world::variables;
 
@@ -73,13 +74,13 @@ impl Outside {
     fn config(&self, store: &str, extra: &str) -> String {
         let common =
             "[log]\nformat = \"text\"\n[transfer]\npart_size = \"5 MiB\"\nconcurrent = 3\n";
-        config_text(
-            &self.simulator.base_url(),
-            &self.bucket,
-            self.home.path(),
-            store,
-            &format!("{common}{extra}"),
-        )
+        let plan = Plan {
+            store: store.to_owned(),
+            extra: format!("{common}{extra}"),
+            ..Plan::files_of(SIZE)
+        };
+        let base_url = self.simulator.base_url();
+        config_text(&base_url, &self.bucket, self.home.path(), &plan)
     }
 
     fn submit(&self, count: usize) -> Vec<TaskId> {
