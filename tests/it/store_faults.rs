@@ -20,8 +20,8 @@ use crate::world::Plan;
 use crate::world::World;
 use crate::world::sha256;
 
-/// A body of two and a half parts.
-const PARTS: ByteSize = ByteSize::bytes(5 * PART / 2);
+/// A body of two parts and a byte.
+const PARTS: ByteSize = ByteSize::bytes(2 * PART + 1);
 
 /// A body that fits into one request.
 const SMALL: ByteSize = ByteSize::mib(1);
@@ -320,7 +320,7 @@ async fn every_destination_gets_the_same_bytes() {
         let world = World::new(plan).await;
         std::fs::create_dir(world.folder().join("videos")).unwrap();
         let busy = Fault::new(Operation::UploadPart, Effect::SLOW_DOWN);
-        world.bucket.plant(busy.times(5));
+        world.bucket.plant(busy.times(2));
         let ids = world.submit(1).await;
         let records = world.run_to_the_end().await;
         world.assert_all_archived(&records).await;
