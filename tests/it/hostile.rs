@@ -27,8 +27,8 @@ use crate::world::PART;
 use crate::world::Plan;
 use crate::world::World;
 
-/// A body of two and a half parts.
-const PARTS: ByteSize = ByteSize::bytes(5 * (5 << 20) / 2);
+/// A body of two parts and a byte.
+const PARTS: ByteSize = ByteSize::bytes(2 * PART + 1);
 
 /// A body that fits into one request.
 const SMALL: ByteSize = ByteSize::mib(1);
@@ -327,7 +327,7 @@ async fn a_link_that_is_dead_for_good_is_lost_once_and_loudly() {
     let log = Log::default();
     let _listening = log.listen();
     let mut plan = impatient(SMALL);
-    plan.provider = "output_ttl = \"4s\"".to_owned();
+    plan.provider = "output_ttl = \"3s\"".to_owned();
     plan.simulator.life = Span::ZERO;
     let world = World::new(plan).await;
     let ids = world.submit(1).await;
