@@ -419,8 +419,13 @@ async fn a_task_that_does_not_complete_ends_with_the_reason_of_its_provider() {
     }
 }
 
+/// Together, since both mostly wait for the next look.
 #[tokio::test]
-async fn lies_of_a_task_api_lose_nothing() {
+async fn a_task_api_that_lies_or_fails_loses_nothing() {
+    tokio::join!(check_lies(), check_api_faults());
+}
+
+async fn check_lies() {
     let huge = ByteSize::mib(3);
     let lies = [
         Lie::NoResults,
@@ -449,8 +454,7 @@ async fn lies_of_a_task_api_lose_nothing() {
     futures::future::join_all(runs).await;
 }
 
-#[tokio::test]
-async fn a_task_api_that_fails_loses_nothing() {
+async fn check_api_faults() {
     let faults = [
         ApiFault::TooMany(None),
         ApiFault::TooMany(Some(Span::from_secs(1))),
