@@ -235,7 +235,8 @@ async fn a_daemon_that_is_told_to_stop_finishes_its_parts_and_sends_none_twice()
     let outside = Outside::new("", "").await;
     outside.add(COUNT).await;
     let daemon = outside.home.start().await;
-    outside.bucket.reached(Operation::UploadPart, 3).await;
+    // One more than a whole video has, so that another one is under way.
+    outside.bucket.reached(Operation::UploadPart, 4).await;
     let log = daemon.stop().await;
     assert!(log.contains("stopping"), "{log}");
     assert!(outside.bucket.objects().len() < COUNT, "too late to stop");
