@@ -17,6 +17,8 @@ use crate::chance::Dice;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
+use crate::cli::say::say;
+use crate::cli::say::talk;
 use crate::cli::table::Table;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -95,14 +97,14 @@ impl Drop for Folder {
 
 pub(crate) async fn demo(arguments: &Arguments) -> Result<Exit, Complaint> {
     let stage = set_up(arguments).await?;
-    eprintln!("provider  {} (simulated)", stage.simulator.base_url());
-    eprintln!(
+    talk!("provider  {} (simulated)", stage.simulator.base_url());
+    talk!(
         "store     {}/{}",
         stage.bucket.endpoint(),
         stage.bucket.name()
     );
-    eprintln!("manifest  {}", stage.config.manifest.url);
-    eprintln!();
+    talk!("manifest  {}", stage.config.manifest.url);
+    talk!("");
 
     let seams = seams(&stage.bucket, &stage.config)?;
     let stop = CancellationToken::new();
@@ -128,7 +130,7 @@ pub(crate) async fn demo(arguments: &Arguments) -> Result<Exit, Complaint> {
                 () = ended_early.cancelled() => return None,
             };
             if arguments.stay && shown.is_ok() {
-                eprintln!("\nstaying, as told; Ctrl-C ends it");
+                talk!("\nstaying, as told; Ctrl-C ends it");
                 ended_early.cancelled().await;
             }
             stop.cancel();
@@ -302,7 +304,7 @@ async fn show(stage: &Stage, arguments: &Arguments) -> Result<Exit, Complaint> {
             }
         }
     }
-    println!("{table}");
+    say!("{table}")?;
     let videos: usize = records.iter().map(|task| task.assets.len()).sum();
     let ended = records.len()
         - records
@@ -310,12 +312,12 @@ async fn show(stage: &Stage, arguments: &Arguments) -> Result<Exit, Complaint> {
             .filter(|task| !task.assets.is_empty())
             .count();
     let lost = videos - identical;
-    println!(
+    say!(
         "{} tasks: {identical} of {videos} videos archived, byte for byte what the provider served; \
          {ended} ended without one; {lost} lost; {} uploads left open",
         ids.len(),
         stage.bucket.open_uploads().len(),
-    );
+    )?;
     let is_clean =
         lost == 0 && videos + ended == ids.len() && stage.bucket.open_uploads().is_empty();
     Ok(if is_clean { Exit::Done } else { Exit::Failed })
@@ -425,13 +427,13 @@ impl Screen {
         match &self.bars {
             // An error here is a terminal that went away; the work goes on.
             Some(bars) => bars.println(news).unwrap_or_default(),
-            None => eprintln!("{news}"),
+            None => talk!("{news}"),
         }
     }
 
     fn clear(&mut self) {
         self.moving.values().for_each(ProgressBar::finish_and_clear);
-        eprintln!();
+        talk!("");
     }
 }
 
