@@ -116,10 +116,10 @@ impl From<anyhow::Error> for Complaint {
 impl From<std::io::Error> for Complaint {
     /// A reader who has gone has what it wanted: nothing to complain about.
     fn from(error: std::io::Error) -> Self {
-        match error.kind() {
-            ErrorKind::BrokenPipe => Self::new(Exit::Done, ""),
-            _ => Self::failed(error.to_string()),
+        if error.kind() == ErrorKind::BrokenPipe {
+            return Self::new(Exit::Done, "");
         }
+        Self::failed(error.to_string())
     }
 }
 

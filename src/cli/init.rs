@@ -30,13 +30,12 @@ pub(crate) fn init(config: Option<&Path>, arguments: &Arguments) -> Result<Exit,
     let file = std::fs::File::create_new(path);
     let mut file = file.map_err(|error| {
         let path = path.display();
-        match error.kind() {
-            ErrorKind::AlreadyExists => {
-                Complaint::failed(format!("{path} exists already and is not overwritten"))
-            }
-            _ => Complaint::failed(format!("{path} cannot be written: {error}")),
-        }
-        .hint("-c FILE names another place, -n only prints")
+        let what = if error.kind() == ErrorKind::AlreadyExists {
+            format!("{path} exists already and is not overwritten")
+        } else {
+            format!("{path} cannot be written: {error}")
+        };
+        Complaint::failed(what).hint("-c FILE names another place, -n only prints")
     })?;
     file.write_all(STARTER.as_bytes())?;
     say!("wrote {}", path.display())?;

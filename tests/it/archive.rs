@@ -10,7 +10,7 @@ async fn a_task_becomes_an_object_in_one_request() {
     let world = World::new(Plan::files_of(ByteSize::mib(1))).await;
     world.submit(3).await;
     let records = world.run_to_the_end().await;
-    world.assert_all_archived(&records).await;
+    world.assert_all_archived(&records);
 }
 
 #[tokio::test]
@@ -18,5 +18,5 @@ async fn a_task_becomes_an_object_in_parts() {
     let world = World::new(Plan::files_of(ByteSize::mib(17))).await;
     world.submit(3).await;
     let records = world.run_to_the_end().await;
-    world.assert_all_archived(&records).await;
+    world.assert_all_archived(&records);
 }

@@ -59,7 +59,7 @@ fn row(name: &'static str, size: ByteSize, faults: impl Into<Vec<FileFault>>) ->
 
 fn impatient(size: ByteSize) -> Plan {
     let mut plan = Plan::files_of(size);
-    plan.extra = "[transfer]\npart_size = \"5 MiB\"\nstall_timeout = \"1s\"\n".to_owned();
+    "[transfer]\npart_size = \"5 MiB\"\nstall_timeout = \"1s\"\n".clone_into(&mut plan.extra);
     plan
 }
 
@@ -90,7 +90,7 @@ async fn check_archived_in(quirks: &str, rows: &[Row]) {
     world.announce(&ids).await;
     let records = world.run_to_the_end().await;
     assert_eq!(records.len(), rows.len());
-    world.assert_all_archived(&records).await;
+    world.assert_all_archived(&records);
     let struck: usize = rows.iter().map(|row| row.faults.len()).sum();
     assert_eq!(
         world.simulator.seen().faults,
@@ -209,7 +209,7 @@ struct Hopeless {
 /// Runs all rows in one world whose links live a second, until each has come to its state for its reason.
 async fn check_hopeless(rows: Vec<Hopeless>) {
     let mut plan = impatient(SMALL);
-    plan.provider = "output_ttl = \"1s\"".to_owned();
+    "output_ttl = \"1s\"".clone_into(&mut plan.provider);
     plan.extra.push_str("size_max = \"12 MiB\"\n");
     let world = World::new(plan).await;
     let mut ids = Vec::new();
@@ -375,7 +375,7 @@ async fn every_result_of_a_task_is_archived() {
     }
     world.announce(&ids).await;
     let records = world.run_to_the_end().await;
-    world.assert_all_archived(&records).await;
+    world.assert_all_archived(&records);
     let kinds: Vec<_> = records
         .iter()
         .flat_map(|record| &record.assets)
@@ -448,7 +448,7 @@ async fn check_lies() {
         world.announce(&ids).await;
         let records = world.run_to_the_end().await;
         println!("{lie:?}");
-        world.assert_all_archived(&records).await;
+        world.assert_all_archived(&records);
         assert_eq!(world.simulator.seen().faults, 1);
     });
     futures::future::join_all(runs).await;
@@ -467,7 +467,7 @@ async fn check_api_faults() {
         world.submit(2).await;
         let records = world.run_to_the_end().await;
         println!("{fault:?}");
-        world.assert_all_archived(&records).await;
+        world.assert_all_archived(&records);
         assert_eq!(world.simulator.seen().faults, 1);
     });
     futures::future::join_all(runs).await;
@@ -507,7 +507,7 @@ async fn a_fresh_link_is_asked_for_until_the_provider_answers() {
         .plant(Rule::api(ApiFault::Internal).skip(1).times(2));
     world.submit(1).await;
     let records = world.run_to_the_end().await;
-    world.assert_all_archived(&records).await;
+    world.assert_all_archived(&records);
     assert_eq!(world.simulator.seen().faults, 3);
 }
 
@@ -547,7 +547,7 @@ async fn answers_that_no_server_should_give_lose_nothing() {
 async fn answer_all(listener: TcpListener, answer: String) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let mut request = [0; 4096];
-        stream.read(&mut request).await.ok();
+        assert!(stream.read(&mut request).await.is_ok_and(|read| read > 0));
         stream.write_all(answer.as_bytes()).await.ok();
         stream.shutdown().await.ok();
     }

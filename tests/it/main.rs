@@ -1,6 +1,10 @@
 //! The integration tests, in one binary: real sockets and processes on loopback.
 
 #![expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::format_push_string,
     clippy::indexing_slicing,
     clippy::print_stderr,
     clippy::print_stdout,

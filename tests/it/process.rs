@@ -33,7 +33,7 @@ use crate::world::config_text;
 use crate::world::variables;
 
 /// How long a process may take for anything before the test is hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How often the end of a process is looked for: nothing tells of it but asking.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -349,7 +349,7 @@ impl Outside {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(60), look)
+        if tokio::time::timeout(Duration::from_mins(1), look)
             .await
             .is_err()
         {

@@ -724,7 +724,7 @@ async fn what_goes_for_all_tasks_is_asked_once() {
         let batch = serve_batch(&mut server, &["a", "b", "c"], status, "")
             .await
             .expect(1);
-        let singles = if status == 429 { 0 } else { 1 };
+        let singles = usize::from(status != 429);
         let path = Matcher::Regex("^/v1/tasks/[abc]$".to_owned());
         let single = server.mock("GET", path).with_status(status).expect(singles);
         let single = single.create_async().await;

@@ -28,7 +28,7 @@ const AHEAD: u64 = 2;
 async fn slow_world(quirks: &str) -> World {
     let mut plan = Plan::files_of(ByteSize::bytes(PARTS * PART - 1000));
     plan.store = format!("quirks = {quirks:?}");
-    plan.extra.push_str(&format!("parts_ahead = {AHEAD}\n"));
+    plan.extra += &format!("parts_ahead = {AHEAD}\n");
     if quirks == "r2" {
         plan.bucket.quirks = Quirks::r2();
     }
@@ -58,7 +58,7 @@ async fn stopping_loses_no_finished_part() {
             world = world.reopened().await;
         }
         let records = world.run_to_the_end().await;
-        world.assert_all_archived(&records).await;
+        world.assert_all_archived(&records);
         assert_eq!(world.bucket.count(Operation::UploadPart), PARTS, "{quirks}");
         assert_eq!(world.bucket.count(Operation::CreateMultipartUpload), 1);
         assert_eq!(records[0].assets[0].attempts, 0, "a stop costs no attempt");
@@ -75,7 +75,7 @@ async fn a_crash_costs_no_more_than_the_parts_in_flight() {
             world = world.reopened().await;
         }
         let records = world.run_to_the_end().await;
-        world.assert_all_archived(&records).await;
+        world.assert_all_archived(&records);
         let sent = world.bucket.count(Operation::UploadPart);
         assert!(
             sent <= PARTS + 2 * AHEAD,
@@ -107,7 +107,7 @@ async fn a_crash_at_any_request_leaves_one_object_and_no_upload() {
         let world = world.reopened().await;
         let records = world.run_to_the_end().await;
         println!("{operation} {count}, {turns} turns later");
-        world.assert_all_archived(&records).await;
+        world.assert_all_archived(&records);
     });
     futures::future::join_all(runs).await;
 }

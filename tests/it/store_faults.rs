@@ -86,7 +86,7 @@ async fn check_archived(kinds: &[Kind], rows: Vec<Row>) {
         let records = world.run_to_the_end().await;
         let (name, left) = (row.name, world.bucket.faults_waiting());
         println!("{name} at {kind:?}: {:?}", records[0].assets[0].error);
-        world.assert_all_archived(&records).await;
+        world.assert_all_archived(&records);
         assert_eq!(left, 0, "{name} at {kind:?}: a fault did not strike");
         assert_eq!(world.bucket.count(Operation::DeleteObject), 0);
     });
@@ -234,7 +234,7 @@ async fn the_same_bytes_of_an_earlier_manifest_are_adopted() {
             let after = before.beside().await;
             after.announce(&ids).await;
             let adopted = after.run_to_the_end().await;
-            after.assert_all_archived(&adopted).await;
+            after.assert_all_archived(&adopted);
             assert_eq!(after.bucket.objects(), objects);
             assert_eq!(adopted[0].assets[0].sha256, records[0].assets[0].sha256);
         }
@@ -257,7 +257,7 @@ async fn an_upload_is_aborted_when_another_daemon_was_quicker() {
     quick.run_to_the_end().await;
 
     let records = slow.run_to_the_end().await;
-    slow.assert_all_archived(&records).await;
+    slow.assert_all_archived(&records);
 }
 
 #[tokio::test]
@@ -294,7 +294,7 @@ async fn bytes_arrive_through_tls() {
             assert!(world.bucket.endpoint().starts_with("https://"));
             world.submit(1).await;
             let records = world.run_to_the_end().await;
-            world.assert_all_archived(&records).await;
+            world.assert_all_archived(&records);
         }
     });
     futures::future::join_all(runs).await;
@@ -309,11 +309,11 @@ async fn checksums_of_parts_are_sent_and_taken() {
             (Kind::Aws, PARTS),
         ] {
             let mut plan = kind.plan(size);
-            plan.store.push_str(&format!("\nchecksum = {checksum:?}"));
+            plan.store += &format!("\nchecksum = {checksum:?}");
             let world = World::new(plan).await;
             world.submit(1).await;
             let records = world.run_to_the_end().await;
-            world.assert_all_archived(&records).await;
+            world.assert_all_archived(&records);
         }
     });
     futures::future::join_all(runs).await;
@@ -331,7 +331,7 @@ async fn every_destination_gets_the_same_bytes() {
         world.bucket.plant(busy.times(2));
         let ids = world.submit(1).await;
         let records = world.run_to_the_end().await;
-        world.assert_all_archived(&records).await;
+        world.assert_all_archived(&records);
         let objects = &records[0].assets[0].objects;
         assert_eq!(objects.len(), 2);
         let disk = objects.iter().find(|it| it.destination.as_str() == "disk");
@@ -354,7 +354,7 @@ async fn a_small_memory_is_enough_for_many_transfers() {
         .plant(Fault::new(Operation::UploadPart, late).times(12));
     world.submit(6).await;
     let records = world.run_to_the_end().await;
-    world.assert_all_archived(&records).await;
+    world.assert_all_archived(&records);
 }
 
 /// Whether a part of an asset is recorded.

@@ -221,7 +221,7 @@ impl World {
         ran.unwrap();
         match records {
             Ok(records) => records,
-            Err(_) => panic!("not done in time:\n{}", brief(&self.records().await)),
+            Err(late) => panic!("not done, {late}:\n{}", brief(&self.records().await)),
         }
     }
 
@@ -249,7 +249,7 @@ impl World {
     }
 
     /// Asserts what every run must end with: each asset archived byte for byte, once, and no upload left open.
-    pub(crate) async fn assert_all_archived(&self, records: &[TaskRecord]) {
+    pub(crate) fn assert_all_archived(&self, records: &[TaskRecord]) {
         for record in records {
             assert!(!record.assets.is_empty(), "{record:#?}");
             for asset in &record.assets {
