@@ -96,19 +96,6 @@ impl Document {
         Ok(document)
     }
 
-    /// The keys of the root that the layers would not take for one key.
-    pub(super) fn odd_root_keys(&self) -> Vec<&str> {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        match &self.root.below {
-            Below::Table(table) => {
-                let keys = table.keys().map(String::as_str);
-                keys.filter(|key| key.is_empty() || !key.chars().all(is_plain))
-                    .collect()
-            }
-            Below::Nothing | Below::List(_) => Vec::new(),
-        }
-    }
-
     /// The line of this key.
     pub(super) fn line_of(&self, path: &Path) -> Option<usize> {
         let mark = self.find(path)?;

@@ -64,16 +64,12 @@ impl fmt::Debug for Sources {
 
 impl Sources {
     /// Takes the file and those of `variables` that are ours, each as the prefix and separator say.
-    pub(super) fn new(document: Document, variables: &[(String, String)]) -> Self {
-        let ours = variables.iter().filter_map(|(name, value)| {
+    pub(super) fn new(document: Document, variables: Vec<(String, String)>) -> Self {
+        let ours = variables.into_iter().filter_map(|(name, value)| {
             let lower = name.to_lowercase();
             let rest = lower.strip_prefix("reelvault__")?;
             let steps = rest.split("__").map(|key| Step::Key(key.to_owned()));
-            let variable = Variable {
-                name: name.clone(),
-                value: value.clone(),
-            };
-            Some((Path(steps.collect()), variable))
+            Some((Path(steps.collect()), Variable { name, value }))
         });
         Self {
             variables: ours.collect(),
@@ -81,9 +77,10 @@ impl Sources {
         }
     }
 
-    /// The keys of the file's root that can never be known.
-    pub(super) fn odd_root_keys(&self) -> Vec<&str> {
-        self.document.odd_root_keys()
+    /// What the environment sets, outer tables first.
+    pub(super) fn variables(&self) -> impl Iterator<Item = (&Path, &str)> {
+        let variables = self.variables.iter();
+        variables.map(|(path, variable)| (path, variable.value.as_str()))
     }
 
     /// Which layer the value at `path` is from.

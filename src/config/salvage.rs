@@ -74,10 +74,13 @@ impl Salvaged {
                     path: path.clone(),
                     at: At::Key,
                     what: cause.to_string(),
-                    notes: vec![meant.map_or_else(
-                        || format!("known here are {}", listed(expected)),
-                        |meant| format!("did you mean `{meant}`?"),
-                    )],
+                    notes: vec![match meant {
+                        Some(meant) => format!("did you mean `{meant}`?"),
+                        None if field.contains('.') => {
+                            "a dot goes from table to table only outside of quotes".to_owned()
+                        }
+                        None => format!("known here are {}", listed(expected)),
+                    }],
                 });
                 (path, None)
             }

@@ -32,7 +32,7 @@ reelvault.toml:5:1: poll.\"poll.max\": unknown key
   |
 5 | \"poll.max\" = \"…\"
   | ^^^^^^^^^^
-  = known here are `first`, `max`, `jitter`, `give_up`
+  = a dot goes from table to table only outside of quotes
 
 reelvault.toml:7:2: sever: unknown key
   |
@@ -56,6 +56,40 @@ reelvault.toml:1:1: \"transfer.concurrent\": unknown key
 
 1 problem";
     assert_eq!(errors(&text, &[]), expected);
+}
+
+/// Each of these once crashed the program, by its size or by its sign.
+#[test]
+fn an_index_is_no_key() {
+    for index in ["9223372036854775807", "99999999999", "-99999999999"] {
+        let told = errors(&format!("\"x[{index}]\" = 1\n{DISK}"), &[]);
+        assert!(
+            told.contains(&format!("\"x[{index}]\": unknown key")),
+            "{told}"
+        );
+        let variable = format!("REELVAULT__X[{index}]");
+        let told = errors(DISK, &[(&variable, "1")]);
+        assert!(
+            told.starts_with(&format!("{variable}: \"x[{index}]\": unknown key")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_variable_that_names_no_key_is_named() {
+    for name in [
+        "",
+        "TRANSFER__",
+        "TRANSFER.CONCURRENT",
+        "ROUTE[0]__TO",
+        "TRANSFER___CONCURRENT",
+    ] {
+        let variable = format!("REELVAULT__{name}");
+        let told = errors(DISK, &[(&variable, "5")]);
+        assert!(told.starts_with(&format!("{variable}: ")), "{told}");
+        assert!(told.ends_with("\n1 problem"), "{told}");
+    }
 }
 
 #[test]
