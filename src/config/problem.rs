@@ -27,6 +27,8 @@ pub(super) enum At {
     Key,
     /// What it is set to.
     Value,
+    /// What it is set to, which may be a secret that stands in the wrong place, and so is not shown.
+    Hidden,
     /// The table that the key is missing in.
     Missing,
     /// The table at the path.
@@ -153,7 +155,7 @@ impl Sources {
     /// The variable that the problem comes from, unless it is the file.
     fn guilty(&self, problem: &Problem) -> Option<&Variable> {
         let path = match problem.at {
-            At::Key | At::Value | At::Table => problem.path.clone(),
+            At::Key | At::Value | At::Hidden | At::Table => problem.path.clone(),
             At::Missing => problem.path.parent()?,
         };
         self.variable(&path, self.document.line_of(&path).is_some())
@@ -168,6 +170,7 @@ impl Sources {
         match problem.at {
             At::Key => self.document.key_snippet(path),
             At::Value => self.document.value_snippet(path),
+            At::Hidden => self.document.hidden_snippet(path),
             At::Table => self.document.table_snippet(path),
             At::Missing => self.document.table_snippet(&path.parent()?),
         }

@@ -142,6 +142,11 @@ fn value_problem(path: &Path, cause: &Cause, tree: &Node) -> Problem {
             let note = "texts stand in quotes, and quantities with their unit: \"5s\", \"16 MiB\", \"5/s\"";
             problem.notes.push(note.to_owned());
         }
+        // Somebody who skipped a level may have written its secret here.
+        Cause::WrongType {
+            wanted: Wanted::Table,
+            ..
+        } => problem.at = At::Hidden,
         Cause::UnknownVariant { variant, expected } => {
             let meant = nearest(variant, expected.iter().copied());
             problem

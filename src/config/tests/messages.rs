@@ -215,6 +215,20 @@ reelvault.toml:1:14: a number that is too large
 }
 
 #[test]
+fn a_line_that_nobody_can_read_is_shown_as_far_as_it_has_no_secret() {
+    let shown = |text: &str| {
+        let told = errors(text, &[]);
+        let line = told.lines().find(|line| line.starts_with("1 | "));
+        line.unwrap_or_else(|| panic!("{told}")).to_owned()
+    };
+    assert_eq!(shown("memory = 256 MiB"), "1 | memory = 256 MiB");
+    assert_eq!(shown("concurrent 16"), "1 | concurrent 16");
+    assert_eq!(shown("bucket = acme"), "1 | bucket = …");
+    assert_eq!(shown("sk-canary"), "1 | …");
+    assert_eq!(shown("[transfer"), "1 | [transfer");
+}
+
+#[test]
 fn a_mistake_of_the_environment() {
     let variables = [
         ("REELVAULT__TRANSFER__CONCURRENT", "many"),
@@ -283,6 +297,24 @@ fn no_error_has_a_secret_in_it() {
         format!("{r2}secret_key = \"sk-canary\"\nsecret_key = \"sk-canary\""),
         "[destination.a.s3]\nbucket = \"b\"\nendpoint = \"http://u:sk-canary@h\"".to_owned(),
         "requests = 5 # sk-canary\n[x".to_owned(),
+        // Levels that were skipped.
+        "provider.evolink = \"sk-canary\"".to_owned(),
+        "[destination.a]\nr2 = \"sk-canary\"".to_owned(),
+        "destination = [\"sk-canary\"]".to_owned(),
+        // Keys that were taken for others.
+        "[manifest]\nurl = \"postgres://user:sk-canary@host/db\"".to_owned(),
+        "[destination.a.s3]\nbucket = \"abc\"\ncredentials = \"sk-canary\"".to_owned(),
+        "[destination.a.s3]\nbucket = \"abc\"\ncredentials = { id = \"sk-canary\" }".to_owned(),
+        "[destination.a.s3]\nbucket = \"abc\"\ncredentials = { static = \"sk-canary\" }".to_owned(),
+        format!("{provider}api_key = {{ env = \"sk-canary\" }}"),
+        format!("{provider}api_key = {{ credential = \"sk/canary\" }}"),
+        format!("{provider}api_key = {{ env = [\"sk-canary\"] }}"),
+        // Lines that nobody can read.
+        format!("{provider}api_key =\nsk-canary"),
+        format!("{provider}api_key = [\nsk-canary\n]"),
+        format!("{provider}bearer = sk-canary"),
+        "[provider]\nevolink = sk-canary".to_owned(),
+        "memory = 5, api_key = sk-canary".to_owned(),
     ];
     for text in texts {
         let told = errors(&text, &[]);
@@ -297,6 +329,16 @@ fn no_error_has_a_secret_in_it() {
         "TOKEN",
     ] {
         let variable = format!("REELVAULT__PROVIDER__EVOLINK__{key}");
+        let told = errors(DISK, &[(&variable, "//sk-canary")]);
+        assert!(!told.contains("canary"), "{told}");
+    }
+    for name in [
+        "PROVIDER__EVOLINK",
+        "MANIFEST__URL",
+        "DESTINATION__A__R2",
+        "PROVIDER__EVOLINK__API_KEY__ENV",
+    ] {
+        let variable = format!("REELVAULT__{name}");
         let told = errors(DISK, &[(&variable, "//sk-canary")]);
         assert!(!told.contains("canary"), "{told}");
     }
