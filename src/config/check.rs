@@ -45,6 +45,7 @@ pub(super) fn check(config: &Config, tree: &Node, failed: &[Path]) -> Checked {
         problems: Vec::new(),
     };
     check.numbers();
+    check.zeros();
     check.log();
     check.manifest();
     check.providers();
@@ -149,6 +150,52 @@ impl<'a> Check<'a> {
                 &["poll", "first"],
                 what,
                 "the shortest time cannot be longer than the longest",
+            );
+        }
+    }
+
+    /// What would be over before it began.
+    fn zeros(&mut self) {
+        let Config {
+            transfer,
+            deadline,
+            poll,
+            ..
+        } = self.config;
+        let spans = [
+            (
+                ["transfer", "connect_timeout"],
+                transfer.connect_timeout,
+                "no connection could stand",
+            ),
+            (
+                ["deadline", "default"],
+                deadline.default,
+                "every link would be dead at once",
+            ),
+            (
+                ["poll", "first"],
+                poll.first,
+                "tasks would be asked for without a pause",
+            ),
+            (
+                ["poll", "give_up"],
+                poll.give_up,
+                "every task would be abandoned at once",
+            ),
+        ];
+        for (path, span, then) in spans {
+            if span == Span::ZERO {
+                let note = "write a length of time such as \"10s\" or \"24h\"";
+                self.value(&path, format!("no time at all, so {then}"), note);
+            }
+        }
+        if transfer.size_max == ByteSize::default() {
+            let what = "nothing, so every asset would be refused";
+            self.value(
+                &["transfer", "size_max"],
+                what,
+                "write a size such as \"20 GiB\"",
             );
         }
     }

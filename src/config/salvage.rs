@@ -142,6 +142,22 @@ fn value_problem(path: &Path, cause: &Cause, tree: &Node) -> Problem {
             let note = "texts stand in quotes, and quantities with their unit: \"5s\", \"16 MiB\", \"5/s\"";
             problem.notes.push(note.to_owned());
         }
+        Cause::WrongType {
+            wanted: Wanted::List,
+            ..
+        } if key == "route" => {
+            let note = "each route begins with a line of its own: [[route]], with two brackets";
+            problem.notes.push(note.to_owned());
+        }
+        Cause::WrongType {
+            wanted: Wanted::Table,
+            ..
+        } if matches!(key, "provider" | "destination") && path.0.len() == 1 => {
+            problem.at = At::Hidden;
+            problem
+                .notes
+                .push(format!("each has a table with its name: [{key}.NAME]"));
+        }
         // Somebody who skipped a level may have written its secret here.
         Cause::WrongType {
             wanted: Wanted::Table,

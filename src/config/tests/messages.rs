@@ -522,6 +522,75 @@ fn destinations_that_are_none() {
 }
 
 #[test]
+fn two_destinations_are_two_places() {
+    let same = |a: &str, b: &str| {
+        let table = |text: &str, name: &str| text.replace("NAME", &format!("destination.{name}"));
+        parse(&format!("{}\n{}\n", table(a, "a"), table(b, "b")), &[])
+            .err()
+            .map(|told| told.to_string())
+    };
+    let told = same(
+        "[NAME.fs]\npath = \"/srv/video\"",
+        "[NAME.fs]\npath = \"/srv//video/\"",
+    );
+    let expected = "\
+reelvault.toml:3:1: destination.b.fs: the same place as [destination.a]
+  |
+3 | [destination.b.fs]
+  | ^^^^^^^^^^^^^^^^^^
+  = give them different buckets, prefixes or folders, or keep one of them
+
+1 problem";
+    assert_eq!(told.as_deref(), Some(expected));
+    let s3 = "[NAME.s3]\nbucket = \"abc\"\n";
+    assert!(same(s3, &format!("{s3}prefix = \"\"")).is_some());
+    assert_eq!(same(s3, &format!("{s3}prefix = \"b/\"")), None);
+    assert_eq!(
+        same(s3, &format!("{s3}endpoint = \"http://localhost:9000\"")),
+        None
+    );
+    let r2 = |account: &str| {
+        format!(
+            "[NAME.r2]\naccount = \"{account}\"\nbucket = \"abc\"\n\
+             access_key = {{ env = \"A\" }}\nsecret_key = {{ env = \"B\" }}"
+        )
+    };
+    let (one, two) = (
+        "0123456789abcdef0123456789abcdef",
+        "1123456789abcdef0123456789abcdef",
+    );
+    assert!(same(&r2(one), &r2(&one.to_uppercase())).is_some());
+    assert_eq!(same(&r2(one), &r2(two)), None);
+}
+
+#[test]
+fn tables_with_too_few_or_too_many_brackets() {
+    let told = errors(&format!("{DISK}[route]\nto = [\"disk\"]\n"), &[]);
+    assert!(
+        told.contains("= each route begins with a line of its own: [[route]], with"),
+        "{told}"
+    );
+    for section in ["provider", "destination"] {
+        let told = errors(&format!("[[{section}]]\nkind = \"evolink\"\n"), &[]);
+        let note = format!("= each has a table with its name: [{section}.NAME]");
+        assert!(told.contains(&note), "{told}");
+    }
+}
+
+#[test]
+fn what_would_be_over_before_it_began() {
+    for (key, value) in [
+        ("transfer.connect_timeout", "0s"),
+        ("transfer.size_max", "0"),
+        ("deadline.default", "0s"),
+        ("poll.first", "0s"),
+        ("poll.give_up", "0h"),
+    ] {
+        check(&format!("{key} = \"{value}\""), &format!("{key}: no"));
+    }
+}
+
+#[test]
 fn routes_that_lead_nowhere() {
     let route = |rest: &str| format!("[[route]]\nto = [\"disk\"]\n{rest}\n");
     check("[[route]]\nto = []", "route[0].to: empty");
@@ -536,6 +605,18 @@ fn routes_that_lead_nowhere() {
     check(
         &route("model = [\"ok\", \"a[\"]"),
         "route[0].model[1]: \"a[\" is not a pattern",
+    );
+    check(
+        "[[route]]\nto = [\"disk\", \"disk\"]",
+        "route[0].to[1]: \"disk\" is in the list already",
+    );
+    check(
+        &route("model = []"),
+        "route[0].model: empty, so no task matches",
+    );
+    check(
+        &route("provider = []"),
+        "route[0].provider: empty, so no task matches",
     );
     let huge = "?".repeat(250_000);
     check(
