@@ -10,9 +10,6 @@ use crate::archive;
 use crate::config::check::check;
 use crate::config::locate::Document;
 use crate::config::node::Node;
-use crate::config::node::Path as KeyPath;
-use crate::config::problem::At;
-use crate::config::problem::Problem;
 use crate::config::problem::Sources;
 use crate::config::salvage::salvage;
 use crate::manifest;
@@ -116,19 +113,11 @@ impl Config {
     ) -> Result<Loaded, ConfigErrors> {
         let document = Document::parse(text, name);
         let document = document.map_err(|error| ConfigErrors(error.tell(name)))?;
-        let sources = Sources::new(document, &variables);
-        let environment = config::Environment::with_prefix("REELVAULT")
-            .prefix_separator("__")
-            .separator("__")
-            .source(Some(variables.into_iter().collect()));
-        let merge = config::Config::builder()
-            .add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml))
-            .add_source(config::File::from_str(text, config::FileFormat::Toml))
-            .add_source(environment);
-        let tree = merged(merge).map_err(|error| ConfigErrors(format!("{name}: {error}")))?;
+        let sources = Sources::new(document, variables);
+        let tree = merged(text, &sources);
+        let tree = tree.map_err(|error| ConfigErrors(format!("{name}: {}", error.message())))?;
         let salvaged = salvage(tree.clone(), &defaults());
-        let mut problems = odd_keys(&sources);
-        problems.extend(salvaged.problems);
+        let mut problems = salvaged.problems;
         let checked = salvaged
             .config
             .as_ref()
@@ -158,29 +147,19 @@ impl Config {
     }
 }
 
-fn merged(
-    layers: config::ConfigBuilder<config::builder::DefaultState>,
-) -> Result<Node, config::ConfigError> {
-    Ok(Node::from_table(
-        layers
-            .build()?
-            .try_deserialize::<BTreeMap<String, config::Value>>()?,
-    ))
+/// The layers as one tree. Tables are merged key by key; any other value is replaced whole.
+///
+/// Keys are taken as they are. The `config` crate would read those of the root, and the names of variables, as paths
+/// with indices, and `x[99999999999]` makes it allocate as many elements.
+fn merged(text: &str, sources: &Sources) -> Result<Node, toml::de::Error> {
+    let mut tree = defaults();
+    tree.overlay(Node::read(text)?);
+    for (path, value) in sources.variables() {
+        tree.set(path, Node::String(value.to_owned()));
+    }
+    Ok(tree)
 }
 
 fn defaults() -> Node {
-    let defaults = config::File::from_str(DEFAULTS, config::FileFormat::Toml);
-    merged(config::Config::builder().add_source(defaults)).expect("a test reads the defaults")
-}
-
-/// The layers would take these keys apart, so nobody after them could complain.
-fn odd_keys(sources: &Sources) -> Vec<Problem> {
-    let keys = sources.odd_root_keys();
-    let problem = |key: &str| Problem {
-        path: KeyPath::keys(&[key]),
-        at: At::Key,
-        what: "unknown key".to_owned(),
-        notes: vec!["a dot goes from table to table only outside of quotes".to_owned()],
-    };
-    keys.into_iter().map(problem).collect()
+    Node::read(DEFAULTS).expect("a test reads the defaults")
 }

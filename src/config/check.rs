@@ -45,6 +45,7 @@ pub(super) fn check(config: &Config, tree: &Node, failed: &[Path]) -> Checked {
         problems: Vec::new(),
     };
     check.numbers();
+    check.zeros();
     check.log();
     check.manifest();
     check.providers();
@@ -153,6 +154,52 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// What would be over before it began.
+    fn zeros(&mut self) {
+        let Config {
+            transfer,
+            deadline,
+            poll,
+            ..
+        } = self.config;
+        let spans = [
+            (
+                ["transfer", "connect_timeout"],
+                transfer.connect_timeout,
+                "no connection could stand",
+            ),
+            (
+                ["deadline", "default"],
+                deadline.default,
+                "every link would be dead at once",
+            ),
+            (
+                ["poll", "first"],
+                poll.first,
+                "tasks would be asked for without a pause",
+            ),
+            (
+                ["poll", "give_up"],
+                poll.give_up,
+                "every task would be abandoned at once",
+            ),
+        ];
+        for (path, span, then) in spans {
+            if span == Span::ZERO {
+                let note = "write a length of time such as \"10s\" or \"24h\"";
+                self.value(&path, format!("no time at all, so {then}"), note);
+            }
+        }
+        if transfer.size_max == ByteSize::default() {
+            let what = "nothing, so every asset would be refused";
+            self.value(
+                &["transfer", "size_max"],
+                what,
+                "write a size such as \"20 GiB\"",
+            );
+        }
+    }
+
     fn memory(&mut self) {
         let transfer = &self.config.transfer;
         let path = |key: &str| Path::keys(&["transfer", key]);
@@ -205,7 +252,7 @@ impl<'a> Check<'a> {
             source.env.is_some(),
         ];
         match places.iter().filter(|is_given| **is_given).count() {
-            1 => {}
+            1 => self.place(&path, source),
             0 => self.wrong(At::Key, path, "no place of the secret", SECRET_FORMS),
             _ => self.wrong(
                 At::Key,
@@ -213,6 +260,33 @@ impl<'a> Check<'a> {
                 "more than one place of the secret",
                 SECRET_FORMS,
             ),
+        }
+    }
+
+    /// A name that cannot be one may be the secret itself, and is not shown.
+    fn place(&mut self, path: &Path, source: &SecretSource) {
+        if source.env.as_deref().is_some_and(|name| !is_variable(name)) {
+            let what = "not the name of an environment variable";
+            let note = "write the variable's name, of letters, digits and \"_\", not what it holds";
+            self.wrong(At::Hidden, path.key("env"), what, note);
+        }
+        let credential = source.credential.as_deref();
+        if credential.is_some_and(|name| matches!(name, "" | "." | "..") || name.contains('/')) {
+            let what = "not the name of a credential";
+            let note = "write NAME as in the unit's LoadCredential=NAME:/path";
+            self.wrong(At::Hidden, path.key("credential"), what, note);
+        }
+        if source
+            .file
+            .as_deref()
+            .is_some_and(|file| file.as_os_str().is_empty())
+        {
+            self.wrong(
+                At::Hidden,
+                path.key("file"),
+                "empty",
+                "write the path of a file",
+            );
         }
     }
 
@@ -235,6 +309,12 @@ impl<'a> Check<'a> {
             self.wrong(At::Value, path, what, note);
         }
     }
+}
+
+/// Whether a shell could set a variable of this name.
+fn is_variable(name: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(is_word)
 }
 
 /// The note on a span, in the form that the configuration takes.

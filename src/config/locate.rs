@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
+use crate::config::DEFAULTS;
 use crate::config::node::Path;
 use crate::config::node::Step;
 use crate::config::problem::count;
@@ -14,11 +15,17 @@ use crate::config::problem::count;
 /// Keys of secrets: what stands there must be a place, and is never shown when it is not.
 pub(super) const SECRETS: [&str; 3] = ["api_key", "access_key", "secret_key"];
 
-/// Keys whose values may hold something secret: a token in a header, a password in an address.
-const PRIVATE: [&str; 3] = ["headers", "base_url", "endpoint"];
+/// Keys whose values may hold something secret: a token in a header, a password in an address, and what people take
+/// `credentials` for.
+const PRIVATE: [&str; 5] = ["headers", "base_url", "endpoint", "url", "credentials"];
 
 /// The names of a secret's places, which are not secret.
 const PLACES: [&str; 3] = ["credential", "file", "env"];
+
+/// In a line that could not be read, words that come with secrets.
+const SECRET_WORDS: [&str; 9] = [
+    "key", "secret", "token", "pass", "cred", "auth", "header", "url", "endpoint",
+];
 
 /// What stands for whatever is not shown.
 const MASK: char = '…';
@@ -96,19 +103,6 @@ impl Document {
         Ok(document)
     }
 
-    /// The keys of the root that the layers would not take for one key.
-    pub(super) fn odd_root_keys(&self) -> Vec<&str> {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        match &self.root.below {
-            Below::Table(table) => {
-                let keys = table.keys().map(String::as_str);
-                keys.filter(|key| key.is_empty() || !key.chars().all(is_plain))
-                    .collect()
-            }
-            Below::Nothing | Below::List(_) => Vec::new(),
-        }
-    }
-
     /// The line of this key.
     pub(super) fn line_of(&self, path: &Path) -> Option<usize> {
         let mark = self.find(path)?;
@@ -122,10 +116,16 @@ impl Document {
         Some(self.snippet(mark.key.as_ref().unwrap_or(&mark.value), true))
     }
 
-    /// The value at `path`, hidden if it may be secret.
+    /// The value at `path`, hidden if it may be secret; so may any text in a table or a list that nobody wants there.
     pub(super) fn value_snippet(&self, path: &Path) -> Option<Snippet> {
         let mark = self.find(path)?;
-        Some(self.snippet(&mark.value, !is_private(path)))
+        let is_single = matches!(mark.below, Below::Nothing);
+        Some(self.snippet(&mark.value, is_single && !is_private(path)))
+    }
+
+    /// The place of the value at `path`, without the value.
+    pub(super) fn hidden_snippet(&self, path: &Path) -> Option<Snippet> {
+        Some(self.snippet(&self.find(path)?.value, false))
     }
 
     /// The header of the table at `path`, or of the nearest one around it that the file has.
@@ -344,8 +344,8 @@ impl Painted {
     }
 }
 
-/// The line of a mistake in a text that could not be read, so that nobody knows what in it is secret: everything that
-/// may be is masked.
+/// The line of a mistake in a text that could not be read, so that nobody knows what in it is secret: shown are headers,
+/// keys, and what follows a key that has a default, none of which is a secret.
 fn blind_snippet(text: &str, span: &Range<usize>) -> Snippet {
     let (_, place) = line_at(text, span.start);
     let line = text.get(place.clone()).unwrap_or_default();
@@ -353,19 +353,34 @@ fn blind_snippet(text: &str, span: &Range<usize>) -> Snippet {
     let is_inside_text = ["\"\"\"", "'''"]
         .iter()
         .any(|it| above.matches(it).count() % 2 == 1);
-    let lower = line.to_ascii_lowercase();
-    let words = [
-        "key", "secret", "token", "pass", "cred", "auth", "header", "url", "endpoint",
-    ];
     let hidden = if is_inside_text {
         place.clone()
-    } else if words.iter().any(|word| lower.contains(word)) {
-        let equals = line.find('=').map_or(0, |at| at + 1);
-        let value = line.get(equals..).unwrap_or_default();
-        let blanks = value.len() - value.trim_start().len();
-        place.start + equals + blanks..place.end
     } else {
-        0..0
+        place.start + blind_start(line)..place.end
     };
     snippet(text, span, &(0..0), std::slice::from_ref(&hidden))
+}
+
+/// Where in a line of a text that could not be read something secret may begin.
+fn blind_start(line: &str) -> usize {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let key = line.trim_start().split(|c| !is_word(c)).next();
+    let lower = line.to_ascii_lowercase();
+    let may_be_secret = SECRET_WORDS.iter().any(|word| lower.contains(word));
+    if key.is_some_and(has_default) && !may_be_secret {
+        return line.len();
+    }
+    match line.split_once('=') {
+        Some((key, value)) => key.len() + 1 + (value.len() - value.trim_start().len()),
+        None if line.trim_start().starts_with('[') => line.len(),
+        None => line.len() - line.trim_start().len(),
+    }
+}
+
+/// Whether the key stands in the defaults, other than as a comment.
+fn has_default(key: &str) -> bool {
+    let settings = DEFAULTS.lines().filter_map(|line| line.split_once(" = "));
+    settings
+        .map(|(known, _)| known)
+        .any(|known| known == key && !PRIVATE.contains(&known))
 }

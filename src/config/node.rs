@@ -108,39 +108,51 @@ impl fmt::Display for Path {
 }
 
 impl Node {
-    /// Takes over what the layers were merged into; nothing is nothing.
-    pub(super) fn from_value(value: config::Value) -> Option<Self> {
-        use config::ValueKind;
-        // The file's integers were checked to fit before the layers were merged, and the environment gives texts.
-        Some(match value.kind {
-            ValueKind::Nil => return None,
-            ValueKind::Boolean(it) => Node::Bool(it),
-            ValueKind::I64(it) => Node::Int(it),
-            ValueKind::I128(it) => Node::Int(i64::try_from(it).ok()?),
-            ValueKind::U64(it) => Node::Int(i64::try_from(it).ok()?),
-            ValueKind::U128(it) => Node::Int(i64::try_from(it).ok()?),
-            ValueKind::Float(it) => Node::Float(it),
-            ValueKind::String(it) => Node::String(it),
-            ValueKind::Array(it) => {
-                let nodes = it.into_iter().enumerate();
-                Node::List(
-                    nodes
-                        .filter_map(|(index, it)| Some((index, Self::from_value(it)?)))
-                        .collect(),
-                )
-            }
-            ValueKind::Table(it) => Self::from_table(it),
-        })
+    /// Reads one layer.
+    pub(super) fn read(text: &str) -> Result<Self, toml::de::Error> {
+        let table: toml::Table = toml::from_str(text)?;
+        Ok(Self::from_value(toml::Value::Table(table)))
     }
 
-    /// Takes over a merged table.
-    pub(super) fn from_table(table: impl IntoIterator<Item = (String, config::Value)>) -> Self {
-        let nodes = table.into_iter();
-        Node::Table(
-            nodes
-                .filter_map(|(key, it)| Some((key, Self::from_value(it)?)))
-                .collect(),
-        )
+    fn from_value(value: toml::Value) -> Self {
+        match value {
+            toml::Value::Boolean(it) => Node::Bool(it),
+            toml::Value::Integer(it) => Node::Int(it),
+            toml::Value::Float(it) => Node::Float(it),
+            toml::Value::String(it) => Node::String(it),
+            // No key takes a date, and a text says what it is instead.
+            toml::Value::Datetime(it) => Node::String(it.to_string()),
+            toml::Value::Array(it) => {
+                Node::List(it.into_iter().map(Self::from_value).enumerate().collect())
+            }
+            toml::Value::Table(it) => {
+                let nodes = it.into_iter();
+                Node::Table(nodes.map(|(key, it)| (key, Self::from_value(it))).collect())
+            }
+        }
+    }
+
+    /// Lays the next layer over this one.
+    pub(super) fn overlay(&mut self, above: Node) {
+        match (self, above) {
+            (Node::Table(table), Node::Table(above)) => {
+                for (key, node) in above {
+                    match table.get_mut(&key) {
+                        Some(below) => below.overlay(node),
+                        None => drop(table.insert(key, node)),
+                    }
+                }
+            }
+            (below, above) => *below = above,
+        }
+    }
+
+    /// Puts `node` at `path`, which has only keys. What is on the way and no table gives way to one.
+    pub(super) fn set(&mut self, path: &Path, node: Node) {
+        let tables = path.0.iter().rev().filter_map(Step::as_key);
+        self.overlay(tables.fold(node, |below, key| {
+            Node::Table(BTreeMap::from([(key.to_owned(), below)]))
+        }));
     }
 
     /// What stands at `path`.

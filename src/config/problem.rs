@@ -27,6 +27,8 @@ pub(super) enum At {
     Key,
     /// What it is set to.
     Value,
+    /// What it is set to, which may be a secret that stands in the wrong place, and so is not shown.
+    Hidden,
     /// The table that the key is missing in.
     Missing,
     /// The table at the path.
@@ -64,16 +66,12 @@ impl fmt::Debug for Sources {
 
 impl Sources {
     /// Takes the file and those of `variables` that are ours, each as the prefix and separator say.
-    pub(super) fn new(document: Document, variables: &[(String, String)]) -> Self {
-        let ours = variables.iter().filter_map(|(name, value)| {
+    pub(super) fn new(document: Document, variables: Vec<(String, String)>) -> Self {
+        let ours = variables.into_iter().filter_map(|(name, value)| {
             let lower = name.to_lowercase();
             let rest = lower.strip_prefix("reelvault__")?;
             let steps = rest.split("__").map(|key| Step::Key(key.to_owned()));
-            let variable = Variable {
-                name: name.clone(),
-                value: value.clone(),
-            };
-            Some((Path(steps.collect()), variable))
+            Some((Path(steps.collect()), Variable { name, value }))
         });
         Self {
             variables: ours.collect(),
@@ -81,9 +79,10 @@ impl Sources {
         }
     }
 
-    /// The keys of the file's root that can never be known.
-    pub(super) fn odd_root_keys(&self) -> Vec<&str> {
-        self.document.odd_root_keys()
+    /// What the environment sets, outer tables first.
+    pub(super) fn variables(&self) -> impl Iterator<Item = (&Path, &str)> {
+        let variables = self.variables.iter();
+        variables.map(|(path, variable)| (path, variable.value.as_str()))
     }
 
     /// Which layer the value at `path` is from.
@@ -156,7 +155,7 @@ impl Sources {
     /// The variable that the problem comes from, unless it is the file.
     fn guilty(&self, problem: &Problem) -> Option<&Variable> {
         let path = match problem.at {
-            At::Key | At::Value | At::Table => problem.path.clone(),
+            At::Key | At::Value | At::Hidden | At::Table => problem.path.clone(),
             At::Missing => problem.path.parent()?,
         };
         self.variable(&path, self.document.line_of(&path).is_some())
@@ -171,6 +170,7 @@ impl Sources {
         match problem.at {
             At::Key => self.document.key_snippet(path),
             At::Value => self.document.value_snippet(path),
+            At::Hidden => self.document.hidden_snippet(path),
             At::Table => self.document.table_snippet(path),
             At::Missing => self.document.table_snippet(&path.parent()?),
         }

@@ -74,10 +74,13 @@ impl Salvaged {
                     path: path.clone(),
                     at: At::Key,
                     what: cause.to_string(),
-                    notes: vec![meant.map_or_else(
-                        || format!("known here are {}", listed(expected)),
-                        |meant| format!("did you mean `{meant}`?"),
-                    )],
+                    notes: vec![match meant {
+                        Some(meant) => format!("did you mean `{meant}`?"),
+                        None if field.contains('.') => {
+                            "a dot goes from table to table only outside of quotes".to_owned()
+                        }
+                        None => format!("known here are {}", listed(expected)),
+                    }],
                 });
                 (path, None)
             }
@@ -139,6 +142,27 @@ fn value_problem(path: &Path, cause: &Cause, tree: &Node) -> Problem {
             let note = "texts stand in quotes, and quantities with their unit: \"5s\", \"16 MiB\", \"5/s\"";
             problem.notes.push(note.to_owned());
         }
+        Cause::WrongType {
+            wanted: Wanted::List,
+            ..
+        } if key == "route" => {
+            let note = "each route begins with a line of its own: [[route]], with two brackets";
+            problem.notes.push(note.to_owned());
+        }
+        Cause::WrongType {
+            wanted: Wanted::Table,
+            ..
+        } if matches!(key, "provider" | "destination") && path.0.len() == 1 => {
+            problem.at = At::Hidden;
+            problem
+                .notes
+                .push(format!("each has a table with its name: [{key}.NAME]"));
+        }
+        // Somebody who skipped a level may have written its secret here.
+        Cause::WrongType {
+            wanted: Wanted::Table,
+            ..
+        } => problem.at = At::Hidden,
         Cause::UnknownVariant { variant, expected } => {
             let meant = nearest(variant, expected.iter().copied());
             problem

@@ -1,5 +1,8 @@
 //! What is wrong with destinations: their kind, their bucket or folder, where their keys are.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use crate::config::check::Check;
 use crate::config::node::Path;
 use crate::config::problem::At;
@@ -41,6 +44,25 @@ impl Check<'_> {
                 self.wrong(At::Table, path.clone(), what, note);
             }
             self.destination(&path, destination);
+        }
+        self.places();
+    }
+
+    /// Two names for one place would be two objects with one key, of which the second could never be written.
+    fn places(&mut self) {
+        let mut known: BTreeMap<String, &str> = BTreeMap::new();
+        for (name, destination) in &self.config.destination {
+            let Some((kind, place)) = place(destination) else {
+                continue;
+            };
+            if let Some(other) = known.get(&place) {
+                let what = format!("the same place as [destination.{other}]");
+                let note = "give them different buckets, prefixes or folders, or keep one of them";
+                let path = Path::keys(&["destination", name.as_str(), kind]);
+                self.wrong(At::Table, path, what, note);
+            } else {
+                known.insert(place, name.as_str());
+            }
         }
     }
 
@@ -117,6 +139,31 @@ impl Check<'_> {
                 "3 to 63 lower-case letters, digits, \"-\" and \".\", the first and last no sign";
             self.wrong(At::Value, path, what, note);
         }
+    }
+}
+
+/// The table that says where a destination is, and what two of them share that are one place.
+fn place(destination: &store::Config) -> Option<(&'static str, String)> {
+    match (&destination.s3, &destination.r2, &destination.fs) {
+        (Some(s3), None, None) => {
+            let endpoint = s3.endpoint.as_ref().map_or("", url::Url::as_str);
+            let place = format!("s3 {endpoint:?} {:?} {:?}", s3.bucket, s3.prefix);
+            Some(("s3", place))
+        }
+        (None, Some(r2), None) => {
+            let account = r2.account.to_ascii_lowercase();
+            let place = format!(
+                "r2 {account:?} {:?} {:?} {:?}",
+                r2.jurisdiction, r2.bucket, r2.prefix
+            );
+            Some(("r2", place))
+        }
+        (None, None, Some(folder)) => {
+            // Spelt anew, so that "/srv/video" and "/srv//video/" are one.
+            let path: PathBuf = folder.path.components().collect();
+            Some(("fs", format!("fs {}", path.display())))
+        }
+        _ => None,
     }
 }
 

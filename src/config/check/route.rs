@@ -46,8 +46,15 @@ impl Check<'_> {
             );
         }
         let destinations = self.names("destination");
+        let mut earlier = BTreeSet::new();
         for (index, name) in self.elements(&to, route.to.iter().map(DestinationName::as_str)) {
             self.known(to.index(index), name, "destination", &destinations);
+            // The manifest has one object for an asset and a destination, and takes no route that wants two.
+            if !earlier.insert(name) {
+                let what = format!("{name:?} is in the list already");
+                let note = "a destination gets one copy: name each once";
+                self.wrong(At::Value, to.index(index), what, note);
+            }
         }
         let mut providers = self.names("provider");
         providers.push(FETCH_PROVIDER);
@@ -61,6 +68,17 @@ impl Check<'_> {
             );
         }
         self.models(&path.key("model"), route);
+        let lists = [
+            ("provider", route.provider.as_ref().map(Vec::is_empty)),
+            ("model", route.model.as_ref().map(Vec::is_empty)),
+        ];
+        for (key, _) in lists.iter().filter(|(_, is_empty)| *is_empty == Some(true)) {
+            // Emptied by mistakes in it, it is not empty as written.
+            if matches!(self.tree.get(&path.key(key)), Some(Node::List(list)) if list.is_empty()) {
+                let note = "leave it out to match all";
+                self.wrong(At::Value, path.key(key), "empty, so no task matches", note);
+            }
+        }
     }
 
     fn models(&mut self, path: &Path, route: &RouteConfig) {

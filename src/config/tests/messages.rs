@@ -32,7 +32,7 @@ reelvault.toml:5:1: poll.\"poll.max\": unknown key
   |
 5 | \"poll.max\" = \"…\"
   | ^^^^^^^^^^
-  = known here are `first`, `max`, `jitter`, `give_up`
+  = a dot goes from table to table only outside of quotes
 
 reelvault.toml:7:2: sever: unknown key
   |
@@ -56,6 +56,40 @@ reelvault.toml:1:1: \"transfer.concurrent\": unknown key
 
 1 problem";
     assert_eq!(errors(&text, &[]), expected);
+}
+
+/// Each of these once crashed the program, by its size or by its sign.
+#[test]
+fn an_index_is_no_key() {
+    for index in ["9223372036854775807", "99999999999", "-99999999999"] {
+        let told = errors(&format!("\"x[{index}]\" = 1\n{DISK}"), &[]);
+        assert!(
+            told.contains(&format!("\"x[{index}]\": unknown key")),
+            "{told}"
+        );
+        let variable = format!("REELVAULT__X[{index}]");
+        let told = errors(DISK, &[(&variable, "1")]);
+        assert!(
+            told.starts_with(&format!("{variable}: \"x[{index}]\": unknown key")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_variable_that_names_no_key_is_named() {
+    for name in [
+        "",
+        "TRANSFER__",
+        "TRANSFER.CONCURRENT",
+        "ROUTE[0]__TO",
+        "TRANSFER___CONCURRENT",
+    ] {
+        let variable = format!("REELVAULT__{name}");
+        let told = errors(DISK, &[(&variable, "5")]);
+        assert!(told.starts_with(&format!("{variable}: ")), "{told}");
+        assert!(told.ends_with("\n1 problem"), "{told}");
+    }
 }
 
 #[test]
@@ -181,6 +215,20 @@ reelvault.toml:1:14: a number that is too large
 }
 
 #[test]
+fn a_line_that_nobody_can_read_is_shown_as_far_as_it_has_no_secret() {
+    let shown = |text: &str| {
+        let told = errors(text, &[]);
+        let line = told.lines().find(|line| line.starts_with("1 | "));
+        line.unwrap_or_else(|| panic!("{told}")).to_owned()
+    };
+    assert_eq!(shown("memory = 256 MiB"), "1 | memory = 256 MiB");
+    assert_eq!(shown("concurrent 16"), "1 | concurrent 16");
+    assert_eq!(shown("bucket = acme"), "1 | bucket = …");
+    assert_eq!(shown("sk-canary"), "1 | …");
+    assert_eq!(shown("[transfer"), "1 | [transfer");
+}
+
+#[test]
 fn a_mistake_of_the_environment() {
     let variables = [
         ("REELVAULT__TRANSFER__CONCURRENT", "many"),
@@ -249,6 +297,24 @@ fn no_error_has_a_secret_in_it() {
         format!("{r2}secret_key = \"sk-canary\"\nsecret_key = \"sk-canary\""),
         "[destination.a.s3]\nbucket = \"b\"\nendpoint = \"http://u:sk-canary@h\"".to_owned(),
         "requests = 5 # sk-canary\n[x".to_owned(),
+        // Levels that were skipped.
+        "provider.evolink = \"sk-canary\"".to_owned(),
+        "[destination.a]\nr2 = \"sk-canary\"".to_owned(),
+        "destination = [\"sk-canary\"]".to_owned(),
+        // Keys that were taken for others.
+        "[manifest]\nurl = \"postgres://user:sk-canary@host/db\"".to_owned(),
+        "[destination.a.s3]\nbucket = \"abc\"\ncredentials = \"sk-canary\"".to_owned(),
+        "[destination.a.s3]\nbucket = \"abc\"\ncredentials = { id = \"sk-canary\" }".to_owned(),
+        "[destination.a.s3]\nbucket = \"abc\"\ncredentials = { static = \"sk-canary\" }".to_owned(),
+        format!("{provider}api_key = {{ env = \"sk-canary\" }}"),
+        format!("{provider}api_key = {{ credential = \"sk/canary\" }}"),
+        format!("{provider}api_key = {{ env = [\"sk-canary\"] }}"),
+        // Lines that nobody can read.
+        format!("{provider}api_key =\nsk-canary"),
+        format!("{provider}api_key = [\nsk-canary\n]"),
+        format!("{provider}bearer = sk-canary"),
+        "[provider]\nevolink = sk-canary".to_owned(),
+        "memory = 5, api_key = sk-canary".to_owned(),
     ];
     for text in texts {
         let told = errors(&text, &[]);
@@ -263,6 +329,16 @@ fn no_error_has_a_secret_in_it() {
         "TOKEN",
     ] {
         let variable = format!("REELVAULT__PROVIDER__EVOLINK__{key}");
+        let told = errors(DISK, &[(&variable, "//sk-canary")]);
+        assert!(!told.contains("canary"), "{told}");
+    }
+    for name in [
+        "PROVIDER__EVOLINK",
+        "MANIFEST__URL",
+        "DESTINATION__A__R2",
+        "PROVIDER__EVOLINK__API_KEY__ENV",
+    ] {
+        let variable = format!("REELVAULT__{name}");
         let told = errors(DISK, &[(&variable, "//sk-canary")]);
         assert!(!told.contains("canary"), "{told}");
     }
@@ -446,6 +522,75 @@ fn destinations_that_are_none() {
 }
 
 #[test]
+fn two_destinations_are_two_places() {
+    let same = |a: &str, b: &str| {
+        let table = |text: &str, name: &str| text.replace("NAME", &format!("destination.{name}"));
+        parse(&format!("{}\n{}\n", table(a, "a"), table(b, "b")), &[])
+            .err()
+            .map(|told| told.to_string())
+    };
+    let told = same(
+        "[NAME.fs]\npath = \"/srv/video\"",
+        "[NAME.fs]\npath = \"/srv//video/\"",
+    );
+    let expected = "\
+reelvault.toml:3:1: destination.b.fs: the same place as [destination.a]
+  |
+3 | [destination.b.fs]
+  | ^^^^^^^^^^^^^^^^^^
+  = give them different buckets, prefixes or folders, or keep one of them
+
+1 problem";
+    assert_eq!(told.as_deref(), Some(expected));
+    let s3 = "[NAME.s3]\nbucket = \"abc\"\n";
+    assert!(same(s3, &format!("{s3}prefix = \"\"")).is_some());
+    assert_eq!(same(s3, &format!("{s3}prefix = \"b/\"")), None);
+    assert_eq!(
+        same(s3, &format!("{s3}endpoint = \"http://localhost:9000\"")),
+        None
+    );
+    let r2 = |account: &str| {
+        format!(
+            "[NAME.r2]\naccount = \"{account}\"\nbucket = \"abc\"\n\
+             access_key = {{ env = \"A\" }}\nsecret_key = {{ env = \"B\" }}"
+        )
+    };
+    let (one, two) = (
+        "0123456789abcdef0123456789abcdef",
+        "1123456789abcdef0123456789abcdef",
+    );
+    assert!(same(&r2(one), &r2(&one.to_uppercase())).is_some());
+    assert_eq!(same(&r2(one), &r2(two)), None);
+}
+
+#[test]
+fn tables_with_too_few_or_too_many_brackets() {
+    let told = errors(&format!("{DISK}[route]\nto = [\"disk\"]\n"), &[]);
+    assert!(
+        told.contains("= each route begins with a line of its own: [[route]], with"),
+        "{told}"
+    );
+    for section in ["provider", "destination"] {
+        let told = errors(&format!("[[{section}]]\nkind = \"evolink\"\n"), &[]);
+        let note = format!("= each has a table with its name: [{section}.NAME]");
+        assert!(told.contains(&note), "{told}");
+    }
+}
+
+#[test]
+fn what_would_be_over_before_it_began() {
+    for (key, value) in [
+        ("transfer.connect_timeout", "0s"),
+        ("transfer.size_max", "0"),
+        ("deadline.default", "0s"),
+        ("poll.first", "0s"),
+        ("poll.give_up", "0h"),
+    ] {
+        check(&format!("{key} = \"{value}\""), &format!("{key}: no"));
+    }
+}
+
+#[test]
 fn routes_that_lead_nowhere() {
     let route = |rest: &str| format!("[[route]]\nto = [\"disk\"]\n{rest}\n");
     check("[[route]]\nto = []", "route[0].to: empty");
@@ -460,6 +605,18 @@ fn routes_that_lead_nowhere() {
     check(
         &route("model = [\"ok\", \"a[\"]"),
         "route[0].model[1]: \"a[\" is not a pattern",
+    );
+    check(
+        "[[route]]\nto = [\"disk\", \"disk\"]",
+        "route[0].to[1]: \"disk\" is in the list already",
+    );
+    check(
+        &route("model = []"),
+        "route[0].model: empty, so no task matches",
+    );
+    check(
+        &route("provider = []"),
+        "route[0].provider: empty, so no task matches",
     );
     let huge = "?".repeat(250_000);
     check(

@@ -198,8 +198,7 @@ fn defaults_page() -> String {
 }
 
 fn tree_of(text: &str) -> Node {
-    let file = config::File::from_str(text, config::FileFormat::Toml);
-    super::super::merged(config::Config::builder().add_source(file)).unwrap()
+    Node::read(text).unwrap()
 }
 
 /// The paths of all tables.
