@@ -2,12 +2,6 @@
 //!
 //! stdout is for results, stderr for talk. Every error is one sentence with the value in question, then a hint.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is where results and talk are printed"
-)]
-
 mod add;
 mod check;
 mod config;
@@ -18,6 +12,7 @@ mod init;
 mod manifest;
 mod open;
 mod run;
+mod say;
 mod simulate;
 mod status;
 mod table;
@@ -34,13 +29,20 @@ use clap::Subcommand;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 
+/// What scripts need to know of [`Exit`].
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 4 at risk or lost, 5 waited in vain,
+6 not found, 10 no daemon, 11 manifest locked or not there, 12 refused by provider or store,
+78 configuration, 130 interrupted";
+
 /// Archives AI video results into S3, R2 or a folder before their links die, and proves it.
 #[derive(Debug, Parser)]
 #[command(
     name = "reelvault",
     version,
     propagate_version = true,
-    disable_help_subcommand = true
+    disable_help_subcommand = true,
+    after_help = EXIT_CODES
 )]
 struct Arguments {
     /// The configuration; else `$REELVAULT_CONFIG`, ./reelvault.toml, /etc/reelvault/reelvault.toml

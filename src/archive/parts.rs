@@ -153,8 +153,10 @@ impl<'a> Parts<'a> {
         again: &Again,
         outcome: Result<(), Failure>,
     ) -> Result<Vec<PartRow>, Failure> {
+        let mut outcome = outcome;
         while let Some(landed) = self.in_flight.join_next().await {
-            self.land(landed).await?;
+            let recorded = self.land(landed).await;
+            outcome = outcome.and(recorded);
         }
         outcome?;
         self.redo_failed(again).await?;

@@ -8,9 +8,12 @@ use serde::Deserialize;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
+use crate::cli::say::say;
+use crate::cli::say::talk;
 use crate::cli::wait;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::daemon::wiring;
 use crate::intake;
 use crate::intake::Announcement;
 use crate::manifest::row::Learned;
@@ -36,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(short, long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
     tags: Vec<(String, String)>,
     /// Wait until all of them are archived, or this long
-    #[arg(short, long, value_name = "TIME", num_args = 0..=1, default_missing_value = "24h")]
+    #[arg(short, long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "24h")]
     wait: Option<Span>,
     /// Only say what would be announced
     #[arg(short = 'n', long)]
@@ -57,15 +60,16 @@ pub(crate) async fn add(config: Option<&Path>, arguments: Arguments) -> Result<E
     let config = open::load(config)?.config;
     let (announced, bad) = announcements(&config, &arguments)?;
     for complaint in &bad {
-        eprintln!("error: {complaint}");
+        talk!("error: {complaint}");
     }
     if announced.is_empty() {
         return Ok(Exit::Usage);
     }
     let keys: Vec<TaskKey> = announced.iter().map(|it| it.key.clone()).collect();
     if arguments.dry_run {
-        keys.iter()
-            .for_each(|key| println!("{} {}: would be announced", key.provider, key.id));
+        for key in &keys {
+            say!("{} {}: would be announced", key.provider, key.id)?;
+        }
         return Ok(if bad.is_empty() {
             Exit::Done
         } else {
@@ -79,8 +83,8 @@ pub(crate) async fn add(config: Option<&Path>, arguments: Arguments) -> Result<E
         for (announcement, learned) in chunk.iter().zip(learned) {
             let TaskKey { provider, id } = &announcement.key;
             match learned {
-                Learned::New => println!("{provider} {id}: learned"),
-                Learned::Known(state) => println!("{provider} {id}: known, {state}"),
+                Learned::New => say!("{provider} {id}: learned")?,
+                Learned::Known(state) => say!("{provider} {id}: known, {state}")?,
             }
         }
     }
@@ -105,53 +109,57 @@ fn announcements(
     arguments: &Arguments,
 ) -> Result<(Vec<Announcement>, Vec<String>), Complaint> {
     let (mut announced, mut bad) = (Vec::new(), Vec::new());
-    let shared: Tags = arguments.tags.iter().cloned().collect();
-    let mut take = |line: Line, place: &str| match provider(
-        config,
-        line.provider.or(arguments.provider.clone()),
-    ) {
-        Ok((provider, ttl)) => {
-            let tags = shared.clone().into_iter().chain(line.tags).collect();
-            let key = TaskKey {
-                provider,
-                id: line.task_id,
-            };
-            announced.push(Announcement {
-                key,
-                tags,
-                via: LearnedVia::Cli,
-                ttl,
-            });
-        }
-        Err(why) => bad.push(format!("{place}: {why}")),
-    };
-    let mut unreadable = Vec::new();
     for task in &arguments.tasks {
         if task != "-" {
-            match parse_line(task) {
-                Ok(line) => take(line, task),
-                Err(why) => unreadable.push(why),
+            match announcement(config, arguments, task) {
+                Ok(announcement) => announced.push(announcement),
+                Err(why) => bad.push(why),
             }
             continue;
         }
-        for (number, line) in std::io::stdin().lock().lines().enumerate() {
-            let (line, place) = (line?, format!("line {}", number + 1));
+        for (number, line) in (1_u64..).zip(std::io::stdin().lock().split(b'\n')) {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
             if line.trim().is_empty() {
                 continue;
             }
-            match parse_line(line.trim()) {
-                Ok(line) => take(line, &place),
-                Err(why) => unreadable.push(format!("{place}: {why}")),
+            match announcement(config, arguments, line.trim()) {
+                Ok(announcement) => announced.push(announcement),
+                Err(why) => bad.push(format!("line {number}: {why}")),
             }
         }
     }
-    bad.extend(unreadable);
     Ok((announced, bad))
+}
+
+fn announcement(
+    config: &Config,
+    arguments: &Arguments,
+    text: &str,
+) -> Result<Announcement, String> {
+    let line = parse_line(text)?;
+    let (provider, ttl) = provider(config, line.provider.or(arguments.provider.clone()))?;
+    Ok(Announcement {
+        key: TaskKey {
+            provider,
+            id: line.task_id,
+        },
+        tags: arguments.tags.iter().cloned().chain(line.tags).collect(),
+        via: LearnedVia::Cli,
+        ttl,
+    })
 }
 
 fn parse_line(line: &str) -> Result<Line, String> {
     if line.starts_with('{') {
-        return serde_json::from_str(line).map_err(|error| error.to_string());
+        return serde_json::from_str(line).map_err(|error| {
+            // It is always the first line of one, which whoever reads many must not be told.
+            let (what, place) = (
+                error.to_string(),
+                format!(" at line 1 column {}", error.column()),
+            );
+            what.strip_suffix(&place).unwrap_or(&what).to_owned()
+        });
     }
     let task_id = line.parse::<TaskId>().map_err(|error| error.to_string())?;
     Ok(Line {
@@ -164,7 +172,9 @@ fn parse_line(line: &str) -> Result<Line, String> {
 /// The provider that a task belongs to, and how long its links live as far as the configuration says.
 fn provider(config: &Config, named: Option<ProviderName>) -> Result<(ProviderName, Span), String> {
     let known = || {
-        let names: Vec<&str> = config.provider.keys().map(ProviderName::as_str).collect();
+        let names: Vec<&str> = wiring::task_apis(config)
+            .map(|(name, _)| name.as_str())
+            .collect();
         if names.is_empty() {
             "none is configured".to_owned()
         } else {
@@ -173,12 +183,18 @@ fn provider(config: &Config, named: Option<ProviderName>) -> Result<(ProviderNam
     };
     let name = match named {
         Some(name) => name,
-        None if config.provider.len() == 1 => {
-            config.provider.keys().next().cloned().ok_or_else(known)?
+        None => {
+            let mut names = wiring::task_apis(config).map(|(name, _)| name);
+            match (names.next(), names.next()) {
+                (Some(only), None) => only.clone(),
+                (Some(_), Some(_)) | (None, _) => {
+                    return Err(format!("whose task is it? use --provider: {}", known()));
+                }
+            }
         }
-        None => return Err(format!("whose task is it? use --provider: {}", known())),
     };
-    let settings = config.provider.get(&name);
+    let settings =
+        wiring::task_apis(config).find_map(|(it, settings)| (*it == name).then_some(settings));
     let settings =
         settings.ok_or_else(|| format!("no provider {:?}: {}", name.as_str(), known()))?;
     Ok((name, settings.output_ttl.unwrap_or(config.deadline.default)))

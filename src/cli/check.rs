@@ -8,14 +8,17 @@ use serde::Serialize;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
+use crate::cli::say::say;
 use crate::cli::tasks::json;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::daemon::sentence;
 use crate::daemon::wiring;
 use crate::daemon::wiring::Seams;
 use crate::manifest::Access;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
+use crate::store::StoreError;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -69,17 +72,26 @@ impl Finding {
     }
 }
 
+impl From<ManifestError> for Finding {
+    fn from(error: ManifestError) -> Self {
+        let (what, hint) = Complaint::from(error).into_words();
+        Finding::new(Grade::Fail, "manifest", what).hint(hint)
+    }
+}
+
 impl fmt::Display for Finding {
+    /// As wide as asked, which is the width of the subject's column.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = f.width().unwrap_or_default();
         let grade = match self.grade {
             Grade::Ok => "ok",
             Grade::Warn => "warn",
             Grade::Fail => "FAIL",
         };
-        write!(f, "{grade:4}  {:24}  {}", self.subject, self.what)?;
+        write!(f, "{grade:4}  {:width$}  {}", self.subject, self.what)?;
         self.hint
             .iter()
-            .try_for_each(|hint| write!(f, "\n      {:24}  hint: {hint}", ""))
+            .try_for_each(|hint| write!(f, "\n      {:width$}  hint: {hint}", ""))
     }
 }
 
@@ -99,11 +111,13 @@ pub(crate) async fn check(config: Option<&Path>, arguments: &Arguments) -> Resul
     let seams = open::seams(&config)?;
     findings.extend(destinations(&config, &seams, arguments.offline).await);
     findings.extend(providers(&config, &seams, arguments.offline).await);
+    let subjects = findings.iter().map(|it| it.subject.chars().count());
+    let width = subjects.max().unwrap_or_default();
     for finding in &findings {
         if arguments.json {
-            println!("{}", json(finding)?);
+            say!("{}", json(finding)?)?;
         } else {
-            println!("{finding}");
+            say!("{finding:width$}")?;
         }
     }
     let failed: Vec<&Finding> = findings
@@ -130,7 +144,7 @@ async fn manifest(config: &Config) -> Finding {
                     Finding::new(Grade::Ok, subject, format!("{url}, a daemon is running"))
                 }
                 Ok(_) => Finding::new(Grade::Ok, subject, format!("{url}, no daemon is running")),
-                Err(error) => Finding::new(Grade::Fail, subject, error.to_string()),
+                Err(error) => error.into(),
             }
         }
         Err(ManifestError::Missing { path }) => match path.parent().map(std::fs::metadata) {
@@ -139,16 +153,9 @@ async fn manifest(config: &Config) -> Finding {
                 subject,
                 format!("{url} will be made at the first start"),
             ),
-            Some(_) | None => Finding::new(
-                Grade::Fail,
-                subject,
-                format!("no folder to put {} into", path.display()),
-            )
-            .hint(Some(
-                "make it, owned by the service user; or set manifest.url".to_owned(),
-            )),
+            Some(_) | None => ManifestError::Missing { path }.into(),
         },
-        Err(error) => Finding::new(Grade::Fail, subject, error.to_string()),
+        Err(error) => error.into(),
     }
 }
 
@@ -159,7 +166,7 @@ async fn destinations(config: &Config, seams: &Seams, is_offline: bool) -> Vec<F
         let store = match wiring::store(name, settings, seams).await {
             Ok(store) => store,
             Err(error) => {
-                findings.push(Finding::new(Grade::Fail, &subject, format!("{error:#}")));
+                findings.push(Finding::new(Grade::Fail, &subject, sentence(&error)));
                 continue;
             }
         };
@@ -175,13 +182,22 @@ async fn destinations(config: &Config, seams: &Seams, is_offline: bool) -> Vec<F
             let subject = format!("{subject} {}", step.name);
             findings.push(match step.outcome {
                 Ok(what) => Finding::new(Grade::Ok, subject, what),
-                Err(error) => Finding::new(Grade::Fail, subject, error.to_string())
+                Err(error) => Finding::new(Grade::Fail, subject, without_hint(&error))
                     .hint(error.hint.clone())
                     .outside(),
             });
         }
     }
     findings
+}
+
+/// A store's error in one line has its hint in it; here the hint has a line of its own.
+fn without_hint(error: &StoreError) -> String {
+    let what = error.to_string();
+    match &error.hint {
+        Some(hint) => what.replacen(&format!("; {hint}"), "", 1),
+        None => what,
+    }
 }
 
 async fn providers(config: &Config, seams: &Seams, is_offline: bool) -> Vec<Finding> {
@@ -191,7 +207,7 @@ async fn providers(config: &Config, seams: &Seams, is_offline: bool) -> Vec<Find
         let provider = match wiring::provider(name, settings, config, seams) {
             Ok(provider) => provider,
             Err(error) => {
-                findings.push(Finding::new(Grade::Fail, subject, format!("{error:#}")));
+                findings.push(Finding::new(Grade::Fail, subject, sentence(&error)));
                 continue;
             }
         };

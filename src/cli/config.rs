@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
+use crate::cli::say::say_text;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -18,6 +19,6 @@ pub(crate) enum Command {
 
 pub(crate) fn config(config: Option<&Path>, command: &Command) -> Result<Exit, Complaint> {
     let Command::Show { origin } = command;
-    print!("{}", open::load(config)?.show(*origin));
+    say_text!("{}", open::load(config)?.show(*origin))?;
     Ok(Exit::Done)
 }

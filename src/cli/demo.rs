@@ -18,6 +18,8 @@ use crate::chance::Dice;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
+use crate::cli::say::say;
+use crate::cli::say::talk;
 use crate::cli::table::Table;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -102,14 +104,14 @@ impl Drop for Folder {
 
 pub(crate) async fn demo(arguments: &Arguments) -> Result<Exit, Complaint> {
     let stage = set_up(arguments).await?;
-    eprintln!("provider  {} (simulated)", stage.simulator.base_url());
-    eprintln!(
+    talk!("provider  {} (simulated)", stage.simulator.base_url());
+    talk!(
         "store     {}/{}",
         stage.bucket.endpoint(),
         stage.bucket.name()
     );
-    eprintln!("manifest  {}", stage.config.manifest.url);
-    eprintln!();
+    talk!("manifest  {}", stage.config.manifest.url);
+    talk!("");
 
     let seams = seams(&stage.bucket, &stage.config)?;
     let stop = CancellationToken::new();
@@ -136,8 +138,8 @@ pub(crate) async fn demo(arguments: &Arguments) -> Result<Exit, Complaint> {
             };
             if arguments.stay && shown.is_ok() {
                 let folder = stage.folder.0.display();
-                eprintln!("staying until Ctrl-C; in another terminal, for example:");
-                eprintln!("  reelvault -c {folder}/reelvault.toml manifest list");
+                talk!("staying until Ctrl-C; in another terminal, for example:");
+                talk!("  reelvault -c {folder}/reelvault.toml manifest list");
                 ended_early.cancelled().await;
             }
             stop.cancel();
@@ -312,17 +314,17 @@ async fn show(stage: &Stage, arguments: &Arguments) -> Result<Exit, Complaint> {
             }
         }
     }
-    println!("{table}");
+    say!("{table}")?;
     if let Some(task) = records.iter().find(|task| !task.assets.is_empty()) {
-        println!(
+        say!(
             "The manifest has a record a task; `reelvault manifest get {}` prints:",
             task.key.id
-        );
+        )?;
         let record = serde_json::to_string_pretty(&Record::new(task.clone(), &places));
-        println!(
+        say!(
             "{}\n",
             record.map_err(|error| Complaint::failed(error.to_string()))?
-        );
+        )?;
     }
     let videos: usize = records.iter().map(|task| task.assets.len()).sum();
     let ended = records.len()
@@ -331,12 +333,12 @@ async fn show(stage: &Stage, arguments: &Arguments) -> Result<Exit, Complaint> {
             .filter(|task| !task.assets.is_empty())
             .count();
     let lost = videos - identical;
-    println!(
+    say!(
         "{} tasks: {identical} of {videos} videos archived, byte for byte what the provider served; \
          {ended} ended without one; {lost} lost; {} uploads left open",
         ids.len(),
         stage.bucket.open_uploads().len(),
-    );
+    )?;
     let is_clean =
         lost == 0 && videos + ended == ids.len() && stage.bucket.open_uploads().is_empty();
     Ok(if is_clean { Exit::Done } else { Exit::Failed })
@@ -473,13 +475,13 @@ impl Screen {
         match &self.bars {
             // An error here is a terminal that went away; the work goes on.
             Some(bars) => bars.println(news).unwrap_or_default(),
-            None => eprintln!("{news}"),
+            None => talk!("{news}"),
         }
     }
 
     fn clear(&mut self) {
         self.moving.values().for_each(ProgressBar::finish_and_clear);
-        eprintln!();
+        talk!("");
     }
 }
 

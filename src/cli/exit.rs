@@ -1,8 +1,11 @@
 //! How a command ends: its exit code, and the complaint that goes with one that is not 0.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
+use crate::cli::say::talk;
 use crate::config::ConfigErrors;
+use crate::daemon::sentence;
 use crate::manifest::ManifestError;
 use crate::provider;
 use crate::store;
@@ -80,11 +83,18 @@ impl Complaint {
         self
     }
 
+    /// What went wrong, and what to do about it, for whoever shows it differently.
+    pub(crate) fn into_words(self) -> (String, Option<String>) {
+        (self.what, self.hint)
+    }
+
     /// Prints the complaint and gives its exit code.
     pub(crate) fn tell(&self) -> ExitCode {
-        eprintln!("error: {}", self.what);
+        if !self.what.is_empty() {
+            talk!("error: {}", self.what);
+        }
         if let Some(hint) = &self.hint {
-            eprintln!("hint:  {hint}");
+            talk!("hint:  {hint}");
         }
         self.exit.into()
     }
@@ -99,13 +109,17 @@ impl From<anyhow::Error> for Complaint {
         } else {
             Exit::Failed
         };
-        Self::new(exit, format!("{error:#}"))
+        Self::new(exit, sentence(&error))
     }
 }
 
 impl From<std::io::Error> for Complaint {
+    /// A reader who has gone has what it wanted: nothing to complain about.
     fn from(error: std::io::Error) -> Self {
-        Self::failed(error.to_string())
+        match error.kind() {
+            ErrorKind::BrokenPipe => Self::new(Exit::Done, ""),
+            _ => Self::failed(error.to_string()),
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use crate::cli::add::parse_tag;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
+use crate::cli::say::say;
+use crate::cli::say::talk;
 use crate::cli::wait;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -63,10 +65,10 @@ pub(crate) async fn fetch(config: Option<&Path>, arguments: Arguments) -> Result
         }
     }
     if arguments.dry_run {
-        arguments
-            .urls
-            .iter()
-            .for_each(|url| println!("{}: would be archived", Redacted(url)));
+        let to: Vec<&str> = arguments.to.iter().map(DestinationName::as_str).collect();
+        for url in &arguments.urls {
+            say!("{}: would be archived to {}", Redacted(url), to.join(", "))?;
+        }
         return Ok(Exit::Done);
     }
     let has_daemon = Manifest::is_daemon_running(&config.manifest);
@@ -78,8 +80,9 @@ pub(crate) async fn fetch(config: Option<&Path>, arguments: Arguments) -> Result
     };
     let keys = learn(&config, &manifest, &arguments).await?;
     let exit = if arguments.no_wait {
-        keys.iter()
-            .for_each(|key| println!("{} {}: announced", key.provider, key.id));
+        for key in &keys {
+            say!("{} {}: announced", key.provider, key.id)?;
+        }
         wait::note_daemon(&config);
         Exit::Done
     } else if has_daemon {
@@ -141,28 +144,25 @@ async fn archive_here(
         let Some(task) = wait::find(manifest, key).await? else {
             continue;
         };
-        let state = record::state(&task);
         let objects = task.assets.iter().flat_map(|asset| &asset.objects);
-        let addresses = objects.filter_map(|object| {
-            Some(
-                places
-                    .get(&object.destination)?
-                    .locate(object.key.as_ref()?),
-            )
-        });
-        let error = task.assets.iter().find_map(|asset| asset.error.as_deref());
-        match error.filter(|_| state != "archived") {
-            None => println!(
-                "{}: {state} {}",
-                key.id,
-                addresses.collect::<Vec<_>>().join(" ")
-            ),
-            Some(error) => {
-                println!("{}: {state}", key.id);
-                eprintln!("error: {} is not archived: {error}", key.id);
-            }
+        let addresses: Vec<String> = objects
+            .filter_map(|object| {
+                let place = places.get(&object.destination)?;
+                Some(place.locate(object.key.as_ref()?))
+            })
+            .collect();
+        if record::state(&task) == "archived" {
+            let addresses = addresses.join(" ");
+            say!("{} {}: archived {addresses}", key.provider, key.id)?;
+        } else {
+            say!("{} {}: {}", key.provider, key.id, wait::outcome(&task))?;
+            failed += 1;
         }
-        failed += usize::from(state != "archived");
+    }
+    if failed > 0 {
+        talk!(
+            "hint:  what is due stays in the manifest: a daemon, or the same command, tries it again"
+        );
     }
     Ok(match failed {
         0 => Exit::Done,

@@ -8,6 +8,8 @@ use serde_json::Value;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
+use crate::cli::say::say;
+use crate::cli::say::talk;
 use crate::cli::table::Table;
 use crate::cli::task;
 use crate::cli::task::Which;
@@ -83,18 +85,16 @@ async fn get(
     let record = Record::new(task::find(manifest, which).await?, places);
     let unprintable = |error: serde_json::Error| Complaint::failed(error.to_string());
     let Some(path) = field else {
-        // Printed from the record itself, whose fields stand in the order in which people read.
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&record).map_err(unprintable)?
-        );
+        // Straight from the record, which has its fields in an order for readers.
+        let text = serde_json::to_string_pretty(&record).map_err(unprintable)?;
+        say!("{text}")?;
         return Ok(Exit::Done);
     };
     let record = serde_json::to_value(record).map_err(unprintable)?;
     let pointer = format!("/{}", path.replace('.', "/"));
     match record.pointer(&pointer) {
-        Some(Value::String(text)) => println!("{text}"),
-        Some(value) => println!("{value}"),
+        Some(Value::String(text)) => say!("{text}")?,
+        Some(value) => say!("{value}")?,
         None => {
             let what = format!("the record of {} has no field {path:?}", which.id);
             return Err(
@@ -144,7 +144,9 @@ async fn list(
         Ok(())
     })
     .await?;
-    if !json {
+    if !json && table.is_empty() {
+        talk!("nothing is archived yet");
+    } else if !json {
         write!(out, "{table}")?;
     }
     Ok(Exit::Done)

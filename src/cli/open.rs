@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::chance::Dice;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
+use crate::cli::say::talk;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::Loaded;
@@ -49,7 +50,7 @@ pub(crate) fn config_path(flag: Option<&Path>) -> Result<PathBuf, Complaint> {
 pub(crate) fn load(flag: Option<&Path>) -> Result<Loaded, Complaint> {
     let loaded = Config::load(&config_path(flag)?, variables())?;
     for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
+        talk!("warning: {warning}");
     }
     Ok(loaded)
 }
@@ -69,10 +70,11 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 
 /// Opens the manifest for reading, and says so when no daemon is behind it.
 pub(crate) async fn read_manifest(config: &Config) -> Result<Manifest, Complaint> {
+    let manifest = Manifest::open(&config.manifest, Clock::system(), Access::Reader).await?;
     if !Manifest::is_daemon_running(&config.manifest) {
-        eprintln!("note: no daemon is running; this is the manifest as it was left");
+        talk!("note: no daemon is running; this is the manifest as it was left");
     }
-    Ok(Manifest::open(&config.manifest, Clock::system(), Access::Reader).await?)
+    Ok(manifest)
 }
 
 /// Opens the manifest for a small change, which a running daemon sees within a second.

@@ -8,6 +8,8 @@ use tokio::signal::unix::signal;
 use crate::chance::Dice;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
+use crate::cli::say::say;
+use crate::cli::say::talk;
 use crate::clock::Clock;
 use crate::simulator;
 use crate::simulator::script::Script;
@@ -57,9 +59,9 @@ pub(crate) async fn simulate(arguments: Arguments) -> Result<Exit, Complaint> {
         ))
         .hint("--listen 127.0.0.1:0 takes any free port")
     })?;
-    println!("{}", simulator.base_url());
-    eprintln!("any bearer token is a key; for example:");
-    eprintln!(
+    say!("{}", simulator.base_url())?;
+    talk!("any bearer token is a key; for example:");
+    talk!(
         "  curl -H 'Authorization: Bearer any' -H 'Content-Type: application/json' \\\n    \
          -d '{{\"model\": \"seedance-2.0-text-to-video\", \"prompt\": \"rain\"}}' {}/v1/videos/generations",
         simulator.base_url()

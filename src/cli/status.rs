@@ -8,6 +8,8 @@ use serde::Serialize;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
+use crate::cli::say::say;
+use crate::cli::say::say_text;
 use crate::cli::tasks::json;
 use crate::clock::Clock;
 use crate::clock::Timestamp;
@@ -86,9 +88,9 @@ pub(crate) async fn status(
         tally,
     };
     if arguments.json {
-        println!("{}", json(&status)?);
+        say!("{}", json(&status)?)?;
     } else {
-        print!("{}", describe(&status, now));
+        say_text!("{}", describe(&status, now))?;
     }
     Ok(if status.verdict == "ok" {
         Exit::Done

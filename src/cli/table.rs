@@ -18,6 +18,11 @@ impl Table {
         }
     }
 
+    /// Whether there is nothing but headings.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Adds a row, one cell a heading.
     pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);

@@ -5,6 +5,8 @@ use std::path::Path;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
+use crate::cli::say::say;
+use crate::cli::say::say_text;
 use crate::cli::tasks::json;
 use crate::cli::wait;
 use crate::clock::Clock;
@@ -74,9 +76,9 @@ pub(crate) async fn task(config: Option<&Path>, command: &Command) -> Result<Exi
             manifest.close().await;
             let places = open::places(&config);
             if *as_json {
-                println!("{}", json(&Record::new(task, &places))?);
+                say!("{}", json(&Record::new(task, &places))?)?;
             } else {
-                print!("{}", describe(&task, &places, Clock::system().now()));
+                say_text!("{}", describe(&task, &places, Clock::system().now()))?;
             }
         }
         Command::Retry { which, dry_run } => retry(&config, which, *dry_run).await?,
@@ -86,14 +88,14 @@ pub(crate) async fn task(config: Option<&Path>, command: &Command) -> Result<Exi
 }
 
 async fn retry(config: &Config, which: &Which, dry_run: bool) -> Result<(), Complaint> {
-    let manifest = open::write_manifest(config).await?;
+    let manifest = open_for(config, dry_run).await?;
     let key = find(&manifest, which).await?.key;
     if dry_run {
-        println!("{} {}: would be tried again", key.provider, key.id);
+        say!("{} {}: would be tried again", key.provider, key.id)?;
     } else if manifest.retry(Some(&key.provider), &key.id).await? == 0 {
-        println!("{} {}: nothing to try again", key.provider, key.id);
+        say!("{} {}: nothing to try again", key.provider, key.id)?;
     } else {
-        println!("{} {}: due now", key.provider, key.id);
+        say!("{} {}: due now", key.provider, key.id)?;
         wait::note_daemon(config);
     }
     manifest.close().await;
@@ -101,16 +103,25 @@ async fn retry(config: &Config, which: &Which, dry_run: bool) -> Result<(), Comp
 }
 
 async fn forget(config: &Config, which: &Which, dry_run: bool) -> Result<(), Complaint> {
-    let manifest = open::write_manifest(config).await?;
+    let manifest = open_for(config, dry_run).await?;
     let TaskKey { provider, id } = find(&manifest, which).await?.key;
     if dry_run {
-        println!("{provider} {id}: would be forgotten");
+        say!("{provider} {id}: would be forgotten")?;
     } else {
         manifest.forget(&provider, &id).await?;
-        println!("{provider} {id}: forgotten; archived objects stay where they are");
+        say!("{provider} {id}: forgotten; archived objects stay where they are")?;
     }
     manifest.close().await;
     Ok(())
+}
+
+/// A manifest that is only looked at is not made where there is none.
+async fn open_for(config: &Config, dry_run: bool) -> Result<Manifest, Complaint> {
+    if dry_run {
+        open::read_manifest(config).await
+    } else {
+        open::write_manifest(config).await
+    }
 }
 
 /// The one task that is meant.
@@ -230,9 +241,13 @@ fn describe_object(object: &ObjectRecord, places: &Places) -> String {
         || object.destination.to_string(),
         |(place, key)| place.locate(key),
     );
+    let archived = object
+        .archived_at
+        .map(|at| format!(" {at}"))
+        .unwrap_or_default();
     let verified = object
         .verified
         .map(|verified| format!(", verified by {verified}"))
         .unwrap_or_default();
-    format!("  to      {address} ({}{verified})", object.state)
+    format!("  to      {address} ({}{archived}{verified})", object.state)
 }

@@ -1,10 +1,12 @@
 //! `reelvault tasks`: lists tasks, the oldest first.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
+use crate::cli::say::talk;
 use crate::cli::table::Table;
 use crate::clock::Clock;
 use crate::clock::Timestamp;
@@ -49,21 +51,24 @@ pub(crate) async fn tasks(config: Option<&Path>, arguments: &Arguments) -> Resul
     let mut table = Table::new(&[
         "task", "provider", "state", "model", "learned", "dies in", "assets",
     ]);
+    let mut out = std::io::stdout().lock();
     loop {
         let page = manifest.tasks(&filter, PAGE).await?;
         let Some(last) = page.last() else { break };
         filter.after_row = Some(last.row);
         for task in page {
             if arguments.json {
-                println!("{}", json(&Record::new(task, &places))?);
+                writeln!(out, "{}", json(&Record::new(task, &places))?)?;
             } else {
                 table.row(row(&task, now));
             }
         }
     }
     manifest.close().await;
-    if !arguments.json {
-        print!("{table}");
+    if !arguments.json && table.is_empty() {
+        talk!("no such tasks");
+    } else if !arguments.json {
+        write!(out, "{table}")?;
     }
     Ok(Exit::Done)
 }

@@ -4,10 +4,13 @@ use tokio::time::Instant;
 
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
+use crate::cli::say::say;
+use crate::cli::say::talk;
 use crate::config::Config;
 use crate::manifest::Manifest;
 use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
+use crate::model::asset::AssetState;
 use crate::model::task::TaskKey;
 use crate::report::record;
 use crate::units::Span;
@@ -18,7 +21,7 @@ const LOOK_EVERY: Span = Span::from_millis(200);
 /// Says so when what was announced waits for a daemon.
 pub(crate) fn note_daemon(config: &Config) {
     if !Manifest::is_daemon_running(&config.manifest) {
-        eprintln!("note: no daemon is running; they are archived once one is: `reelvault run`");
+        talk!("note: no daemon is running; they are archived once one is: `reelvault run`");
     }
 }
 
@@ -42,7 +45,7 @@ pub(crate) async fn until_archived(
         let mut still_open = Vec::new();
         for key in open {
             match find(manifest, &key).await? {
-                Some(task) if is_over(&task) => failed += usize::from(!tell(&task)),
+                Some(task) if is_over(&task) => failed += usize::from(!tell(&task)?),
                 Some(_) => still_open.push(key),
                 None => failed += 1,
             }
@@ -52,8 +55,8 @@ pub(crate) async fn until_archived(
             break;
         }
         if Instant::now() >= over_at {
-            eprintln!(
-                "error: {} of {} did not end within {most}",
+            talk!(
+                "error: {} of {} tasks did not end within {most}\nhint:  `reelvault task show ID` says what each waits for",
                 open.len(),
                 keys.len()
             );
@@ -86,8 +89,26 @@ fn is_over(task: &TaskRecord) -> bool {
 }
 
 /// Prints how a task ended; whether it ended well.
-fn tell(task: &TaskRecord) -> bool {
+fn tell(task: &TaskRecord) -> Result<bool, Complaint> {
+    say!("{} {}: {}", task.key.provider, task.key.id, outcome(task))?;
+    Ok(record::state(task) == "archived")
+}
+
+/// How it stands with a task in a few words: its state, and what is in the way of a better one.
+pub(crate) fn outcome(task: &TaskRecord) -> String {
     let state = record::state(task);
-    println!("{} {}: {state}", task.key.provider, task.key.id);
-    state == "archived"
+    let open = task
+        .assets
+        .iter()
+        .find(|asset| asset.state != AssetState::Archived);
+    let Some(asset) = open else {
+        return match &task.task_error {
+            Some(error) => format!("{state}: {}: {}", error.code, error.message),
+            None => state.to_owned(),
+        };
+    };
+    match &asset.error {
+        Some(error) => format!("{}: {error}", asset.state),
+        None => asset.state.to_string(),
+    }
 }

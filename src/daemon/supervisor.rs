@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::archive::gauge::Gauge;
 use crate::config::Config;
+use crate::daemon::sentence;
 use crate::daemon::systemd::Systemd;
 use crate::daemon::wiring;
 use crate::daemon::wiring::Seams;
@@ -190,7 +191,10 @@ impl Supervisor<'_> {
         match reread.await {
             Ok(new) => Some(new),
             Err(error) => {
-                tracing::error!("not reloaded, the configuration in force stays: {error:#}");
+                tracing::error!(
+                    "not reloaded, the configuration in force stays: {}",
+                    sentence(&error)
+                );
                 self.systemd.ready();
                 None
             }

@@ -283,6 +283,10 @@ impl Call<'_> {
             (Some(501), _) if self.verb.writes_object() => {
                 Some("if the store does not know If-None-Match, set quirks = \"plain\"".to_owned())
             }
+            // A HEAD's answer has no body that could name the cause.
+            (Some(401 | 403), None) => Some(format!(
+                "the key in use is wrong or lacks {right}; `reelvault check` tells which"
+            )),
             // A HEAD for a key that does not exist is answered 403 to those who may not list.
             (Some(401 | 403), _) => Some(format!("the key in use needs {right}")),
             _ => None,

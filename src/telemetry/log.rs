@@ -173,6 +173,8 @@ where
 {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
+        // Complains by `eprintln!`, which panics where nobody reads stderr any more.
+        .log_internal_errors(false)
         .with_ansi(place.colour);
     Ok(match config.format {
         Format::Journal => journal().map_err(LogError::Journal)?,

@@ -27,8 +27,8 @@ use crate::world::PART;
 use crate::world::Plan;
 use crate::world::World;
 
-/// A body of two and a half parts.
-const PARTS: ByteSize = ByteSize::bytes(5 * (5 << 20) / 2);
+/// A body of two parts and a byte.
+const PARTS: ByteSize = ByteSize::bytes(2 * PART + 1);
 
 /// A body that fits into one request.
 const SMALL: ByteSize = ByteSize::mib(1);
@@ -327,7 +327,7 @@ async fn a_link_that_is_dead_for_good_is_lost_once_and_loudly() {
     let log = Log::default();
     let _listening = log.listen();
     let mut plan = impatient(SMALL);
-    plan.provider = "output_ttl = \"4s\"".to_owned();
+    plan.provider = "output_ttl = \"3s\"".to_owned();
     plan.simulator.life = Span::ZERO;
     let world = World::new(plan).await;
     let ids = world.submit(1).await;
@@ -419,8 +419,13 @@ async fn a_task_that_does_not_complete_ends_with_the_reason_of_its_provider() {
     }
 }
 
+/// Together, since both mostly wait for the next look.
 #[tokio::test]
-async fn lies_of_a_task_api_lose_nothing() {
+async fn a_task_api_that_lies_or_fails_loses_nothing() {
+    tokio::join!(check_lies(), check_api_faults());
+}
+
+async fn check_lies() {
     let huge = ByteSize::mib(3);
     let lies = [
         Lie::NoResults,
@@ -449,8 +454,7 @@ async fn lies_of_a_task_api_lose_nothing() {
     futures::future::join_all(runs).await;
 }
 
-#[tokio::test]
-async fn a_task_api_that_fails_loses_nothing() {
+async fn check_api_faults() {
     let faults = [
         ApiFault::TooMany(None),
         ApiFault::TooMany(Some(Span::from_secs(1))),

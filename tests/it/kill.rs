@@ -3,32 +3,20 @@
 use std::time::Duration;
 
 use reelvault::chance::Dice;
-use reelvault::clock::Clock;
-use reelvault::model::asset::AssetIndex;
-use reelvault::model::task::TaskId;
 use reelvault::simulator;
-use reelvault::simulator::Simulator;
-use reelvault::simulator::bucket;
 use reelvault::simulator::bucket::Bucket;
 use reelvault::simulator::bucket::Effect;
 use reelvault::simulator::bucket::Fault;
 use reelvault::simulator::bucket::Operation;
-use reelvault::simulator::tasks::Submission;
 use reelvault::units::ByteSize;
 
-use crate::process::Daemon;
-use crate::process::Home;
-use crate::world::config_text;
-use crate::world::variables;
+use crate::process::Outside;
 
 /// How often the daemon is killed in one run.
 const KILLS: usize = 10;
 
 /// How many tasks one run has: as many before the first start as while it runs.
 const TASKS: usize = 20;
-
-/// Three parts, the last of them short.
-const SIZE: ByteSize = ByteSize::mib(12);
 
 /// What one connection gets of a file in a second: a file takes half a second.
 const RATE: ByteSize = ByteSize::mib(24);
@@ -43,102 +31,16 @@ const TAIL_MAX: Duration = Duration::from_millis(250);
 /// One of so many daemons is killed before it is ready, which takes it about a tenth of a second.
 const STILLBORN: f64 = 0.2;
 
-/// The outside, and a folder for the program.
-struct Outside {
-    simulator: Simulator,
-    bucket: Bucket,
-    home: Home,
-}
-
-impl Outside {
-    async fn new(store: &str, extra: &str) -> Self {
-        let config = simulator::Config {
-            size: SIZE,
-            ..simulator::Config::at_once()
-        };
-        let simulator = simulator::start(config, Clock::system(), Dice::new());
-        let simulator = simulator.await.unwrap();
-        simulator.limit_rate(Some(RATE));
-        let bucket = bucket::start(bucket::Config::new("videos")).await.unwrap();
-        let home = Home::new(variables(&bucket));
-        let outside = Self {
-            simulator,
-            bucket,
-            home,
-        };
-        outside.home.configure(&outside.config(store, extra));
-        outside
-    }
-
-    fn config(&self, store: &str, extra: &str) -> String {
-        let common =
-            "[log]\nformat = \"text\"\n[transfer]\npart_size = \"5 MiB\"\nconcurrent = 3\n";
-        config_text(
-            &self.simulator.base_url(),
-            &self.bucket,
-            self.home.path(),
-            store,
-            &format!("{common}{extra}"),
-        )
-    }
-
-    fn submit(&self, count: usize) -> Vec<TaskId> {
-        let submit = || self.simulator.submit(Submission::video("seedance-2.0"));
-        (0..count).map(|_| submit().unwrap()).collect()
-    }
-
-    /// Submits tasks and announces them as a user does.
-    async fn add(&self, count: usize) {
-        let ids = self.submit(count);
-        let ids = ids.iter().map(TaskId::as_str);
-        let arguments: Vec<&str> = ["add"].into_iter().chain(ids).collect();
-        let said = self.home.done(&arguments).await;
-        assert_eq!(said.matches(": learned\n").count(), count, "{said}");
-    }
-
-    /// Waits until the manifest says that everything is archived and no upload is left to abort.
-    async fn archived(&self, daemon: &Daemon) {
-        let archived = serde_json::json!(self.simulator.tasks().len());
-        let look = async {
-            loop {
-                let status = self.home.done(&["status", "--json"]).await;
-                let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-                if status["assets"]["archived"] == archived && status["orphans"] == 0 {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        };
-        if tokio::time::timeout(Duration::from_secs(60), look)
-            .await
-            .is_err()
-        {
-            panic!(
-                "not archived in time: {}\n{:?}\n{}",
-                self.home.done(&["tasks"]).await,
-                self.bucket.open_uploads(),
-                daemon.log(),
-            );
-        }
-    }
-
-    /// What every run must end with: each file byte for byte, once, and no upload left open.
-    fn assert_all_safe(&self) {
-        let objects = self.bucket.objects();
-        let ids = self.simulator.tasks();
-        assert_eq!(objects.len(), ids.len(), "one object an asset");
-        for id in ids {
-            let named = |object: &&bucket::StoredObject| object.key.contains(id.as_str());
-            let object = objects.iter().find(named);
-            let object = object.unwrap_or_else(|| panic!("no object of {id}"));
-            assert_eq!(
-                self.bucket.sha256(&object.key),
-                self.simulator.expected_sha256(&id, AssetIndex(0)),
-                "{id}"
-            );
-        }
-        assert_eq!(self.bucket.open_uploads(), Vec::new());
-    }
+/// Files of three parts, the last of them short, that come no faster than [`RATE`].
+async fn outside(store: &str) -> Outside {
+    let config = simulator::Config {
+        size: ByteSize::mib(12),
+        ..simulator::Config::at_once()
+    };
+    let outside = Outside::new(config, "videos").await;
+    outside.simulator.limit_rate(Some(RATE));
+    outside.home.configure(&outside.config(store, ""));
+    outside
 }
 
 /// Waits for a random moment in a daemon's life.
@@ -157,7 +59,7 @@ async fn kill_ten_times(store: &str) {
         std::env::var("KILL_SEED").map_or_else(|_| Dice::new().number(), |it| it.parse().unwrap());
     eprintln!("KILL_SEED={seed}");
     let dice = Dice::seeded(seed);
-    let outside = Outside::new(store, "").await;
+    let outside = outside(store).await;
     outside.add(TASKS / 2).await;
     for kill in 1..=KILLS {
         let daemon = outside.home.spawn();
@@ -193,7 +95,7 @@ async fn a_daemon_killed_ten_times_loses_nothing_on_any_store() {
 
 /// Kills a daemon when `is_done` holds of the bucket, whose answer to `operation` never reaches it.
 async fn kill_before_the_answer(operation: Operation, is_done: impl Fn(&Bucket) -> bool) {
-    let outside = Outside::new("", "").await;
+    let outside = outside("").await;
     outside
         .bucket
         .plant(Fault::new(operation, Effect::LoseAnswer));
@@ -231,10 +133,12 @@ async fn an_object_that_a_dead_daemon_completed_is_found() {
 #[tokio::test]
 async fn a_daemon_that_is_told_to_stop_finishes_its_parts_and_sends_none_twice() {
     const COUNT: usize = 6;
-    let outside = Outside::new("", "").await;
+    let outside = outside("").await;
+    // Slow enough that the signal comes long before the last part of the first file.
+    outside.simulator.limit_rate(Some(ByteSize::mib(8)));
     outside.add(COUNT).await;
     let daemon = outside.home.start().await;
-    outside.bucket.reached(Operation::UploadPart, 3).await;
+    outside.bucket.reached(Operation::UploadPart, 1).await;
     let log = daemon.stop().await;
     assert!(log.contains("stopping"), "{log}");
     assert!(outside.bucket.objects().len() < COUNT, "too late to stop");
@@ -250,7 +154,7 @@ async fn a_daemon_that_is_told_to_stop_finishes_its_parts_and_sends_none_twice()
 
 #[tokio::test]
 async fn the_manifest_answers_while_a_daemon_runs_and_after() {
-    let outside = Outside::new("", "").await;
+    let outside = outside("").await;
     outside.add(2).await;
     let id = outside.simulator.tasks()[0].to_string();
     let state = ["manifest", "get", &id, "--field", "state"];
@@ -272,7 +176,7 @@ async fn the_manifest_answers_while_a_daemon_runs_and_after() {
 
 #[tokio::test]
 async fn a_second_daemon_on_one_manifest_says_whose_it_is() {
-    let outside = Outside::new("", "").await;
+    let outside = outside("").await;
     let daemon = outside.home.start().await;
     for arguments in [&["run"][..], &["run", "--once"]] {
         let second = outside.home.run(arguments).await;
@@ -286,7 +190,7 @@ async fn a_second_daemon_on_one_manifest_says_whose_it_is() {
 
 #[tokio::test]
 async fn a_reload_takes_the_new_file_or_keeps_the_old_one_whole() {
-    let outside = Outside::new("", "").await;
+    let outside = outside("").await;
     let daemon = outside.home.start().await;
 
     outside

@@ -9,6 +9,7 @@
 )]
 
 mod archive;
+mod cli;
 mod hostile;
 mod kill;
 mod process;

@@ -15,8 +15,22 @@ use std::sync::Mutex;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use reelvault::chance::Dice;
+use reelvault::clock::Clock;
+use reelvault::model::asset::AssetIndex;
+use reelvault::model::task::TaskId;
+use reelvault::simulator;
+use reelvault::simulator::Simulator;
+use reelvault::simulator::bucket;
+use reelvault::simulator::bucket::Bucket;
+use reelvault::simulator::tasks::Submission;
+use reelvault::units::ByteSize;
 use tempfile::TempDir;
 use tokio::sync::watch;
+
+use crate::world::Plan;
+use crate::world::config_text;
+use crate::world::variables;
 
 /// How long a process may take for anything before the test is hung.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -126,6 +140,21 @@ impl Home {
         let outcome = self.run(arguments).await;
         assert_eq!(outcome.code, 0, "{arguments:?}: {outcome:?}");
         outcome.stdout
+    }
+
+    /// Runs the program again and again until it prints `part`.
+    pub(crate) async fn prints(&self, arguments: &[&str], part: &str) -> String {
+        let look = async {
+            loop {
+                let printed = self.run(arguments).await.stdout;
+                if printed.contains(part) {
+                    return printed;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let found = tokio::time::timeout(PATIENCE, look).await;
+        found.unwrap_or_else(|_| panic!("{arguments:?} never prints {part:?}"))
     }
 
     /// Starts a daemon without waiting for anything.
@@ -253,5 +282,101 @@ impl Drop for Daemon {
             self.child.kill().unwrap();
             self.child.wait().unwrap();
         }
+    }
+}
+
+/// The outside, and a folder for the program.
+pub(crate) struct Outside {
+    pub(crate) simulator: Simulator,
+    pub(crate) bucket: Bucket,
+    pub(crate) home: Home,
+}
+
+impl Outside {
+    /// A simulator, an endpoint with a bucket of this name, and a folder with a configuration over both.
+    pub(crate) async fn new(simulator: simulator::Config, bucket: &str) -> Self {
+        let simulator = simulator::start(simulator, Clock::system(), Dice::new());
+        let simulator = simulator.await.unwrap();
+        let bucket = bucket::start(bucket::Config::new(bucket)).await.unwrap();
+        let home = Home::new(variables(&bucket));
+        let outside = Self {
+            simulator,
+            bucket,
+            home,
+        };
+        outside.home.configure(&outside.config("", ""));
+        outside
+    }
+
+    /// A configuration with `store` in the destination and `extra` at the end.
+    pub(crate) fn config(&self, store: &str, extra: &str) -> String {
+        let common =
+            "[log]\nformat = \"text\"\n[transfer]\npart_size = \"5 MiB\"\nconcurrent = 3\n";
+        let plan = Plan {
+            store: store.to_owned(),
+            extra: format!("{common}{extra}"),
+            ..Plan::files_of(ByteSize::mib(1))
+        };
+        let base_url = self.simulator.base_url();
+        config_text(&base_url, &self.bucket, self.home.path(), &plan)
+    }
+
+    /// Submits tasks.
+    pub(crate) fn submit(&self, count: usize) -> Vec<TaskId> {
+        let submit = || self.simulator.submit(Submission::video("seedance-2.0"));
+        (0..count).map(|_| submit().unwrap()).collect()
+    }
+
+    /// Submits tasks and announces them as a user does.
+    pub(crate) async fn add(&self, count: usize) {
+        let ids = self.submit(count);
+        let ids = ids.iter().map(TaskId::as_str);
+        let arguments: Vec<&str> = ["add"].into_iter().chain(ids).collect();
+        let said = self.home.done(&arguments).await;
+        assert_eq!(said.matches(": learned\n").count(), count, "{said}");
+    }
+
+    /// Waits until the manifest says that everything is archived and no upload is left to abort.
+    pub(crate) async fn archived(&self, daemon: &Daemon) {
+        let archived = serde_json::json!(self.simulator.tasks().len());
+        let look = async {
+            loop {
+                let status = self.home.done(&["status", "--json"]).await;
+                let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+                if status["assets"]["archived"] == archived && status["orphans"] == 0 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(60), look)
+            .await
+            .is_err()
+        {
+            panic!(
+                "not archived in time: {}\n{:?}\n{}",
+                self.home.done(&["tasks"]).await,
+                self.bucket.open_uploads(),
+                daemon.log(),
+            );
+        }
+    }
+
+    /// What every run must end with: each file byte for byte, once, and no upload left open.
+    pub(crate) fn assert_all_safe(&self) {
+        let objects = self.bucket.objects();
+        let ids = self.simulator.tasks();
+        assert_eq!(objects.len(), ids.len(), "one object an asset");
+        for id in ids {
+            let named = |object: &&bucket::StoredObject| object.key.contains(id.as_str());
+            let object = objects.iter().find(named);
+            let object = object.unwrap_or_else(|| panic!("no object of {id}"));
+            assert_eq!(
+                self.bucket.sha256(&object.key),
+                self.simulator.expected_sha256(&id, AssetIndex(0)),
+                "{id}"
+            );
+        }
+        assert_eq!(self.bucket.open_uploads(), Vec::new());
     }
 }

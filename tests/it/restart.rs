@@ -19,7 +19,7 @@ use crate::world::World;
 const PARTS: u64 = 8;
 
 /// How much later than a request's arrival a crash comes: before its work, before its answer, after.
-const TURNS: [u32; 5] = [0, 1, 3, 6, 12];
+const TURNS: [u32; 2] = [0, 6];
 
 /// Parts in flight at once, which a sudden end may cost.
 const AHEAD: u64 = 2;
@@ -97,16 +97,17 @@ async fn a_crash_at_any_request_leaves_one_object_and_no_upload() {
         (HeadObject, 1),
         (HeadObject, 2),
     ];
-    let runs = points.map(|(operation, count)| async move {
-        for turns in TURNS {
-            let world = World::new(Plan::files_of(ByteSize::bytes(2 * PART + 1))).await;
-            world.submit(1).await;
-            crash_at(&world, operation, count, turns).await;
-            let world = world.reopened().await;
-            let records = world.run_to_the_end().await;
-            println!("{operation} {count}, {turns} turns later");
-            world.assert_all_archived(&records).await;
-        }
+    let cases = points
+        .into_iter()
+        .flat_map(|point| TURNS.map(|turns| (point, turns)));
+    let runs = cases.map(|((operation, count), turns)| async move {
+        let world = World::new(Plan::files_of(ByteSize::bytes(2 * PART + 1))).await;
+        world.submit(1).await;
+        crash_at(&world, operation, count, turns).await;
+        let world = world.reopened().await;
+        let records = world.run_to_the_end().await;
+        println!("{operation} {count}, {turns} turns later");
+        world.assert_all_archived(&records).await;
     });
     futures::future::join_all(runs).await;
 }

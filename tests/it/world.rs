@@ -20,6 +20,7 @@ use reelvault::intake;
 use reelvault::intake::Announcement;
 use reelvault::manifest::Access;
 use reelvault::manifest::Manifest;
+use reelvault::manifest::ManifestError;
 use reelvault::manifest::row::AssetRecord;
 use reelvault::manifest::row::ObjectPlan;
 use reelvault::manifest::row::TaskFilter;
@@ -415,10 +416,19 @@ pub(crate) fn sha256(bytes: &[u8]) -> Sha256Digest {
 /// The first asset of a task.
 pub(crate) const FIRST: AssetIndex = AssetIndex(0);
 
+/// Opens the manifest, once the tasks of a daemon that was dropped have let go of it: unlike a process, they end late.
 async fn open(config: &Config) -> Manifest {
-    Manifest::open(&config.manifest, Clock::system(), Access::Daemon)
-        .await
-        .unwrap()
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    let opened = async {
+        loop {
+            ticks.tick().await;
+            match Manifest::open(&config.manifest, Clock::system(), Access::Daemon).await {
+                Err(ManifestError::Locked { .. }) => {}
+                opened => return opened.unwrap(),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, opened).await.unwrap()
 }
 
 fn seams(bucket: &Bucket, roots: &[u8]) -> Seams {
