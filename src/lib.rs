@@ -1,6 +1,7 @@
 //! Reelvault archives AI video results into object stores before their links die, and proves it.
 //!
-//! Rooms by floor, lowest first; a room imports lower floors only, and `tests/tidy.rs` holds it to that.
+//! Rooms by floor, lowest first; a room imports lower floors only, but on the ground they may share each other.
+//! `tests/tidy.rs` holds them to that.
 //! `ARCHITECTURE.md` has the map, the invariants, and what is deliberately absent.
 
 // Floor 0: ground.
@@ -17,14 +18,16 @@ pub mod model;
 pub mod http;
 pub mod telemetry;
 
-// Floor 3: ports, and the loop that works them.
+// Floor 3: ports.
 pub mod manifest;
 pub mod origin;
 pub mod provider;
 pub mod store;
+
+// Floor 4: the loop that every stage runs in. It drives the manifest.
 pub mod work;
 
-// Floor 4: stages.
+// Floor 5: stages, and a simulated outside.
 pub mod archive;
 pub mod intake;
 pub mod report;
@@ -32,7 +35,7 @@ pub mod simulator;
 pub mod tend;
 pub mod watch;
 
-// Floor 5 and up: configuration, daemon, command line.
+// Floor 6 and up: configuration, daemon, command line.
 pub mod config;
 pub mod daemon;
 
