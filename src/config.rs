@@ -115,7 +115,7 @@ impl Config {
         let document = document.map_err(|error| ConfigErrors(error.tell(name)))?;
         let sources = Sources::new(document, variables);
         let tree = merged(text, &sources);
-        let tree = tree.map_err(|error| ConfigErrors(format!("{name}: {}", error.message())))?;
+        let tree = tree.map_err(|error| ConfigErrors(format!("{name}: {error}")))?;
         let salvaged = salvage(tree.clone(), &defaults());
         let mut problems = salvaged.problems;
         let checked = salvaged
@@ -151,7 +151,7 @@ impl Config {
 ///
 /// Keys are taken as they are. The `config` crate would read those of the root, and the names of variables, as paths
 /// with indices, and `x[99999999999]` makes it allocate as many elements.
-fn merged(text: &str, sources: &Sources) -> Result<Node, toml::de::Error> {
+fn merged(text: &str, sources: &Sources) -> Result<Node, config::ConfigError> {
     let mut tree = defaults();
     tree.overlay(Node::read(text)?);
     for (path, value) in sources.variables() {

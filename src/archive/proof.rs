@@ -16,6 +16,7 @@ use crate::model::digest::Sha256Digest;
 use crate::model::digest::Sha256Digester;
 use crate::model::failure::Failure;
 use crate::model::object::Verified;
+use crate::origin::OriginError;
 use crate::store::Identity;
 use crate::store::NewObject;
 use crate::store::Standing;
@@ -119,26 +120,20 @@ impl Transfer<'_> {
             return self.prove(name, None, digests, source).await;
         }
         if self.object.upload.is_some() {
-            // The key is taken, so it will never be finished.
-            self.retire().await?;
-        }
-        if self.object.upload.is_some() {
             // Whatever stands there did not come of that upload, which nobody would finish any more.
             self.retire().await?;
         }
-        if standing.nonce.as_ref() == Some(&name.nonce) {
-            // Written by us in one request, so it is whole; what it is, only it can tell now.
-            let digests = self.read_back(name).await?;
-            return self
-                .prove(name, None, digests, &SourceIdentity::default())
-                .await;
-        }
         let progress = Progress::new(self.config.verify.sha256);
-        let cursor = self
-            .open(0, None, progress)
-            .await
-            .map_err(|error| self.of_origin(&error))?;
-        self.compare(name, cursor, standing).await
+        match self.open(0, None, progress).await {
+            Ok(cursor) => self.compare(name, cursor, standing).await,
+            Err(OriginError::Gone { .. }) if standing.nonce.as_ref() == Some(&name.nonce) => {
+                // Written by us in one request, so it is whole; with the link dead only it can tell what it is.
+                let digests = self.read_back(name).await?;
+                self.prove(name, None, digests, &SourceIdentity::default())
+                    .await
+            }
+            Err(error) => Err(self.of_origin(&error)),
+        }
     }
 
     /// Reads the origin without writing anything, and takes the object that stands at our key for ours if it has the

@@ -206,7 +206,7 @@ impl Archive {
         let situation = Situation {
             now,
             attempts: asset.attempts,
-            urgent_until: Some(asset.deadline.at.minus(self.margin)),
+            urgent_until: Some(self.urgent_until(asset, now)),
         };
         let settled = decide(failure.verdict(), situation, &self.dice);
         let end = self.end(asset, failure.verdict(), can_refresh, now);
@@ -222,6 +222,16 @@ impl Archive {
                 && asset
                     .refresh_asked_at
                     .is_none_or(|asked| asked.plus(REFRESH_EVERY) <= now),
+        }
+    }
+
+    /// Until when waits must leave room for many tries: the margin before the deadline, and inside that the deadline.
+    fn urgent_until(&self, asset: &ClaimedAsset, now: Timestamp) -> Timestamp {
+        let early = asset.deadline.at.minus(self.margin);
+        if now < early {
+            early
+        } else {
+            asset.deadline.at
         }
     }
 

@@ -108,28 +108,37 @@ impl fmt::Display for Path {
 }
 
 impl Node {
-    /// Reads one layer.
-    pub(super) fn read(text: &str) -> Result<Self, toml::de::Error> {
-        let table: toml::Table = toml::from_str(text)?;
-        Ok(Self::from_value(toml::Value::Table(table)))
+    /// Reads one layer. The crate's own merging is not used: it takes keys for paths with indices.
+    pub(super) fn read(text: &str) -> Result<Self, config::ConfigError> {
+        use config::Source as _;
+        let layer = config::File::from_str(text, config::FileFormat::Toml).collect()?;
+        Ok(Self::from_table(layer))
     }
 
-    fn from_value(value: toml::Value) -> Self {
-        match value {
-            toml::Value::Boolean(it) => Node::Bool(it),
-            toml::Value::Integer(it) => Node::Int(it),
-            toml::Value::Float(it) => Node::Float(it),
-            toml::Value::String(it) => Node::String(it),
-            // No key takes a date, and a text says what it is instead.
-            toml::Value::Datetime(it) => Node::String(it.to_string()),
-            toml::Value::Array(it) => {
-                Node::List(it.into_iter().map(Self::from_value).enumerate().collect())
+    /// What stands in a file; nothing for what TOML does not have.
+    fn from_value(value: config::Value) -> Option<Self> {
+        use config::ValueKind;
+        Some(match value.kind {
+            ValueKind::Nil => return None,
+            ValueKind::Boolean(it) => Node::Bool(it),
+            ValueKind::I64(it) => Node::Int(it),
+            ValueKind::I128(it) => Node::Int(i64::try_from(it).ok()?),
+            ValueKind::U64(it) => Node::Int(i64::try_from(it).ok()?),
+            ValueKind::U128(it) => Node::Int(i64::try_from(it).ok()?),
+            ValueKind::Float(it) => Node::Float(it),
+            ValueKind::String(it) => Node::String(it),
+            ValueKind::Array(it) => {
+                let nodes = it.into_iter().filter_map(Self::from_value);
+                Node::List(nodes.enumerate().collect())
             }
-            toml::Value::Table(it) => {
-                let nodes = it.into_iter();
-                Node::Table(nodes.map(|(key, it)| (key, Self::from_value(it))).collect())
-            }
-        }
+            ValueKind::Table(it) => Self::from_table(it),
+        })
+    }
+
+    fn from_table(table: impl IntoIterator<Item = (String, config::Value)>) -> Self {
+        let nodes = table.into_iter();
+        let nodes = nodes.filter_map(|(key, it)| Some((key, Self::from_value(it)?)));
+        Node::Table(nodes.collect())
     }
 
     /// Lays the next layer over this one.

@@ -315,7 +315,8 @@ impl Walk {
         }
         self.box_end = self.box_start.saturating_add(size);
         for (bit, (_, needed)) in NEEDED.iter().enumerate() {
-            if *needed == kind {
+            // A still image has its tables in a `meta` box where a film has a `moov`.
+            if *needed == kind || (*needed == *b"moov" && kind == *b"meta") {
                 self.seen |= 1 << bit;
             }
         }
@@ -408,6 +409,12 @@ mod tests {
             &damaged,
             Err("the MP4 is damaged: the box at byte 12 has size 7"),
         );
+        let still = [
+            iso_box(*b"ftyp", 4),
+            iso_box(*b"meta", 4),
+            iso_box(*b"mdat", 4),
+        ];
+        check_walk(&still.concat(), Ok(true));
         check_walk(b"\x89PNG\r\n\x1a\n and so on", Ok(false));
         check_walk(b"", Ok(false));
     }

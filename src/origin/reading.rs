@@ -1,6 +1,6 @@
 //! A body as a run of frames that re-opens itself at its offset when it breaks, stalls or trickles.
 //!
-//! This is the one place besides `work::settle` that tries again by itself: a transfer in the middle of a part is
+//! This, `archive::parts` and `work::settle` are the places that try again by themselves: a transfer in the middle of a part is
 //! dearer to give up than a GET. It is bounded: a few tries in a row without progress, and then the failure stands.
 
 use std::time::Duration;

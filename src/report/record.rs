@@ -1,4 +1,4 @@
-//! The manifest record: one JSON document a task, the same on the command line, in exports and beside the object.
+//! The manifest record: one JSON document a task, the same on the command line and in exports.
 
 use std::collections::BTreeMap;
 
