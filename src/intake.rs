@@ -92,11 +92,39 @@ fn earliest(now: Timestamp, ttl: Span, signature: Option<Timestamp>) -> Deadline
     })
 }
 
-/// The task ID of a link: made from the link without its query, since that changes with every signature.
+/// What the query parameters begin with that only sign a link, in lower case.
+const SIGNING: [&str; 3] = ["x-amz-", "x-tos-", "x-goog-"];
+
+/// The query parameters that only sign a link, in lower case.
+const SIGNING_WORDS: [&str; 8] = [
+    "expires",
+    "signature",
+    "sig",
+    "key-pair-id",
+    "policy",
+    "se",
+    "st",
+    "awsaccesskeyid",
+];
+
+/// The task ID of a link: made from the link without what only signs it, since that changes with every answer.
 fn link_key(url: &Url) -> TaskKey {
     let mut unsigned = url.clone();
-    unsigned.set_query(None);
     unsigned.set_fragment(None);
+    let is_kept = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        !SIGNING.iter().any(|prefix| name.starts_with(prefix))
+            && !SIGNING_WORDS.contains(&name.as_str())
+    };
+    let kept: Vec<(String, String)> = url
+        .query_pairs()
+        .filter(|(name, _)| is_kept(name))
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    unsigned.set_query(None);
+    if !kept.is_empty() {
+        unsigned.query_pairs_mut().extend_pairs(kept);
+    }
     let mut digest = Sha256Digester::new();
     digest.update(unsigned.as_str().as_bytes());
     let name: String = digest.value().to_string().chars().take(24).collect();
@@ -120,6 +148,14 @@ mod tests {
         assert_eq!(
             key("https://cdn/a.mp4?sig=1"),
             key("https://cdn/a.mp4?sig=2#t")
+        );
+        assert_eq!(
+            key("https://cdn/get?id=7&X-Amz-Signature=1&X-Amz-Date=2"),
+            key("https://cdn/get?id=7&X-Amz-Signature=3")
+        );
+        assert_ne!(
+            key("https://cdn/get?id=7&sig=1"),
+            key("https://cdn/get?id=8&sig=1")
         );
         assert_ne!(key("https://cdn/a.mp4"), key("https://cdn/b.mp4"));
         assert_ne!(key("https://cdn/a.mp4"), key("https://cdn2/a.mp4"));
