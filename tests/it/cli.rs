@@ -150,7 +150,7 @@ async fn init_writes_once_and_its_file_is_understood() {
     ok    configuration     reelvault.toml
     FAIL  manifest          no folder /nowhere to put the manifest in
                             hint: make it, owned by the service user; or set manifest.url
-    FAIL  destination.main  destination.main.r2.access_key: environment variable R2_ACCESS_KEY_ID is not set; name a place that holds the secret
+    FAIL  destination.main  destination.main.r2.access_key: environment variable R2_ACCESS_KEY is not set; name a place that holds the secret
     FAIL  provider.evolink  provider.evolink.api_key: environment variable EVOLINK_API_KEY is not set
     --
     => 78
@@ -381,7 +381,7 @@ async fn what_was_archived_can_be_read_in_every_form() {
     for (path, value) in [
         ("state", "archived"),
         ("assets.0.objects.0.url", url),
-        ("attempts", "0"),
+        ("attempts", "1"),
     ] {
         let field = home.done(&["manifest", "get", &id, "--field", path]).await;
         assert_eq!(field, format!("{value}\n"));
