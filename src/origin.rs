@@ -11,6 +11,7 @@ pub mod open;
 pub mod reading;
 
 use crate::http::HttpError;
+use crate::units::ByteRate;
 use crate::units::ByteSize;
 
 /// Why the origin did not give the bytes.
@@ -75,13 +76,12 @@ pub enum OriginError {
         length: ByteSize,
     },
     /// Frames come, but hardly.
-    #[error(
-        "{host} sends less than {} a second",
-        ByteSize::bytes(reading::RATE_MIN)
-    )]
+    #[error("{host} sends less than {rate_min}")]
     Trickle {
         /// The host in question.
         host: String,
+        /// What it should at least.
+        rate_min: ByteRate,
     },
     /// Nothing came within the stall time-out.
     #[error("{host} stalls")]

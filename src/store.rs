@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use bytes::Bytes;
@@ -130,6 +131,17 @@ pub struct Written {
     pub etag: Option<ETag>,
     /// The store's version, where the bucket keeps versions.
     pub version_id: Option<String>,
+    /// How long the answer took after the last byte.
+    pub waited: Duration,
+}
+
+/// What the store said of a part that it has just taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenPart {
+    /// The store's tag.
+    pub etag: ETag,
+    /// How long the answer took after the last byte.
+    pub waited: Duration,
 }
 
 /// The place of a part in its object.
@@ -267,10 +279,12 @@ impl Store {
         }
     }
 
+    // The SDK's futures are tens of kilobytes each, and stages nest them: they are on the heap while they last.
+
     /// What stands at `key`. A folder reads the whole file for its checksum.
     pub async fn find(&self, key: &ObjectKey) -> Result<Option<Standing>, StoreError> {
         match &self.0.place {
-            Place::Bucket(bucket) => bucket.find(key).await,
+            Place::Bucket(bucket) => Box::pin(bucket.find(key)).await,
             Place::Folder(folder) => folder.find(key).await,
         }
     }
@@ -278,7 +292,7 @@ impl Store {
     /// Writes an object in one request. Never over another one.
     pub async fn put(&self, object: &NewObject<'_>, body: PartBody) -> Result<Written, StoreError> {
         match &self.0.place {
-            Place::Bucket(bucket) => bucket.put(object, body).await,
+            Place::Bucket(bucket) => Box::pin(bucket.put(object, body)).await,
             Place::Folder(folder) => folder.put(object, body).await,
         }
     }
@@ -286,7 +300,7 @@ impl Store {
     /// Opens an upload in parts.
     pub async fn begin(&self, object: &NewObject<'_>) -> Result<UploadId, StoreError> {
         match &self.0.place {
-            Place::Bucket(bucket) => bucket.begin(object).await,
+            Place::Bucket(bucket) => Box::pin(bucket.begin(object)).await,
             Place::Folder(folder) => folder.begin(object).await,
         }
     }
@@ -298,9 +312,9 @@ impl Store {
         upload: &UploadId,
         slot: PartSlot,
         body: PartBody,
-    ) -> Result<ETag, StoreError> {
+    ) -> Result<WrittenPart, StoreError> {
         match &self.0.place {
-            Place::Bucket(bucket) => bucket.put_part(key, upload, slot, body).await,
+            Place::Bucket(bucket) => Box::pin(bucket.put_part(key, upload, slot, body)).await,
             Place::Folder(folder) => folder.put_part(key, upload, slot, body).await,
         }
     }
@@ -312,7 +326,9 @@ impl Store {
         upload: &UploadId,
     ) -> Result<StoredParts, StoreError> {
         match &self.0.place {
-            Place::Bucket(bucket) => bucket.parts(key, upload).await.map(StoredParts::Listed),
+            Place::Bucket(bucket) => Box::pin(bucket.parts(key, upload))
+                .await
+                .map(StoredParts::Listed),
             Place::Folder(folder) => folder.parts(key, upload).await,
         }
     }
@@ -326,7 +342,7 @@ impl Store {
         total: &Total,
     ) -> Result<Written, StoreError> {
         match &self.0.place {
-            Place::Bucket(bucket) => bucket.finish(object, upload, parts, total).await,
+            Place::Bucket(bucket) => Box::pin(bucket.finish(object, upload, parts, total)).await,
             Place::Folder(folder) => folder.finish(object, upload, total).await,
         }
     }
@@ -334,7 +350,7 @@ impl Store {
     /// Throws an open upload away. One that is not there any more counts as done.
     pub async fn abort(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), StoreError> {
         match &self.0.place {
-            Place::Bucket(bucket) => bucket.abort(key, upload).await,
+            Place::Bucket(bucket) => Box::pin(bucket.abort(key, upload)).await,
             Place::Folder(folder) => folder.abort(key, upload).await,
         }
     }
@@ -342,7 +358,7 @@ impl Store {
     /// The uploads that are open for exactly this key; none where the store cannot list them.
     pub async fn open_uploads(&self, key: &ObjectKey) -> Result<Vec<OpenUpload>, StoreError> {
         match &self.0.place {
-            Place::Bucket(bucket) => bucket.open_uploads(key).await,
+            Place::Bucket(bucket) => Box::pin(bucket.open_uploads(key)).await,
             Place::Folder(folder) => folder.open_uploads(key).await,
         }
     }
@@ -353,7 +369,7 @@ impl Store {
         key: &ObjectKey,
     ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
         match &self.0.place {
-            Place::Bucket(bucket) => bucket.read(key).await,
+            Place::Bucket(bucket) => Box::pin(bucket.read(key)).await,
             Place::Folder(folder) => folder.read(key).await,
         }
     }
@@ -367,7 +383,7 @@ impl Store {
     /// Removes the object that [`Store::probe`] made. Nothing else is ever removed.
     async fn remove_probe(&self, key: &ObjectKey) -> Result<(), StoreError> {
         match &self.0.place {
-            Place::Bucket(bucket) => bucket.remove_probe(key).await,
+            Place::Bucket(bucket) => Box::pin(bucket.remove_probe(key)).await,
             Place::Folder(folder) => folder.remove_probe(key).await,
         }
     }

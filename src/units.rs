@@ -1,4 +1,4 @@
-//! Quantities that carry their unit: [`ByteSize`], [`Span`] and [`Rate`], as people write them in TOML.
+//! Quantities that carry their unit: [`ByteSize`], [`Span`], [`Rate`] and [`ByteRate`], as people write them in TOML.
 
 use std::fmt;
 use std::str::FromStr;
@@ -233,6 +233,63 @@ impl fmt::Display for Rate {
     }
 }
 
+/// Bytes a second: `"50 MiB/s"`, `"400 Mbit/s"`. Never zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteRate(u64);
+
+/// The units of a line's rate, in bytes.
+const BIT_UNITS: [(&str, u64); 3] = [("Gbit", 125_000_000), ("Mbit", 125_000), ("kbit", 125)];
+
+impl ByteRate {
+    /// Takes a number of bytes a second, but at least one.
+    pub const fn new(bytes: u64) -> Self {
+        Self(if bytes == 0 { 1 } else { bytes })
+    }
+
+    /// The number of bytes a second.
+    pub const fn bytes_a_second(self) -> u64 {
+        self.0
+    }
+
+    /// How long `bytes` take.
+    pub fn time_for(self, bytes: u64) -> Duration {
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.0);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// Reads an optional rate, of which an empty text is none.
+    pub fn or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let rate = (!text.trim().is_empty()).then(|| text.parse());
+        rate.transpose().map_err(serde::de::Error::custom)
+    }
+}
+
+impl FromStr for ByteRate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let bad = || UnitError {
+            text: text.to_owned(),
+            expected: "bytes a second such as \"50 MiB/s\" or \"400 Mbit/s\"",
+        };
+        let amount = text.trim().strip_suffix("/s").ok_or_else(bad)?;
+        let (number, unit) = split_unit(amount);
+        let bits = BIT_UNITS.iter().find(|(name, _)| *name == unit);
+        let bytes = match bits {
+            Some((_, factor)) => scale(number, *factor),
+            None => amount.parse::<ByteSize>().ok().map(ByteSize::as_u64),
+        };
+        bytes.filter(|bytes| *bytes > 0).map(Self).ok_or_else(bad)
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", ByteSize(self.0))
+    }
+}
+
 /// Gives a quantity the serde form of its text.
 macro_rules! text_serde {
     ($($quantity:ty),+) => {$(
@@ -248,7 +305,7 @@ macro_rules! text_serde {
         }
     )+};
 }
-text_serde!(ByteSize, Rate);
+text_serde!(ByteSize, Rate, ByteRate);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -317,6 +374,25 @@ mod tests {
         check_size("16 MiBs", None);
         check_size("99999999999 TiB", None);
         check_size("0.1234567 MiB", None);
+    }
+
+    #[test]
+    fn rates_of_bytes() {
+        let check = |text: &str, bytes: Option<u64>| {
+            let rate = text.parse::<ByteRate>().ok();
+            assert_eq!(rate.map(ByteRate::bytes_a_second), bytes, "{text:?}");
+        };
+        check("50 MiB/s", Some(50 << 20));
+        check("400 Mbit/s", Some(50_000_000));
+        check("1.5 kbit/s", Some(187));
+        check("4096/s", Some(4096));
+        check("0 B/s", None);
+        check("50 MiB", None);
+        check("400 mbit/s", None);
+        check("", None);
+        let rate: ByteRate = "2 MiB/s".parse().unwrap();
+        assert_eq!(rate.time_for(1 << 20).as_millis(), 500);
+        assert_eq!(rate.to_string(), "2 MiB/s");
     }
 
     #[test]

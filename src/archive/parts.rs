@@ -2,453 +2,433 @@
 //! first where the store or the origin demands it; each recorded in the manifest once the store has it.
 //!
 //! ```text
-//!            cursor (digests in order)
-//!               |  frames
-//!   part n-1 |  part n (being fed)   |  part n+1 ...
-//!      |           |
-//!   put_part    put_part         at most `at_once` requests in flight
+//!        reader (in order)                              a request of its own, by range
+//!           |  frames                                      |
+//!   part n-1 |  part n (being fed)   |  part n+1 ...     part m, which failed or was missed
+//!      |           |                                       |
+//!   put_part    put_part   at most `parts_at_once` requests in flight
 //! ```
-//! A part that fails is fetched again by range and compared with what was read the first time.
+//! A part that is fetched again is compared with what was read the first time.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+use std::future::Future;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
-use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio::task::JoinSet;
 
-use crate::archive::cursor::Again;
-use crate::archive::cursor::Cursor;
-use crate::archive::cursor::Held;
-use crate::archive::cursor::length;
+use crate::archive::delivery::Delivery;
+use crate::archive::delivery::Way;
+use crate::archive::delivery::aside;
+use crate::archive::download::Download;
+use crate::archive::download::ReadError;
+use crate::archive::download::Reader;
+use crate::archive::length;
 use crate::archive::plan;
 use crate::archive::plan::Slot;
 use crate::archive::progress::Progress;
-use crate::archive::transfer::Transfer;
-use crate::backoff;
-use crate::chance::Dice;
 use crate::manifest::row::ObjectName;
 use crate::manifest::row::PartRow;
 use crate::model::digest::Crc64;
 use crate::model::digest::Crc64Digester;
 use crate::model::failure::Failure;
-use crate::model::object::ETag;
 use crate::model::object::PartNumber;
 use crate::model::object::UploadId;
-use crate::origin::OriginError;
-use crate::store::BrokenSource;
-use crate::store::PartBody;
-use crate::store::PartSlot;
-use crate::store::Store;
-use crate::store::StoreError;
 use crate::store::StoreErrorKind;
+use crate::store::WrittenPart;
 use crate::work::budget::Share;
 
-/// Tries of one part before the whole transfer is put off; its other parts stay stored.
-const PART_TRIES: u32 = 4;
+mod sender;
 
-/// Frames on their way between origin and store: one being sent, one being read.
-const FRAMES_AHEAD: usize = 1;
+use sender::Sender;
 
 /// Where a stream of parts goes.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// The object's name.
-    pub name: ObjectName,
+    pub(crate) name: ObjectName,
     /// The open upload.
-    pub upload: UploadId,
+    pub(crate) upload: UploadId,
     /// The length of every part but the last.
-    pub part_size: u64,
+    pub(crate) part_size: u64,
+}
+
+/// Bytes held in memory, in the frames that they came in.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// The frames.
+    pub(crate) frames: Vec<Bytes>,
+    /// Their length together.
+    pub(crate) length: u64,
+    /// Their checksum.
+    pub(crate) crc64nvme: Crc64,
 }
 
 /// Parts on their way.
-pub struct Parts<'a> {
-    transfer: &'a Transfer<'a>,
-    target: Target,
+pub(crate) struct Parts<'a> {
+    delivery: &'a Delivery<'a>,
+    download: Download,
+    reader: Reader,
+    sender: Sender,
     is_passed_through: bool,
     stored: BTreeMap<PartNumber, PartRow>,
-    read: BTreeMap<PartNumber, ReadPart>,
+    /// Stored, in flight, or put down to be fetched again.
+    taken: BTreeSet<PartNumber>,
     in_flight: JoinSet<Landed>,
-    failed: Vec<Slot>,
-}
-
-/// A part whose bytes went by.
-struct ReadPart {
-    crc64nvme: Crc64,
-    progress: Vec<u8>,
+    failed: VecDeque<Slot>,
 }
 
 /// How a request for one part ended.
 struct Landed {
     slot: Slot,
-    outcome: Result<ETag, StoreError>,
+    outcome: Result<Sent, sender::Trouble>,
+}
+
+/// A part that the store has.
+struct Sent {
+    written: WrittenPart,
+    /// The checksum of what was sent, where it was not read from the download.
+    crc64nvme: Option<Crc64>,
+}
+
+/// The first part that is missing in a body of `total` bytes; `None` when all are stored.
+pub(crate) fn first_missing(stored: &[PartRow], total: u64, part_size: u64) -> Option<Slot> {
+    let is_stored = |slot: &Slot| stored.iter().any(|row| row.number == slot.number);
+    plan::slots(total, part_size).find(|slot| !is_stored(slot))
+}
+
+/// What is known of the body up to `slot`, where it was kept; the start of the body needs nothing kept.
+pub(crate) fn progress_before(stored: &[PartRow], slot: Slot, has_sha256: bool) -> Option<Vec<u8>> {
+    if slot.offset == 0 {
+        return Some(Progress::new(has_sha256).save());
+    }
+    let before = stored.iter().find(|row| row.number.0 + 1 == slot.number.0);
+    let progress = before?.progress.clone()?;
+    Progress::load(&progress).map(|_| progress)
 }
 
 impl<'a> Parts<'a> {
     /// Parts for `target`, of which `stored` are there already.
-    pub fn new(
-        transfer: &'a Transfer<'a>,
+    pub(crate) fn new(
+        delivery: &'a Delivery<'a>,
+        way: &Way<'_>,
         target: Target,
         stored: Vec<PartRow>,
-        is_passed_through: bool,
     ) -> Self {
+        let is_passed_through = delivery.passes_through(way.download.facts());
         Self {
-            transfer,
-            target,
+            delivery,
+            download: way.download.clone(),
+            reader: way.reader.clone(),
+            sender: Sender::new(delivery, target, &way.download),
             is_passed_through,
+            taken: stored.iter().map(|part| part.number).collect(),
             stored: stored.into_iter().map(|part| (part.number, part)).collect(),
-            read: BTreeMap::new(),
             in_flight: JoinSet::new(),
-            failed: Vec::new(),
+            failed: VecDeque::new(),
         }
     }
 
-    /// The first part that is missing in a body of `total` bytes; `None` when all are stored.
-    pub fn first_missing(&self, total: u64) -> Option<Slot> {
-        plan::slots(total, self.target.part_size)
-            .find(|slot| !self.stored.contains_key(&slot.number))
-    }
-
-    /// What is known of the body up to `slot`, where it was kept; the start of the body needs nothing kept.
-    pub fn progress_before(&self, slot: Slot) -> Option<Progress> {
-        let Some(before) = slot.number.0.checked_sub(1).filter(|before| *before > 0) else {
-            return Some(Progress::new(self.transfer.config.verify.sha256));
-        };
-        let before = PartNumber(before);
-        let stored = self
-            .stored
-            .get(&before)
-            .and_then(|part| part.progress.as_deref());
-        let read = self.read.get(&before).map(|part| part.progress.as_slice());
-        Progress::load(stored.or(read)?)
-    }
-
     /// Stores every missing part of a body with `total` bytes, and gives back all parts, by number.
-    pub async fn store_all(
-        mut self,
-        cursor: &mut Cursor,
-        total: u64,
-    ) -> Result<Vec<PartRow>, Failure> {
-        let again = cursor.again();
-        let outcome = self.cut(cursor, total).await;
-        self.end(&again, outcome).await
+    pub(crate) async fn store_all(mut self, total: u64) -> Result<Vec<PartRow>, Failure> {
+        let outcome = self.cut(total).await;
+        self.end(outcome).await
     }
 
     /// Stores a body whose length nobody told, beginning with `first`, which is one full part held under `share`.
-    pub async fn store_until_end(
+    pub(crate) async fn store_until_end(
         mut self,
-        cursor: &mut Cursor,
         first: Held,
         share: Share,
     ) -> Result<Vec<PartRow>, Failure> {
-        let again = cursor.again();
-        let outcome = self.cut_until_end(cursor, first, share).await;
-        self.end(&again, outcome).await
+        let outcome = self.cut_until_end(first, share).await;
+        self.end(outcome).await
     }
 
     /// What is in flight lands whatever happened, so that no finished part is lost.
-    async fn end(
-        mut self,
-        again: &Again,
-        outcome: Result<(), Failure>,
-    ) -> Result<Vec<PartRow>, Failure> {
+    async fn end(mut self, outcome: Result<(), Failure>) -> Result<Vec<PartRow>, Failure> {
         let mut outcome = outcome;
         while let Some(landed) = self.in_flight.join_next().await {
             let recorded = self.land(landed).await;
             outcome = outcome.and(recorded);
         }
         outcome?;
-        self.redo_failed(again).await?;
+        if let Some(slot) = self.failed.front() {
+            let what = format!("part {} was not taken", slot.number);
+            return Err(Failure::retry(what));
+        }
         Ok(self.stored.into_values().collect())
     }
 
-    async fn cut(&mut self, cursor: &mut Cursor, total: u64) -> Result<(), Failure> {
-        while let Some(slot) = self.next_slot(total) {
-            self.wait_for_room(&cursor.again()).await?;
-            let progress = self.progress_before(slot);
-            let progress = progress.ok_or_else(|| {
-                Failure::retry("the digests kept with the parts are not readable")
-            })?;
-            let sought = cursor.seek(slot.offset, progress).await;
-            sought.map_err(|error| self.transfer.of_origin(&error))?;
-            if self.is_passed_through {
-                self.pass_through(cursor, slot).await?;
-            } else {
-                let share = self.transfer.hold(slot.length).await?;
-                let held = self.transfer.fill(cursor, slot.length).await?;
-                self.send_held(cursor, slot, held, share);
+    async fn cut(&mut self, total: u64) -> Result<(), Failure> {
+        loop {
+            self.check_stop()?;
+            self.land_what_landed().await?;
+            if self.in_flight.len() >= self.delivery.parts_at_once() {
+                self.land_next().await?;
+            } else if let Some(slot) = self.failed.pop_front() {
+                self.fetch_again(slot).await?;
+            } else if let Some(slot) = self.next_slot(total) {
+                self.write(slot).await?;
+            } else if !self.land_next().await? {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
-    async fn cut_until_end(
-        &mut self,
-        cursor: &mut Cursor,
-        first: Held,
-        share: Share,
-    ) -> Result<(), Failure> {
-        let part_size = self.target.part_size;
-        let (mut held, mut share) = (first, share);
+    async fn cut_until_end(&mut self, first: Held, share: Share) -> Result<(), Failure> {
+        let part_size = self.sender.part_size();
+        let (mut held, mut share, mut offset) = (first, share, 0);
         while held.length > 0 {
-            self.transfer.check_size(cursor.offset())?;
+            let end = offset + held.length;
+            self.delivery.transfer.check_size(end)?;
             let is_last = held.length < part_size;
-            let offset = cursor.offset() - held.length;
             let number = plan::number_at(offset, part_size);
             let number =
                 number.ok_or_else(|| Failure::dead("the body goes on after 10,000 parts"))?;
-            self.send_held(
-                cursor,
-                Slot {
-                    number,
-                    offset,
-                    length: held.length,
-                },
-                held,
-                share,
-            );
+            let slot = Slot {
+                number,
+                offset,
+                length: held.length,
+            };
+            self.send_held(slot, held, share);
             if is_last {
                 break;
             }
-            self.wait_for_room(&cursor.again()).await?;
-            share = self.transfer.hold(part_size).await?;
-            held = self.transfer.fill(cursor, part_size).await?;
+            while self.in_flight.len() >= self.delivery.parts_at_once() {
+                self.land_next().await?;
+            }
+            self.check_stop()?;
+            share = self.aside(self.delivery.hold(part_size)).await?;
+            held = self.fill(end, end + part_size).await?.ok_or_else(missed)?;
+            offset = end;
         }
         Ok(())
     }
 
-    /// The next part that is neither stored nor read.
-    fn next_slot(&self, total: u64) -> Option<Slot> {
-        let is_missing = |slot: &Slot| {
-            !self.stored.contains_key(&slot.number) && !self.read.contains_key(&slot.number)
-        };
-        plan::slots(total, self.target.part_size).find(is_missing)
+    fn check_stop(&self) -> Result<(), Failure> {
+        if self.delivery.transfer.stop.is_cancelled() {
+            Err(Failure::drained())
+        } else {
+            Ok(())
+        }
     }
 
-    /// Waits until one more request may be in flight; what failed meanwhile comes first.
-    async fn wait_for_room(&mut self, again: &Again) -> Result<(), Failure> {
-        if self.transfer.stop.is_cancelled() {
-            return Err(Failure::drained());
+    /// The next part that nobody has taken up yet.
+    fn next_slot(&self, total: u64) -> Option<Slot> {
+        let slots = plan::slots(total, self.sender.part_size());
+        slots
+            .into_iter()
+            .find(|slot| !self.taken.contains(&slot.number))
+    }
+
+    /// Writes a part from the download, if its bytes are still there.
+    async fn write(&mut self, slot: Slot) -> Result<(), Failure> {
+        self.taken.insert(slot.number);
+        if !self.reader.stands_at(slot.offset) {
+            let rows: Vec<PartRow> = self.stored.values().cloned().collect();
+            let sha256 = self.delivery.transfer.config.verify.sha256;
+            let progress = progress_before(&rows, slot, sha256);
+            self.reader.seek(slot.offset, progress);
         }
+        let is_read = if self.is_passed_through {
+            self.pass_through(slot).await?
+        } else {
+            let share = self.aside(self.delivery.hold(slot.length)).await?;
+            match self.fill(slot.offset, slot.end()).await? {
+                Some(held) => {
+                    self.send_held(slot, held, share);
+                    true
+                }
+                None => {
+                    self.failed.push_back(slot);
+                    false
+                }
+            }
+        };
+        if !is_read {
+            // Passed over: it is fetched again on its own, while the download goes on for the digests and the others.
+            self.reader.seek(slot.end(), None);
+        }
+        Ok(())
+    }
+
+    /// Feeds the frames of one part to its request as they come. Whether the request took all of them.
+    async fn pass_through(&mut self, slot: Slot) -> Result<bool, Failure> {
+        let pass = self.aside(self.delivery.gate.pass()).await;
+        let (body, mut fed) = self.reader.feed(slot.offset, slot.end(), None);
+        let sender = self.sender.clone();
+        self.in_flight.spawn(async move {
+            let outcome = sender.put(slot, body, pass).await;
+            Landed {
+                slot,
+                outcome: outcome.map(|written| Sent {
+                    written,
+                    crc64nvme: None,
+                }),
+            }
+        });
+        let is_read = loop {
+            // Both arms are cancel-safe; what lands meanwhile is recorded at once.
+            tokio::select! {
+                is_read = fed.wait() => break is_read,
+                Some(landed) = self.in_flight.join_next() => self.land(landed).await?,
+            }
+        };
+        match self.download.failure() {
+            Some(error) if !is_read => Err(self.delivery.transfer.of_origin(&error)),
+            Some(_) | None => Ok(is_read),
+        }
+    }
+
+    /// Reads the bytes between two offsets into memory that was taken from the budget; `None` when they were missed.
+    async fn fill(&mut self, start: u64, end: u64) -> Result<Option<Held>, Failure> {
+        let reader = self.reader.clone();
+        let filled = fill(&reader, start, end);
+        tokio::pin!(filled);
+        let filled = loop {
+            // Polled by reference, and join_next is cancel-safe.
+            tokio::select! {
+                filled = &mut filled => break filled,
+                Some(landed) = self.in_flight.join_next() => self.land(landed).await?,
+            }
+        };
+        match filled {
+            Ok(held) => Ok(Some(held)),
+            Err(ReadError::Missed) => Ok(None),
+            Err(ReadError::Origin(error)) => Err(self.delivery.transfer.of_origin(&error)),
+        }
+    }
+
+    /// Sends a part that is held in memory, as often as it takes within the limit.
+    fn send_held(&mut self, slot: Slot, held: Held, share: Share) {
+        self.taken.insert(slot.number);
+        let sender = self.sender.clone();
+        self.in_flight.spawn(async move {
+            let outcome = sender.put_held(slot, &held).await;
+            drop(share);
+            Landed {
+                slot,
+                outcome: outcome.map(|written| Sent {
+                    written,
+                    crc64nvme: None,
+                }),
+            }
+        });
+    }
+
+    /// Fetches a part by a request of its own, and sends it.
+    async fn fetch_again(&mut self, slot: Slot) -> Result<(), Failure> {
+        let sender = self.sender.clone();
+        if self.is_passed_through {
+            self.in_flight.spawn(async move {
+                let outcome = sender.fetch_and_pass(slot).await;
+                Landed { slot, outcome }
+            });
+        } else {
+            let share = self.aside(self.delivery.hold(slot.length)).await?;
+            self.in_flight.spawn(async move {
+                let outcome = sender.fetch_and_hold(slot).await;
+                drop(share);
+                Landed { slot, outcome }
+            });
+        }
+        Ok(())
+    }
+
+    async fn land_what_landed(&mut self) -> Result<(), Failure> {
         while let Some(landed) = self.in_flight.try_join_next() {
             self.land(landed).await?;
         }
-        while self.in_flight.len() >= self.transfer.parts_at_once() {
-            let landed = self.in_flight.join_next().await;
-            self.land(landed.expect("parts are in flight")).await?;
-        }
-        self.redo_failed(again).await
+        Ok(())
     }
 
-    /// Records a part that the store has; one that failed in passing is put down to be done again.
+    /// Waits for one request to end; `false` when none is in flight.
+    async fn land_next(&mut self) -> Result<bool, Failure> {
+        match self.in_flight.join_next().await {
+            Some(landed) => self.land(landed).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Records a part that the store has; one that failed in passing is put down to be fetched again.
     async fn land(&mut self, landed: Result<Landed, JoinError>) -> Result<(), Failure> {
         let Landed { slot, outcome } = match landed {
             Ok(landed) => landed,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return Ok(()),
         };
-        match outcome {
-            Ok(etag) => self.record(slot, etag).await,
-            Err(error) => match error.kind {
-                StoreErrorKind::Transient | StoreErrorKind::Ambiguous | StoreErrorKind::Source => {
-                    tracing::debug!(part = %slot.number, %error, "a part failed");
-                    self.failed.push(slot);
-                    Ok(())
-                }
-                StoreErrorKind::Blocked
-                | StoreErrorKind::Exists
-                | StoreErrorKind::Conflict
-                | StoreErrorKind::UploadGone
-                | StoreErrorKind::Rejected => Err(self.transfer.of_store(&error)),
-            },
+        let error = match outcome {
+            Ok(sent) => return self.record(slot, sent).await,
+            Err(sender::Trouble::Origin(error)) => {
+                return Err(self.delivery.transfer.of_origin(&error));
+            }
+            Err(sender::Trouble::Store(error)) => error,
+        };
+        match error.kind {
+            StoreErrorKind::Transient | StoreErrorKind::Ambiguous | StoreErrorKind::Source
+                if self.is_passed_through && !self.sender.has_tried_enough(slot) =>
+            {
+                tracing::debug!(part = %slot.number, %error, "a part failed");
+                self.failed.push_back(slot);
+                Ok(())
+            }
+            StoreErrorKind::Transient
+            | StoreErrorKind::Ambiguous
+            | StoreErrorKind::Source
+            | StoreErrorKind::Blocked
+            | StoreErrorKind::Exists
+            | StoreErrorKind::Conflict
+            | StoreErrorKind::UploadGone
+            | StoreErrorKind::Rejected => Err(self.delivery.of_store(&error)),
         }
     }
 
-    async fn record(&mut self, slot: Slot, etag: ETag) -> Result<(), Failure> {
-        // A part that was aborted while being fed was never read to its end, and is not recorded.
-        let Some(read) = self.read.get(&slot.number) else {
-            return Ok(());
-        };
+    async fn record(&mut self, slot: Slot, sent: Sent) -> Result<(), Failure> {
+        let summed = self.download.sum(slot.offset, slot.end());
+        let known = self.aside(summed).await;
+        let known = known.map_err(|error| self.delivery.transfer.of_origin(&error))?;
+        let crc64nvme = known.ok_or_else(|| Failure::retry("a part was not read in one go"))?;
+        if sent.crc64nvme.is_some_and(|sent| sent != crc64nvme) {
+            let what = "the origin sent other bytes for a part than before";
+            return Err(Failure::retry(what));
+        }
         let row = PartRow {
             number: slot.number,
             length: slot.length,
-            etag,
-            crc64nvme: read.crc64nvme,
-            progress: Some(read.progress.clone()),
+            etag: sent.written.etag,
+            crc64nvme,
+            progress: self.download.progress_at(slot.end()),
         };
-        self.transfer.record_part(&row).await?;
+        self.delivery.record_part(&row).await?;
         self.stored.insert(slot.number, row);
         Ok(())
     }
 
-    /// Feeds the frames of one part to its request as they come. When the request gives up, the frames still pass
-    /// the digests, and the part is fetched again later.
-    async fn pass_through(&mut self, cursor: &mut Cursor, slot: Slot) -> Result<(), Failure> {
-        let (feed, body) = pipe(slot.length);
-        self.spawn_put(slot, body);
-        let mut crc = Crc64Digester::new();
-        let mut left = slot.length;
-        while left > 0 {
-            let frame = match cursor.next(left).await {
-                Ok(Some(frame)) => frame,
-                Ok(None) => return Err(Failure::retry("the body ended before its length")),
-                Err(error) => {
-                    // Told to the store's request, so that it ends now and not at its time-out.
-                    feed.send(Err(BrokenSource::new(error.to_string())))
-                        .await
-                        .ok();
-                    return Err(self.transfer.of_origin(&error));
-                }
-            };
-            crc.update(&frame);
-            left -= length(&frame);
-            // An error says that the request is over; its outcome lands like any other.
-            feed.send(Ok(frame)).await.ok();
-        }
-        self.note_read(cursor, slot, crc.value());
-        Ok(())
-    }
-
-    fn spawn_put(&mut self, slot: Slot, body: PartBody) {
-        let (store, target) = (self.transfer.store.clone(), self.target.clone());
-        self.in_flight.spawn(async move {
-            let outcome = put(&store, &target, slot, body).await;
-            Landed { slot, outcome }
-        });
-    }
-
-    /// Sends a part that is held in memory, as often as it takes within the limit.
-    fn send_held(&mut self, cursor: &Cursor, slot: Slot, held: Held, share: Share) {
-        self.note_read(cursor, slot, held.crc64nvme);
-        let (store, target) = (self.transfer.store.clone(), self.target.clone());
-        let dice = self.transfer.dice.clone();
-        self.in_flight.spawn(async move {
-            let outcome = put_held(&store, &target, slot, held, &dice).await;
-            drop(share);
-            Landed { slot, outcome }
-        });
-    }
-
-    fn note_read(&mut self, cursor: &Cursor, slot: Slot, crc64nvme: Crc64) {
-        let progress = cursor.progress().save();
-        self.read.insert(
-            slot.number,
-            ReadPart {
-                crc64nvme,
-                progress,
-            },
-        );
-    }
-
-    /// Fetches the parts that failed again, each on its own and from the start.
-    async fn redo_failed(&mut self, again: &Again) -> Result<(), Failure> {
-        while let Some(slot) = self.failed.pop() {
-            let mut tries = 1;
-            loop {
-                match self.redo(again, slot).await? {
-                    Ok(etag) => break self.record(slot, etag).await?,
-                    Err(error) if is_passing(&error) && tries < PART_TRIES => {
-                        tries += 1;
-                        let pause = backoff::delay(tries, None, self.transfer.dice);
-                        tokio::time::sleep(pause.as_duration()).await;
-                    }
-                    Err(error) => return Err(self.transfer.of_store(&error)),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn redo(&self, again: &Again, slot: Slot) -> Result<Result<ETag, StoreError>, Failure> {
-        let of_origin = |error| self.transfer.of_origin(&error);
-        let expected = self.read.get(&slot.number).map(|read| read.crc64nvme);
-        if self.is_passed_through {
-            let opened = again.open(slot.offset, slot.offset + slot.length).await;
-            let mut reading = opened.map_err(of_origin)?;
-            let (feed, body) = pipe(slot.length);
-            let put = put(self.transfer.store, &self.target, slot, body);
-            let fed = async move {
-                let mut crc = Crc64Digester::new();
-                while let Some(frame) = reading.next().await? {
-                    crc.update(&frame);
-                    if feed.send(Ok(frame)).await.is_err() {
-                        return Ok(None);
-                    }
-                }
-                Ok::<_, OriginError>(Some(crc.value()))
-            };
-            let (outcome, fed) = tokio::join!(put, fed);
-            let fed = fed.map_err(of_origin)?;
-            if fed.is_some() && fed != expected {
-                return Err(Failure::retry(
-                    "the origin sent other bytes for a part than before",
-                ));
-            }
-            return Ok(outcome);
-        }
-        // A held part has had its tries; what is left is another attempt at the whole, which resumes here.
-        Err(Failure::retry(format!(
-            "part {} was not taken in {PART_TRIES} tries",
-            slot.number
-        )))
+    async fn aside<T>(&self, wait: impl Future<Output = T>) -> T {
+        aside(&self.download, &self.reader, wait).await
     }
 }
 
-/// A request body of exactly `length` bytes, and the end that feeds it.
-pub(crate) fn pipe(length: u64) -> (mpsc::Sender<Result<Bytes, BrokenSource>>, PartBody) {
-    let (feed, mut frames) = mpsc::channel(FRAMES_AHEAD);
-    let frames = futures::stream::poll_fn(move |context| frames.poll_recv(context)).boxed();
-    (feed, PartBody::Stream { length, frames })
-}
-
-async fn put(
-    store: &Store,
-    target: &Target,
-    slot: Slot,
-    body: PartBody,
-) -> Result<ETag, StoreError> {
-    let place = PartSlot {
-        number: slot.number,
-        offset: slot.offset,
-    };
-    store
-        .put_part(&target.name.key, &target.upload, place, body)
-        .await
-}
-
-async fn put_held(
-    store: &Store,
-    target: &Target,
-    slot: Slot,
-    held: Held,
-    dice: &Dice,
-) -> Result<ETag, StoreError> {
-    let mut tries = 1;
-    loop {
-        let body = PartBody::Filled {
-            frames: held.frames.clone(),
-            crc64nvme: held.crc64nvme,
+/// Reads the bytes between two offsets, or as many as there are, into memory that was taken from the budget.
+pub(crate) async fn fill(reader: &Reader, start: u64, end: u64) -> Result<Held, ReadError> {
+    let mut held = Held::default();
+    let mut crc = Crc64Digester::new();
+    while start + held.length < end {
+        let Some(frame) = reader.next(end).await? else {
+            break;
         };
-        match put(store, target, slot, body).await {
-            Err(error) if is_passing(&error) && tries < PART_TRIES => {
-                tries += 1;
-                tokio::time::sleep(backoff::delay(tries, None, dice).as_duration()).await;
-            }
-            outcome => return outcome,
-        }
+        crc.update(&frame);
+        held.length += length(&frame);
+        held.frames.push(frame);
     }
+    held.crc64nvme = crc.value();
+    Ok(held)
 }
 
-/// Whether the same request may succeed when it is sent again.
-fn is_passing(error: &StoreError) -> bool {
-    match error.kind {
-        StoreErrorKind::Transient | StoreErrorKind::Ambiguous => true,
-        StoreErrorKind::Blocked
-        | StoreErrorKind::Exists
-        | StoreErrorKind::Conflict
-        | StoreErrorKind::UploadGone
-        | StoreErrorKind::Rejected
-        | StoreErrorKind::Source => false,
-    }
+/// A destination that waited while the others went on, with a body that cannot be fetched in pieces.
+pub(crate) fn missed() -> Failure {
+    Failure::retry("the other destinations went ahead; this one is tried on its own")
 }

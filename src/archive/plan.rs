@@ -40,6 +40,13 @@ pub struct Slot {
     pub length: u64,
 }
 
+impl Slot {
+    /// The byte after its last.
+    pub fn end(self) -> u64 {
+        self.offset + self.length
+    }
+}
+
 /// What the store and the configuration say about parts.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -47,8 +54,8 @@ pub struct Limits {
     pub part_size: u64,
     /// The store's lower limit for all parts but the last.
     pub part_size_min: u64,
-    /// Whether the store takes a body in one request at all.
-    pub has_single_put: bool,
+    /// The longest body that is written in one request; `None` where the store takes none so.
+    pub single_max: Option<u64>,
 }
 
 /// How a body of `length` bytes, or of unknown length, is written. A length of zero is planned like one byte.
@@ -59,7 +66,7 @@ pub fn shape(length: Option<u64>, limits: &Limits) -> Result<Shape, TooLong> {
             part_size: smallest,
         });
     };
-    if length <= smallest && limits.has_single_put {
+    if limits.single_max.is_some_and(|max| length <= max) {
         return Ok(Shape::Single);
     }
     let spread = length.div_ceil(PARTS_PLANNED_MAX);
@@ -110,7 +117,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         part_size: 16 * MIB,
         part_size_min: 5 * MIB,
-        has_single_put: true,
+        single_max: Some(16 * MIB),
     };
 
     #[track_caller]
@@ -147,7 +154,7 @@ mod tests {
             },
         );
         let folder = Limits {
-            has_single_put: false,
+            single_max: None,
             ..LIMITS
         };
         assert_eq!(
@@ -158,6 +165,7 @@ mod tests {
         );
         let tiny = Limits {
             part_size: 1,
+            single_max: Some(1),
             ..LIMITS
         };
         assert_eq!(

@@ -3,9 +3,12 @@
 use futures::StreamExt as _;
 
 use crate::archive::VerifyAfter;
-use crate::archive::cursor::Cursor;
+use crate::archive::delivery::Delivery;
+use crate::archive::delivery::Need;
+use crate::archive::delivery::Way;
+use crate::archive::download::ReadError;
+use crate::archive::parts::missed;
 use crate::archive::progress::Progress;
-use crate::archive::transfer::Transfer;
 use crate::manifest::row::ObjectName;
 use crate::manifest::row::PartRow;
 use crate::manifest::row::Proof;
@@ -16,7 +19,6 @@ use crate::model::digest::Sha256Digest;
 use crate::model::digest::Sha256Digester;
 use crate::model::failure::Failure;
 use crate::model::object::Verified;
-use crate::origin::OriginError;
 use crate::store::Identity;
 use crate::store::NewObject;
 use crate::store::Standing;
@@ -59,7 +61,7 @@ impl Digests {
     }
 }
 
-impl Transfer<'_> {
+impl Delivery<'_> {
     /// Looks at the object and compares it with what was sent.
     pub(crate) async fn prove(
         &self,
@@ -82,7 +84,8 @@ impl Transfer<'_> {
             verified,
             source: source.clone(),
         };
-        if written.is_some() && self.config.verify.after == VerifyAfter::None {
+        let after = self.transfer.config.verify.after;
+        if written.is_some() && after == VerifyAfter::None {
             return Ok(proof(None, Verified::None));
         }
         let standing = self.find(name).await?;
@@ -94,7 +97,7 @@ impl Transfer<'_> {
         })?;
         let verified = self.judge(name, &standing, &digests)?;
         self.store.note_proof(verified == Verified::Checksum);
-        if self.config.verify.after == VerifyAfter::Read {
+        if after == VerifyAfter::Read {
             let read = self.read_back(name).await?;
             if (read.length, read.crc64nvme) != (digests.length, digests.crc64nvme) {
                 return Err(self.differs(name, "reading it back gives other bytes"));
@@ -109,7 +112,7 @@ impl Transfer<'_> {
         &self,
         name: &ObjectName,
         standing: Standing,
-    ) -> Result<Proof, Failure> {
+    ) -> Result<Need, Failure> {
         let recorded = self.object.upload.as_ref().and_then(|upload| {
             let digests = Digests::of_parts(&upload.parts)?;
             (digests.length == standing.length).then_some((digests, &upload.source))
@@ -117,23 +120,14 @@ impl Transfer<'_> {
         if let Some((digests, source)) = recorded
             && self.judge(name, &standing, &digests).is_ok()
         {
-            return self.prove(name, None, digests, source).await;
+            let proven = self.prove(name, None, digests, source).await;
+            return proven.map(Need::Nothing);
         }
         if self.object.upload.is_some() {
             // Whatever stands there did not come of that upload, which nobody would finish any more.
             self.retire().await?;
         }
-        let progress = Progress::new(self.config.verify.sha256);
-        match self.open(0, None, progress).await {
-            Ok(cursor) => self.compare(name, cursor, standing).await,
-            Err(OriginError::Gone { .. }) if standing.nonce.as_ref() == Some(&name.nonce) => {
-                // Written by us in one request, so it is whole; with the link dead only it can tell what it is.
-                let digests = self.read_back(name).await?;
-                self.prove(name, None, digests, &SourceIdentity::default())
-                    .await
-            }
-            Err(error) => Err(self.of_origin(&error)),
-        }
+        Ok(Need::Comparison(name.clone(), standing))
     }
 
     /// Reads the origin without writing anything, and takes the object that stands at our key for ours if it has the
@@ -141,7 +135,7 @@ impl Transfer<'_> {
     pub(crate) async fn compare(
         &self,
         name: &ObjectName,
-        mut cursor: Cursor,
+        way: &Way<'_>,
         standing: Standing,
     ) -> Result<Proof, Failure> {
         let taken = || {
@@ -150,29 +144,18 @@ impl Transfer<'_> {
                 "the key is taken by another object, which is not overwritten",
             )
         };
-        if cursor
-            .identity()
+        let source = way.download.facts().identity.clone();
+        if source
             .length
             .is_some_and(|length| length != standing.length)
         {
             return Err(taken());
         }
-        let mut crc = Crc64Digester::new();
-        while let Some(frame) = cursor
-            .next(u64::MAX)
-            .await
-            .map_err(|error| self.of_origin(&error))?
-        {
-            crc.update(&frame);
-            self.check_size(cursor.offset())?;
-        }
-        self.check_end(&cursor)?;
-        let digests = Digests {
-            length: cursor.offset(),
-            crc64nvme: crc.value(),
-            sha256: cursor.progress().sha256(),
-            parts: 0,
-        };
+        self.read_through(way).await?;
+        self.check_end(&way.download).await?;
+        let length = way.download.head();
+        let crc64nvme = way.download.sum(0, length).await;
+        let crc64nvme = crc64nvme.map_err(|error| self.transfer.of_origin(&error))?;
         let there = match standing.crc64nvme {
             Some(crc64nvme) => (standing.length, crc64nvme),
             None => self
@@ -180,24 +163,45 @@ impl Transfer<'_> {
                 .await
                 .map(|read| (read.length, read.crc64nvme))?,
         };
-        if there != (digests.length, digests.crc64nvme) {
+        let Some(crc64nvme) = crc64nvme.filter(|crc64nvme| there == (length, *crc64nvme)) else {
             return Err(taken());
-        }
+        };
         let verified = if standing.crc64nvme.is_some() {
             Verified::Checksum
         } else {
             Verified::Read
         };
+        let ended = way.download.ended();
         Ok(Proof {
-            size: digests.length,
+            size: length,
             etag: standing.etag,
             version_id: standing.version_id,
             parts: 0,
-            crc64nvme: digests.crc64nvme,
-            sha256: digests.sha256,
+            crc64nvme,
+            sha256: ended.and_then(|progress| progress.sha256()),
             verified,
-            source: cursor.identity().clone(),
+            source,
         })
+    }
+
+    /// Whether what stands at the key is not what was written under this name, as far as its metadata tells.
+    pub(crate) fn is_another(&self, name: &ObjectName, standing: &Standing) -> bool {
+        self.store.quirks().has_identity && standing.nonce.as_ref() != Some(&name.nonce)
+    }
+
+    /// Has the body read to its end, for its digests.
+    async fn read_through(&self, way: &Way<'_>) -> Result<(), Failure> {
+        loop {
+            let frame = way.reader.next(u64::MAX).await;
+            let frame = frame.map_err(|error| match error {
+                ReadError::Origin(error) => self.transfer.of_origin(&error),
+                ReadError::Missed => missed(),
+            })?;
+            if frame.is_none() {
+                return Ok(());
+            }
+            self.transfer.check_size(way.download.head())?;
+        }
     }
 
     /// Compares what HEAD shows with what was sent.
@@ -214,7 +218,7 @@ impl Transfer<'_> {
             );
             return Err(self.differs(name, &format!("it holds {there} of {sent}")));
         }
-        if self.store.quirks().has_identity && standing.nonce.as_ref() != Some(&name.nonce) {
+        if self.is_another(name, standing) {
             return Err(self.differs(
                 name,
                 "the key is taken by another object, which is not overwritten",
@@ -231,18 +235,18 @@ impl Transfer<'_> {
     }
 
     /// Reads the object back and digests it.
-    async fn read_back(&self, name: &ObjectName) -> Result<Digests, Failure> {
+    pub(crate) async fn read_back(&self, name: &ObjectName) -> Result<Digests, Failure> {
         let mut body = self
             .store
             .read(&name.key)
             .await
             .map_err(|error| self.of_store(&error))?;
         let (mut crc, mut length) = (Crc64Digester::new(), 0);
-        let mut sha256 = self.config.verify.sha256.then(Sha256Digester::new);
+        let mut sha256 = self.transfer.config.verify.sha256.then(Sha256Digester::new);
         while let Some(frame) = body.next().await {
             let frame = frame.map_err(|error| self.of_store(&error))?;
             crc.update(&frame);
-            length += crate::archive::cursor::length(&frame);
+            length += crate::archive::length(&frame);
             if let Some(sha256) = &mut sha256 {
                 sha256.update(&frame);
             }
@@ -263,9 +267,9 @@ impl Transfer<'_> {
     /// Who an object is, as its metadata says.
     pub(crate) fn identity(&self, name: &ObjectName) -> Identity {
         Identity {
-            provider: self.asset.task.provider.clone(),
-            task_id: self.asset.task.id.clone(),
-            index: self.asset.index,
+            provider: self.transfer.asset.task.provider.clone(),
+            task_id: self.transfer.asset.task.id.clone(),
+            index: self.transfer.asset.index,
             nonce: name.nonce.clone(),
         }
     }

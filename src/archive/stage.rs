@@ -6,7 +6,11 @@ use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::Config;
+use crate::archive::bandwidth::Bandwidth;
+use crate::archive::delivery::Delivery;
+use crate::archive::gate::Gate;
 use crate::archive::gauge::Gauge;
+use crate::archive::slots::Slots;
 use crate::archive::transfer::Transfer;
 use crate::chance::Dice;
 use crate::clock::Clock;
@@ -17,7 +21,6 @@ use crate::manifest::ManifestError;
 use crate::manifest::row::AssetSettlement;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::ClaimedAsset;
-use crate::manifest::row::ClaimedObject;
 use crate::model::asset::AssetState;
 use crate::model::failure::Failure;
 use crate::model::failure::Verdict;
@@ -53,6 +56,25 @@ pub struct Downloads {
 
 /// The archive stage.
 pub struct Archive {
+    manifest: Manifest,
+    stores: BTreeMap<DestinationName, Store>,
+    gates: BTreeMap<DestinationName, Gate>,
+    downloads: BTreeMap<ProviderName, Downloads>,
+    config: Config,
+    margin: Span,
+    warn: Span,
+    keep_trying: bool,
+    budget: Budget,
+    slots: Slots,
+    bandwidth: Bandwidth,
+    gauge: Gauge,
+    clock: Clock,
+    dice: Dice,
+    watch: Wake,
+}
+
+/// What the stage is made of.
+pub struct ArchiveParts {
     /// Where work is claimed and recorded.
     pub manifest: Manifest,
     /// The destinations.
@@ -63,10 +85,14 @@ pub struct Archive {
     pub config: Config,
     /// Links are treated as dead this much before their deadline when urgency is judged.
     pub margin: Span,
+    /// An asset is at risk this much before its deadline.
+    pub warn: Span,
     /// Whether to go on after the deadline until the origin gives its last word.
     pub keep_trying: bool,
     /// What the parts of all transfers may hold.
     pub budget: Budget,
+    /// The limit on all downloads.
+    pub bandwidth: Bandwidth,
     /// What moves now.
     pub gauge: Gauge,
     /// Wall time.
@@ -97,20 +123,37 @@ impl Stage for Archive {
     }
 
     async fn step(&self, asset: &ClaimedAsset, stop: &CancellationToken) -> Result<(), Failure> {
-        let mut worst: Option<Failure> = None;
-        for object in asset
-            .objects
-            .iter()
-            .filter(|object| object.state != ObjectState::Archived)
-        {
-            if let Err(failure) = self.archive(asset, object, stop).await {
-                let is_worse = worst
-                    .as_ref()
-                    .is_none_or(|worst| rank(&failure) > rank(worst));
-                worst = if is_worse { Some(failure) } else { worst };
+        let transfer = Transfer {
+            asset,
+            origin: self.origin(asset)?,
+            manifest: &self.manifest,
+            config: &self.config,
+            budget: &self.budget,
+            slots: &self.slots,
+            bandwidth: &self.bandwidth,
+            gauge: &self.gauge,
+            clock: &self.clock,
+            dice: &self.dice,
+            stop,
+            is_urgent: self.is_urgent(asset),
+        };
+        let missing = asset.objects.iter();
+        let missing = missing.filter(|object| object.state != ObjectState::Archived);
+        let (mut deliveries, mut refused) = (Vec::new(), None);
+        for object in missing {
+            match self.admit(&object.destination) {
+                Ok((store, gate)) => deliveries.push(Delivery {
+                    transfer: &transfer,
+                    object,
+                    store,
+                    gate,
+                }),
+                Err(failure) => refused = Some(failure),
             }
         }
-        worst.map_or(Ok(()), Err)
+        // Boxed, since it is large and lives in a task of its own.
+        let outcome = Box::pin(transfer.run(deliveries)).await;
+        outcome.and(refused.map_or(Ok(()), Err))
     }
 
     async fn settle(&self, asset: &ClaimedAsset, failure: Failure) {
@@ -138,49 +181,58 @@ impl Stage for Archive {
 }
 
 impl Archive {
-    async fn archive(
-        &self,
-        asset: &ClaimedAsset,
-        object: &ClaimedObject,
-        stop: &CancellationToken,
-    ) -> Result<(), Failure> {
-        let transfer = Transfer {
-            asset,
-            object,
-            store: self.store(&object.destination)?,
-            origin: self.origin(asset)?,
-            manifest: &self.manifest,
-            config: &self.config,
-            budget: &self.budget,
-            gauge: &self.gauge,
-            clock: &self.clock,
-            dice: &self.dice,
-            stop,
-        };
-        let proof = transfer.run().await?;
-        let marked = write_patiently(&self.dice, || {
-            self.manifest
-                .mark_archived(&asset.lease, object.row, &proof)
+    /// A stage of these parts.
+    pub fn new(parts: ArchiveParts) -> Self {
+        let concurrent = parts.config.concurrent;
+        let gates = parts.stores.iter().map(|(name, store)| {
+            let at_once = parts.config.parts_ahead.min(store.quirks().parts_at_once);
+            let most = Slots::count(concurrent).saturating_mul(at_once.max(1));
+            (name.clone(), Gate::new(name.clone(), most))
         });
-        let marked = marked.await;
-        marked.map_err(|error| {
-            Failure::retry("the manifest does not take the proof").because(error)
-        })?;
-        tracing::info!(
-            destination.name = %object.destination,
-            bytes = proof.size,
-            verified = %proof.verified,
-            margin = %asset.deadline.at.since(self.clock.now()),
-            "archived"
-        );
-        Ok(())
+        Self {
+            gates: gates.collect(),
+            slots: Slots::new(concurrent),
+            manifest: parts.manifest,
+            stores: parts.stores,
+            downloads: parts.downloads,
+            config: parts.config,
+            margin: parts.margin,
+            warn: parts.warn,
+            keep_trying: parts.keep_trying,
+            budget: parts.budget,
+            bandwidth: parts.bandwidth,
+            gauge: parts.gauge,
+            clock: parts.clock,
+            dice: parts.dice,
+            watch: parts.watch,
+        }
     }
 
-    fn store(&self, name: &DestinationName) -> Result<&Store, Failure> {
-        self.stores.get(name).ok_or_else(|| {
+    /// How many assets are worked on at once: those whose bytes move, and as many that are looked at, proven, or
+    /// wait for their turn.
+    pub fn room(config: &Config) -> usize {
+        let room = Slots::count(config.concurrent).saturating_add(config.concurrent);
+        usize::try_from(room).unwrap_or(usize::MAX)
+    }
+
+    /// The destination of an object, where it takes anything now.
+    fn admit(&self, name: &DestinationName) -> Result<(&Store, &Gate), Failure> {
+        let missing = || {
             let what = format!("destination {name} is no longer configured");
             Failure::wait_until(self.clock.now().plus(BLOCKED_PAUSE), what)
-        })
+        };
+        let store = self.stores.get(name).ok_or_else(missing)?;
+        let gate = self.gates.get(name).ok_or_else(missing)?;
+        gate.admit().map_err(|shut| {
+            let until = self.clock.now().plus(shut.wait.into());
+            Failure::wait_until(until, shut.why)
+        })?;
+        Ok((store, gate))
+    }
+
+    /// Whether an asset is at risk, and so goes before others.
+    fn is_urgent(&self, asset: &ClaimedAsset) -> bool {
+        self.clock.now() >= asset.deadline.at.minus(self.warn)
     }
 
     fn origin(&self, asset: &ClaimedAsset) -> Result<Origin, Failure> {
@@ -252,16 +304,5 @@ impl Archive {
             Verdict::Retry if is_past && !self.keep_trying => Some(AssetState::Lost),
             Verdict::Gone | Verdict::Retry | Verdict::WaitUntil(_) | Verdict::Drained => None,
         }
-    }
-}
-
-/// Which of several failures of one asset decides: one that goes on beats one that ends.
-fn rank(failure: &Failure) -> u8 {
-    match failure.verdict() {
-        Verdict::Drained => 4,
-        Verdict::Retry => 3,
-        Verdict::Gone => 2,
-        Verdict::WaitUntil(_) => 1,
-        Verdict::Dead => 0,
     }
 }

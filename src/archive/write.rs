@@ -1,35 +1,32 @@
 //! The three ways in which a body gets to a destination: in one request, in parts of a known whole, and in parts
 //! until it ends. All end in a proof.
 
-use bytes::Bytes;
-
-use crate::archive::cursor::Cursor;
-use crate::archive::cursor::Held;
-use crate::archive::cursor::length;
+use crate::archive::delivery::Delivery;
+use crate::archive::delivery::Way;
+use crate::archive::download::Download;
+use crate::archive::download::ReadError;
+use crate::archive::parts::Held;
 use crate::archive::parts::Parts;
 use crate::archive::parts::Target;
-use crate::archive::parts::pipe;
+use crate::archive::parts::fill;
+use crate::archive::parts::missed;
 use crate::archive::progress::Progress;
 use crate::archive::proof::Digests;
-use crate::archive::transfer::Transfer;
 use crate::manifest::row::NewUpload;
 use crate::manifest::row::ObjectName;
 use crate::manifest::row::PartRow;
 use crate::manifest::row::Proof;
 use crate::model::asset::SourceIdentity;
-use crate::model::digest::Crc64;
-use crate::model::digest::Crc64Digester;
 use crate::model::failure::Failure;
-use crate::store::BodyPolicy;
-use crate::store::BrokenSource;
 use crate::store::FinishedPart;
 use crate::store::PartBody;
+use crate::store::Standing;
 use crate::store::StoreError;
 use crate::store::StoreErrorKind;
 use crate::store::Total;
 use crate::store::Written;
 
-impl Transfer<'_> {
+impl Delivery<'_> {
     /// Opens an upload and writes it down before its first part.
     pub(crate) async fn open_upload(
         &self,
@@ -45,8 +42,8 @@ impl Transfer<'_> {
             part_size,
             source: source.clone(),
         };
-        let (lease, object) = (&self.asset.lease, self.object.row);
-        self.write(|| self.manifest.begin_upload(lease, object, &upload))
+        let (lease, object) = (&self.transfer.asset.lease, self.object.row);
+        self.write(|| self.transfer.manifest.begin_upload(lease, object, &upload))
             .await?;
         Ok(Target {
             name: name.clone(),
@@ -55,17 +52,17 @@ impl Transfer<'_> {
         })
     }
 
-    /// Writes what is missing of a body with `total` bytes, then finishes.
+    /// Writes what is missing of a body whose length is known, then finishes.
     pub(crate) async fn write_parts(
         &self,
         target: Target,
         stored: Vec<PartRow>,
-        mut cursor: Cursor,
-        total: u64,
+        way: Way<'_>,
     ) -> Result<Proof, Failure> {
-        let source = cursor.identity().clone();
-        let parts = Parts::new(self, target.clone(), stored, self.passes_through(&cursor));
-        let rows = parts.store_all(&mut cursor, total).await?;
+        let source = way.download.facts().identity.clone();
+        let parts = Parts::new(self, &way, target.clone(), stored);
+        let rows = parts.store_all(source.length.unwrap_or_default()).await?;
+        drop(way);
         self.finish(&target, rows, &source).await
     }
 
@@ -73,57 +70,59 @@ impl Transfer<'_> {
     pub(crate) async fn write_single(
         &self,
         name: &ObjectName,
-        mut cursor: Cursor,
+        way: Way<'_>,
         total: u64,
     ) -> Result<Proof, Failure> {
-        if !self.passes_through(&cursor) {
-            let _held = self.hold(total).await?;
-            let held = self.fill(&mut cursor, total).await?;
-            return self.write_held(name, cursor, held).await;
+        if !self.passes_through(way.download.facts()) {
+            let _share = way.aside(self.hold(total)).await?;
+            let held = self.fill(&way, total).await?;
+            return self.write_held(name, way, held).await;
         }
-        let (feed, body) = pipe(total);
+        let pass = way.aside(self.gate.pass()).await;
+        let transfer = self.transfer;
+        let at_end = way.download.clone();
+        let gate = move || judge(&at_end).map(|_| ());
+        let (body, _fed) = way.reader.feed(0, total, Some(Box::new(gate)));
         let identity = self.identity(name);
         let object = Self::new_object(name, &identity);
-        let (written, fed) = tokio::join!(self.store.put(&object, body), async {
-            let fed = self.feed_whole(&mut cursor, total, &feed).await;
-            if let Err(failure) = &fed {
-                // Told to the store's request, so that it ends now and not at its time-out.
-                feed.send(Err(BrokenSource::new(failure.to_string())))
-                    .await
-                    .ok();
+        let written = self.store.put(&object, body).await;
+        drop(pass);
+        if written
+            .as_ref()
+            .is_err_and(|error| error.kind == StoreErrorKind::Source)
+        {
+            if let Some(error) = way.download.failure() {
+                return Err(transfer.of_origin(&error));
             }
-            drop(feed);
-            fed
-        });
-        let crc64nvme = fed?;
-        let digests = Digests {
-            length: total,
-            crc64nvme,
-            sha256: cursor.progress().sha256(),
-            parts: 0,
-        };
-        self.conclude(name, written, digests, cursor.identity())
-            .await
+            if way.download.ended().is_some() {
+                judge(&way.download).map_err(|broken| transfer.refuse_late(broken))?;
+            }
+        }
+        self.note(&written);
+        self.conclude(name, written, way).await
     }
 
     /// Writes a body whose length nobody told.
     pub(crate) async fn write_unmeasured(
         &self,
         name: &ObjectName,
-        mut cursor: Cursor,
+        way: Way<'_>,
     ) -> Result<Proof, Failure> {
-        let limits = self.limits();
+        let limits = self.limits(way.download.facts());
         let part_size = limits.part_size.max(limits.part_size_min);
-        let share = self.hold(part_size).await?;
-        let held = self.fill(&mut cursor, part_size).await?;
-        if held.length < part_size && limits.has_single_put {
-            return self.write_held(name, cursor, held).await;
+        let share = way.aside(self.hold(part_size)).await?;
+        let held = self.fill(&way, part_size).await?;
+        if held.length < part_size && limits.single_max.is_some() {
+            return self.write_held(name, way, held).await;
         }
-        let target = self.open_upload(name, cursor.identity(), part_size).await?;
-        let parts = Parts::new(self, target.clone(), Vec::new(), false);
-        let rows = parts.store_until_end(&mut cursor, held, share).await?;
-        self.check_end(&cursor)?;
-        let source = cursor.identity().clone();
+        let source = way.download.facts().identity.clone();
+        let target = way
+            .aside(self.open_upload(name, &source, part_size))
+            .await?;
+        let parts = Parts::new(self, &way, target.clone(), Vec::new());
+        let rows = parts.store_until_end(held, share).await?;
+        self.check_end(&way.download).await?;
+        drop(way);
         self.finish(&target, rows, &source).await
     }
 
@@ -141,7 +140,7 @@ impl Transfer<'_> {
             .and_then(|row| row.progress.as_deref())
             .and_then(Progress::load);
         if let Some(Err(broken)) = last.map(|progress| progress.finish()) {
-            let failure = self.refuse_late(broken.to_string());
+            let failure = self.transfer.refuse_late(broken.to_string());
             self.retire().await?;
             return Err(failure);
         }
@@ -163,129 +162,177 @@ impl Transfer<'_> {
             .store
             .finish(&object, &target.upload, &finished, &total)
             .await;
+        self.note(&written);
         let is_over = written.as_ref().is_err_and(|error| {
             matches!(
                 error.kind,
                 StoreErrorKind::Conflict | StoreErrorKind::UploadGone
             )
         });
-        let outcome = self.conclude(&target.name, written, digests, source).await;
+        let outcome = match self.took_effect(&target.name, written).await {
+            Ok(effect) => {
+                let told = effect.told();
+                self.prove(&target.name, told, digests, source).await
+            }
+            Err(failure) => Err(failure),
+        };
         if is_over && outcome.is_err() {
             self.retire().await?;
         }
         outcome
     }
 
+    /// Reads up to `most` bytes from the start of the body into memory that was taken from the budget.
+    async fn fill(&self, way: &Way<'_>, most: u64) -> Result<Held, Failure> {
+        fill(&way.reader, 0, most)
+            .await
+            .map_err(|error| match error {
+                ReadError::Origin(error) => self.transfer.of_origin(&error),
+                ReadError::Missed => missed(),
+            })
+    }
+
     /// Writes a whole body that is held in memory.
     async fn write_held(
         &self,
         name: &ObjectName,
-        cursor: Cursor,
+        way: Way<'_>,
         held: Held,
     ) -> Result<Proof, Failure> {
-        self.check_end(&cursor)?;
-        self.check_size(held.length)?;
-        let digests = Digests {
-            length: held.length,
-            crc64nvme: held.crc64nvme,
-            sha256: cursor.progress().sha256(),
-            parts: 0,
-        };
+        // The end of the body is where the next read finds nothing.
+        let more = way.reader.next(held.length + 1).await;
+        if matches!(more, Err(ReadError::Origin(_)) | Ok(Some(_))) {
+            let failure = way.download.failure();
+            return Err(failure.map_or_else(
+                || Failure::retry("the body is longer than it said"),
+                |error| self.transfer.of_origin(&error),
+            ));
+        }
+        self.check_end(&way.download).await?;
+        self.transfer.check_size(held.length)?;
         let identity = self.identity(name);
         let body = PartBody::Filled {
             frames: held.frames,
             crc64nvme: held.crc64nvme,
         };
-        let written = self
-            .store
-            .put(&Self::new_object(name, &identity), body)
-            .await;
-        self.conclude(name, written, digests, cursor.identity())
-            .await
-    }
-
-    /// Feeds a whole body to one request. The last frame is let go only after the gates, so that a body that fails
-    /// them never becomes an object.
-    async fn feed_whole(
-        &self,
-        cursor: &mut Cursor,
-        total: u64,
-        feed: &tokio::sync::mpsc::Sender<Result<Bytes, BrokenSource>>,
-    ) -> Result<Crc64, Failure> {
-        let mut crc = Crc64Digester::new();
-        let mut left = total;
-        while left > 0 {
-            let frame = cursor
-                .next(left)
-                .await
-                .map_err(|error| self.of_origin(&error))?;
-            let frame = frame.ok_or_else(|| Failure::retry("the body ended before its length"))?;
-            crc.update(&frame);
-            left -= length(&frame);
-            if left == 0 {
-                self.check_end(cursor)?;
-            }
-            if feed.send(Ok(frame)).await.is_err() {
-                // The request is over before its body was: its own outcome says why.
-                break;
-            }
-        }
-        Ok(crc.value())
+        let pass = self.gate.pass().await;
+        let object = Self::new_object(name, &identity);
+        let written = self.store.put(&object, body).await;
+        drop(pass);
+        self.note(&written);
+        self.conclude(name, written, way).await
     }
 
     /// The gates at the end of a body: its structure adds up, and its end was an end and not a broken connection.
-    pub(crate) fn check_end(&self, cursor: &Cursor) -> Result<(), Failure> {
-        let is_whole = cursor.progress().finish();
-        let is_whole = is_whole.map_err(|broken| self.refuse_late(broken.to_string()))?;
-        let has_end = cursor.identity().length.is_some() || cursor.is_framed();
-        if is_whole || has_end {
+    /// Where neither can be told, a second reading has to give the same.
+    pub(crate) async fn check_end(&self, download: &Download) -> Result<(), Failure> {
+        let is_proven = judge(download).map_err(|broken| self.transfer.refuse_late(broken))?;
+        if is_proven {
             return Ok(());
         }
-        let what = "the body came without a length and nothing in it proves that it is whole";
-        Err(self.refuse_late(what.to_owned()))
+        let again = self.transfer.read_again().await?;
+        let length = download.head();
+        let first = download.sum(0, length).await;
+        let first = first.map_err(|error| self.transfer.of_origin(&error))?;
+        if Some(again) == first.map(|crc64nvme| (length, crc64nvme)) {
+            return Ok(());
+        }
+        let what = "the body came without a length, and a second reading gave another one";
+        Err(self.transfer.refuse_late(what.to_owned()))
     }
 
-    /// What the store's answer to a write means: proven, not proven, or to be found out by looking.
+    /// What the store's answer to a write in one request means: proven, not proven, or to be found out by looking.
     async fn conclude(
         &self,
         name: &ObjectName,
         written: Result<Written, StoreError>,
-        digests: Digests,
-        source: &SourceIdentity,
+        way: Way<'_>,
     ) -> Result<Proof, Failure> {
-        match written {
-            Ok(written) => self.prove(name, Some(written), digests, source).await,
-            Err(error) => match error.kind {
-                StoreErrorKind::Ambiguous | StoreErrorKind::Exists | StoreErrorKind::UploadGone => {
-                    tracing::info!(%error, "looking whether the write took effect");
-                    match self.find(name).await? {
-                        Some(_) => self.prove(name, None, digests, source).await,
-                        None => Err(self.of_store(&error)),
-                    }
+        let written = match self.took_effect(name, written).await? {
+            Effect::Told(written) => Some(written),
+            Effect::Seen(standing) if self.is_another(name, &standing) => {
+                return self.compare(name, &way, standing).await;
+            }
+            Effect::Seen(_) => None,
+        };
+        let download = way.download.clone();
+        // Read to its end even where the store has it from elsewhere: the proof compares the whole.
+        if let Some(total) = download.facts().identity.length {
+            way.reader.seek(total, None);
+        }
+        let length = download.facts().identity.length;
+        let length = length.unwrap_or_else(|| download.head());
+        let crc64nvme = download.sum(0, length).await;
+        let crc64nvme = crc64nvme.map_err(|error| self.transfer.of_origin(&error))?;
+        let crc64nvme = crc64nvme.ok_or_else(|| Failure::retry("the body was not read whole"))?;
+        drop(way);
+        let digests = Digests {
+            length,
+            crc64nvme,
+            sha256: download.ended().and_then(|progress| progress.sha256()),
+            parts: 0,
+        };
+        let source = &download.facts().identity;
+        self.prove(name, written, digests, source).await
+    }
+
+    /// Whether a write took effect: by the store's own words, or by looking.
+    async fn took_effect(
+        &self,
+        name: &ObjectName,
+        written: Result<Written, StoreError>,
+    ) -> Result<Effect, Failure> {
+        let error = match written {
+            Ok(written) => return Ok(Effect::Told(written)),
+            Err(error) => error,
+        };
+        match error.kind {
+            StoreErrorKind::Ambiguous | StoreErrorKind::Exists | StoreErrorKind::UploadGone => {
+                tracing::info!(%error, "looking whether the write took effect");
+                match self.find(name).await? {
+                    Some(standing) => Ok(Effect::Seen(standing)),
+                    None => Err(self.of_store(&error)),
                 }
-                StoreErrorKind::Transient
-                | StoreErrorKind::Blocked
-                | StoreErrorKind::Conflict
-                | StoreErrorKind::Rejected
-                | StoreErrorKind::Source => Err(self.of_store(&error)),
-            },
+            }
+            StoreErrorKind::Transient
+            | StoreErrorKind::Blocked
+            | StoreErrorKind::Conflict
+            | StoreErrorKind::Rejected
+            | StoreErrorKind::Source => Err(self.of_store(&error)),
         }
     }
 
-    /// Gives the open upload to whoever aborts.
-    pub(crate) async fn retire(&self) -> Result<(), Failure> {
-        self.write(|| {
-            self.manifest
-                .retire_upload(&self.asset.lease, self.object.row)
-        })
-        .await
-    }
-
-    /// Whether frames may go straight to the store: it takes them so, and the origin can be asked for any part again.
-    fn passes_through(&self, cursor: &Cursor) -> bool {
-        match self.store.body_policy() {
-            BodyPolicy::PassThrough => cursor.is_resumable(),
-            BodyPolicy::Filled => false,
+    /// Tells the gate of a success; failures are told where they are read.
+    fn note(&self, written: &Result<Written, StoreError>) {
+        if let Ok(written) = written {
+            self.gate.succeeded(written.waited);
         }
     }
+}
+
+/// How it is known that something stands at a key after a write.
+enum Effect {
+    /// The store said so.
+    Told(Written),
+    /// Looking showed this, whoever wrote it.
+    Seen(Standing),
+}
+
+impl Effect {
+    fn told(self) -> Option<Written> {
+        match self {
+            Effect::Told(written) => Some(written),
+            Effect::Seen(_) => None,
+        }
+    }
+}
+
+/// Judges a body by its end: whether its structure or its framing proves that it is whole, or why it cannot be.
+fn judge(download: &Download) -> Result<bool, String> {
+    let Some(progress) = download.ended() else {
+        return Err("the body has not ended".to_owned());
+    };
+    let is_whole = progress.finish().map_err(|broken| broken.to_string())?;
+    let facts = download.facts();
+    Ok(is_whole || facts.identity.length.is_some() || facts.is_framed)
 }

@@ -121,6 +121,13 @@ impl<'a> Check<'a> {
                 "write at least 1",
             );
         }
+        if transfer.lanes == 0 {
+            self.value(
+                &["transfer", "lanes"],
+                "0, so no byte would come",
+                "write at least 1",
+            );
+        }
         let (min, max) = PART_SIZE;
         if transfer.part_size < min || transfer.part_size > max {
             let what = format!(
@@ -210,13 +217,15 @@ impl<'a> Check<'a> {
         if is_sound && transfer.concurrent > 0 && budget < transfer.part_size {
             let windows = WINDOW
                 .as_u64()
-                .saturating_mul(u64::from(transfer.concurrent));
+                .saturating_mul(u64::from(transfer.transfers_max()));
             let least = ByteSize::bytes(windows.saturating_add(transfer.part_size.as_u64()));
             let what = format!("{} is not enough", transfer.memory);
             let note = format!(
-                "transfer.concurrent = {} takes {WINDOW} each and transfer.part_size is {}: write at \
-                 least \"{least}\"",
-                transfer.concurrent, transfer.part_size
+                "transfer.concurrent = {} is up to {} transfers with the slow and the urgent, which take {WINDOW} \
+                 each, and transfer.part_size is {}: write at least \"{least}\"",
+                transfer.concurrent,
+                transfer.transfers_max(),
+                transfer.part_size
             );
             self.value(&["transfer", "memory"], what, note);
         }

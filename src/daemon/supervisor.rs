@@ -10,11 +10,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::bandwidth::Bandwidth;
 use crate::archive::gauge::Gauge;
 use crate::config::Config;
 use crate::daemon::sentence;
 use crate::daemon::systemd::Systemd;
 use crate::daemon::wiring;
+use crate::daemon::wiring::Outliving;
 use crate::daemon::wiring::Seams;
 use crate::daemon::wiring::Stages;
 use crate::manifest::Manifest;
@@ -55,7 +57,8 @@ impl Supervisor<'_> {
     /// Runs the daemon until it is told to stop. A panic in any stage is an error: whoever started us starts us anew.
     pub async fn run(&self, mut config: Config) -> anyhow::Result<()> {
         let mut signals = Signals::listen()?;
-        let mut stages = wiring::stages(&config, self.manifest, self.gauge, self.seams).await?;
+        let outliving = self.outliving(&config);
+        let mut stages = wiring::stages(&config, self.manifest, &outliving, self.seams).await?;
         loop {
             self.systemd.ready();
             tracing::info!(
@@ -63,17 +66,21 @@ impl Supervisor<'_> {
                 destinations = config.destination.len(),
                 "ready"
             );
-            match self.round(stages, &config, &mut signals).await? {
+            match self
+                .round(stages, &config, &outliving, &mut signals)
+                .await?
+            {
                 Ended::Stopped => return Ok(()),
                 Ended::Reload(new) => config = *new,
             }
-            stages = wiring::stages(&config, self.manifest, self.gauge, self.seams).await?;
+            stages = wiring::stages(&config, self.manifest, &outliving, self.seams).await?;
         }
     }
 
     /// Looks at every due task once, archives what is due, and comes back: for cron.
     pub async fn run_once(&self, config: &Config) -> anyhow::Result<()> {
-        let mut stages = wiring::stages(config, self.manifest, self.gauge, self.seams).await?;
+        let outliving = self.outliving(config);
+        let mut stages = wiring::stages(config, self.manifest, &outliving, self.seams).await?;
         let (stop, halt) = (stages.stop.clone(), stages.halt.clone());
         let mut signals = Signals::listen()?;
         let grace = config.server.shutdown_grace;
@@ -106,6 +113,7 @@ impl Supervisor<'_> {
         &self,
         stages: Stages,
         config: &Config,
+        outliving: &Outliving,
         signals: &mut Signals,
     ) -> anyhow::Result<Ended> {
         let (stop, halt) = (stages.stop.clone(), stages.halt.clone());
@@ -125,7 +133,7 @@ impl Supervisor<'_> {
                         tracing::info!("stopping: parts under way are finished, the rest resumes at the next start");
                         break Ended::Stopped;
                     }
-                    Told::Reload => if let Some(new) = self.reread(config).await {
+                    Told::Reload => if let Some(new) = self.reread(config, outliving).await {
                         break Ended::Reload(Box::new(new));
                     }
                 },
@@ -178,14 +186,16 @@ impl Supervisor<'_> {
     }
 
     /// The new configuration at SIGHUP, once it is proven to work; else the old one stays whole.
-    async fn reread(&self, old: &Config) -> Option<Config> {
+    async fn reread(&self, old: &Config, outliving: &Outliving) -> Option<Config> {
         self.systemd.reloading();
         let reread = async {
             let new = (self.reload)()?;
             if new.manifest.url != old.manifest.url {
                 tracing::warn!("manifest.url takes effect at the next start only");
             }
-            wiring::stages(&new, self.manifest, self.gauge, self.seams).await?;
+            wiring::stages(&new, self.manifest, outliving, self.seams).await?;
+            // At once, also for the transfers that the old stages are still to finish.
+            outliving.bandwidth.change(new.transfer.bandwidth);
             anyhow::Ok(new)
         };
         match reread.await {
@@ -198,6 +208,13 @@ impl Supervisor<'_> {
                 self.systemd.ready();
                 None
             }
+        }
+    }
+
+    fn outliving(&self, config: &Config) -> Outliving {
+        Outliving {
+            gauge: self.gauge.clone(),
+            bandwidth: Bandwidth::new(config.transfer.bandwidth),
         }
     }
 

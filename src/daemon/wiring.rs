@@ -8,8 +8,10 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::bandwidth::Bandwidth;
 use crate::archive::gauge::Gauge;
 use crate::archive::stage::Archive;
+use crate::archive::stage::ArchiveParts;
 use crate::archive::stage::Downloads;
 use crate::chance::Dice;
 use crate::clock::Clock;
@@ -67,6 +69,15 @@ pub struct Seams {
     pub extra_roots: Vec<u8>,
 }
 
+/// What of the stages outlives a reload: transfers go on while the stages that began them are replaced.
+#[derive(Clone, Debug)]
+pub struct Outliving {
+    /// What moves now.
+    pub gauge: Gauge,
+    /// The limit on all downloads.
+    pub bandwidth: Bandwidth,
+}
+
 /// What runs: one driver a stage, and the tokens that stop them.
 pub struct Stages {
     /// Asks providers.
@@ -96,7 +107,7 @@ impl Stages {
 pub async fn stages(
     config: &Config,
     manifest: &Manifest,
-    gauge: &Gauge,
+    outliving: &Outliving,
     seams: &Seams,
 ) -> anyhow::Result<Stages> {
     let (stop, halt) = (CancellationToken::new(), CancellationToken::new());
@@ -122,19 +133,21 @@ pub async fn stages(
         .parts_budget()
         .context("transfer.memory is too small")?;
 
-    let archive = Archive {
+    let archive = Archive::new(ArchiveParts {
         manifest: manifest.clone(),
         stores: stores.clone(),
         downloads: downloads(config, &providers, seams)?,
         config: config.transfer.clone(),
         margin: config.deadline.margin,
+        warn: config.deadline.warn,
         keep_trying: config.deadline.keep_trying,
         budget: Budget::new(parts_budget),
-        gauge: gauge.clone(),
+        bandwidth: outliving.bandwidth.clone(),
+        gauge: outliving.gauge.clone(),
         clock: seams.clock.clone(),
         dice: seams.dice.clone(),
         watch: watch_wake.clone(),
-    };
+    });
     let watch = Watch {
         manifest: manifest.clone(),
         providers,
@@ -151,10 +164,10 @@ pub async fn stages(
         clock: seams.clock.clone(),
         dice: seams.dice.clone(),
     };
-    let concurrent = usize::try_from(config.transfer.concurrent).unwrap_or(1);
+    let room = Archive::room(&config.transfer);
     Ok(Stages {
         watch: Driver::new(watch, WATCH_ROOM, watch_wake, around.clone()),
-        archive: Driver::new(archive, concurrent, archive_wake, around.clone()),
+        archive: Driver::new(archive, room, archive_wake, around.clone()),
         tend: Driver::new(tend, TEND_ROOM, tend_wake, around),
         stop,
         halt,

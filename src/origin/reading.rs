@@ -15,11 +15,9 @@ use crate::origin::OriginError;
 use crate::origin::open::Opened;
 use crate::origin::open::Origin;
 use crate::origin::open::Window;
+use crate::units::ByteRate;
 use crate::units::ByteSize;
 use crate::units::Span;
-
-/// Below this many bytes a second over half a minute a body trickles: a read time-out alone never notices.
-pub const RATE_MIN: u64 = 64 * 1024;
 
 /// Over how long the rate is judged.
 const RATE_WINDOW: Duration = Duration::from_secs(30);
@@ -33,6 +31,15 @@ const PROGRESS_MIN: u64 = 1024 * 1024;
 /// The wait before the first re-open in a row; each further one waits twice as long.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 
+/// How much patience there is with an origin.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long headers may take, and then each frame.
+    pub stall: Span,
+    /// A body that comes slower than this over half a minute trickles: a read time-out alone never notices.
+    pub rate_min: ByteRate,
+}
+
 /// A body being read, from some offset to its end.
 pub struct Reading {
     origin: Origin,
@@ -41,7 +48,7 @@ pub struct Reading {
     offset: u64,
     end: Option<u64>,
     window_end: Option<u64>,
-    stall: Span,
+    patience: Patience,
     is_framed: bool,
     has_ranges: bool,
     reopens: u32,
@@ -50,14 +57,14 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Opens `origin` at `window`. With `expected`, only that version of the file. Each frame must come within `stall`.
+    /// Opens `origin` at `window`. With `expected`, only that version of the file.
     pub async fn open(
         origin: Origin,
         window: Window,
         expected: Option<&SourceIdentity>,
-        stall: Span,
+        patience: Patience,
     ) -> Result<Self, OriginError> {
-        let opened = open_in_time(&origin, window, expected, stall).await?;
+        let opened = open_in_time(&origin, window, expected, patience.stall).await?;
         let Opened {
             identity,
             has_ranges,
@@ -77,12 +84,12 @@ impl Reading {
             offset: window.start,
             end,
             window_end: window.end,
-            stall,
+            patience,
             is_framed,
             has_ranges,
             reopens: 0,
             reopened_at: window.start,
-            rate: RateGuard::new(),
+            rate: RateGuard::new(patience.rate_min),
         })
     }
 
@@ -124,7 +131,8 @@ impl Reading {
             };
             // A trickle is noticed between frames, a stall while waiting for one.
             let waited_from = Instant::now();
-            let next = tokio::time::timeout(self.stall.as_duration(), self.body.next()).await;
+            let next =
+                tokio::time::timeout(self.patience.stall.as_duration(), self.body.next()).await;
             let Some(frame) = next.map_err(|_| stalled())? else {
                 return self.ended();
             };
@@ -137,6 +145,7 @@ impl Reading {
             if self.rate.is_trickle(length, waited_from) {
                 return Err(OriginError::Trickle {
                     host: host.to_owned(),
+                    rate_min: self.patience.rate_min,
                 });
             }
             self.offset += length;
@@ -180,11 +189,12 @@ impl Reading {
                 start: self.offset,
                 end: self.window_end,
             };
-            match open_in_time(&self.origin, window, Some(&self.identity), self.stall).await {
+            let identity = Some(&self.identity);
+            match open_in_time(&self.origin, window, identity, self.patience.stall).await {
                 Ok(opened) => {
                     self.body = opened.body;
                     self.reopened_at = self.offset;
-                    self.rate = RateGuard::new();
+                    self.rate = RateGuard::new(self.patience.rate_min);
                     return Ok(());
                 }
                 Err(error) if error.is_passing() => broke = error,
@@ -212,13 +222,15 @@ async fn open_in_time(
 
 /// Judges the rate while the reader waits; time in which nobody asks for a frame does not count.
 struct RateGuard {
+    rate_min: ByteRate,
     waited: Duration,
     bytes: u64,
 }
 
 impl RateGuard {
-    fn new() -> Self {
+    fn new(rate_min: ByteRate) -> Self {
         Self {
+            rate_min,
             waited: Duration::ZERO,
             bytes: 0,
         }
@@ -230,8 +242,9 @@ impl RateGuard {
         if self.waited < RATE_WINDOW {
             return false;
         }
-        let is_trickle = self.bytes < RATE_MIN * RATE_WINDOW.as_secs();
-        *self = Self::new();
+        let least = self.rate_min.bytes_a_second() * RATE_WINDOW.as_secs();
+        let is_trickle = self.bytes < least;
+        *self = Self::new(self.rate_min);
         is_trickle
     }
 }
@@ -250,6 +263,11 @@ mod tests {
     use crate::http::Http;
     use crate::http::HttpError;
     use crate::http::Transport;
+
+    const PATIENCE: Patience = Patience {
+        stall: Span::from_secs(10),
+        rate_min: ByteRate::new(64 << 10),
+    };
 
     /// What the fake origin does after some bytes of one answer.
     #[derive(Clone, Copy, Debug)]
@@ -346,7 +364,7 @@ mod tests {
             url,
             headers: http::HeaderMap::new(),
         };
-        let mut reading = Reading::open(origin, Window::ALL, None, Span::from_secs(10))
+        let mut reading = Reading::open(origin, Window::ALL, None, PATIENCE)
             .await
             .unwrap();
         let mut read = Vec::new();

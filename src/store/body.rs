@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
+use std::time::Duration;
 
 use aws_runtime::auth::PayloadSigningOverride;
 use aws_sdk_s3::config::ConfigBag;
@@ -26,6 +27,7 @@ use futures::stream::BoxStream;
 use http_body::Body;
 use http_body::Frame;
 use http_body::SizeHint;
+use tokio::time::Instant;
 
 use crate::model::digest::Crc64;
 use crate::model::digest::Sha256Digester;
@@ -65,6 +67,7 @@ impl PartBody {
                 let exact = Exact {
                     frames: Mutex::new(frames),
                     left: length,
+                    clock: Clock::new(),
                 };
                 http_body_util::BodyDataStream::new(exact).boxed()
             }
@@ -102,7 +105,8 @@ impl BrokenSource {
 #[derive(Debug)]
 pub(super) struct Payload {
     pub(super) body: SdkBody,
-    pub(super) length: u64,
+    /// How far the request is with it.
+    pub(super) clock: Clock,
     /// What stands in the signature: its SHA-256, or that there is none.
     pub(super) signing: Signing,
     /// In base64, where the store is to check it.
@@ -115,29 +119,30 @@ impl Payload {
     /// What `proof` makes of `body`. Something over all bytes can only be sent of a body that is all there.
     pub(super) fn new(body: PartBody, proof: Proof) -> Self {
         let length = body.length();
+        let clock = Clock::new();
         let bare = |body| Self {
             body,
-            length,
+            clock: clock.clone(),
             signing: Signing(PayloadSigningOverride::UnsignedPayload),
             crc64nvme: None,
             crc32: None,
         };
         match (body, proof) {
-            (PartBody::Stream { frames, .. }, _) => bare(passed_through(length, frames)),
+            (PartBody::Stream { frames, .. }, _) => bare(passed_through(length, frames, &clock)),
             (PartBody::Filled { frames, crc64nvme }, Proof::Crc64nvme) => Self {
                 crc64nvme: Some(in_base64(crc64nvme)),
-                ..bare(filled(frames))
+                ..bare(filled(frames, &clock))
             },
             (PartBody::Filled { frames, .. }, Proof::Crc32) => Self {
                 crc32: Some(crc32_of(&frames)),
-                ..bare(filled(frames))
+                ..bare(filled(frames, &clock))
             },
             (PartBody::Filled { frames, .. }, Proof::SignedPayload) => Self {
                 signing: Signing(PayloadSigningOverride::Precomputed(sha256_of(&frames))),
-                ..bare(filled(frames))
+                ..bare(filled(frames, &clock))
             },
             (PartBody::Filled { frames, .. }, Proof::ByStore | Proof::Length) => {
-                bare(filled(frames))
+                bare(filled(frames, &clock))
             }
         }
     }
@@ -193,18 +198,87 @@ impl Intercept for Signing {
     }
 }
 
+/// How far a request is with its body: who is waited for, and since when.
+///
+/// A store that stops reading is noticed by nothing else: the socket stays open, and so does the request.
+#[derive(Clone, Debug)]
+pub(super) struct Clock(Arc<Mutex<Ticking>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Ticking {
+    awaits: Awaits,
+    since: Instant,
+}
+
+/// Who has to act next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// The store: it has not asked for the next bytes.
+    Store,
+    /// Whoever gives the body.
+    Body,
+    /// The store's answer: all bytes are on their way.
+    Answer,
+}
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Ticking {
+            awaits: Awaits::Store,
+            since: Instant::now(),
+        })))
+    }
+
+    /// Who is waited for, and for how long.
+    pub(super) fn read(&self) -> (Awaits, Duration) {
+        let Ticking { awaits, since } = *self.ticking();
+        (awaits, since.elapsed())
+    }
+
+    /// Takes note of who is waited for from now on. Waiting for the same side goes on.
+    fn set(&self, awaits: Awaits) {
+        let mut ticking = self.ticking();
+        if ticking.awaits != awaits || awaits == Awaits::Store {
+            *ticking = Ticking {
+                awaits,
+                since: Instant::now(),
+            };
+        }
+    }
+
+    /// Takes note of bytes that were given out, of which `left` are still to come.
+    fn gave(&self, left: u64) {
+        self.set(if left == 0 {
+            Awaits::Answer
+        } else {
+            Awaits::Store
+        });
+    }
+
+    fn ticking(&self) -> std::sync::MutexGuard<'_, Ticking> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A body of frames that come from elsewhere.
-fn passed_through(length: u64, frames: BoxStream<'static, Result<Bytes, BrokenSource>>) -> SdkBody {
+fn passed_through(
+    length: u64,
+    frames: BoxStream<'static, Result<Bytes, BrokenSource>>,
+    clock: &Clock,
+) -> SdkBody {
     SdkBody::from_body_1_x(Exact {
         frames: Mutex::new(frames),
         left: length,
+        clock: clock.clone(),
     })
 }
 
 /// A body of frames that are all there.
-fn filled(frames: Vec<Bytes>) -> SdkBody {
-    let frames: Arc<[Bytes]> = frames.into();
-    SdkBody::retryable(move || SdkBody::from_body_1_x(Frames::new(Arc::clone(&frames))))
+fn filled(frames: Vec<Bytes>, clock: &Clock) -> SdkBody {
+    let (frames, clock): (Arc<[Bytes]>, Clock) = (frames.into(), clock.clone());
+    SdkBody::retryable(move || {
+        SdkBody::from_body_1_x(Frames::new(Arc::clone(&frames), clock.clone()))
+    })
 }
 
 /// The bytes of all frames together.
@@ -223,6 +297,7 @@ struct Exact {
     /// The SDK wants a body that is `Sync`. The lock is never taken: `get_mut` goes around it.
     frames: Mutex<BoxStream<'static, Result<Bytes, BrokenSource>>>,
     left: u64,
+    clock: Clock,
 }
 
 impl Body for Exact {
@@ -239,13 +314,18 @@ impl Body for Exact {
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
         let left = this.left;
-        Poll::Ready(match ready!(frames.as_mut().poll_next(context)) {
+        let polled = frames.as_mut().poll_next(context);
+        if polled.is_pending() && left > 0 {
+            this.clock.set(Awaits::Body);
+        }
+        Poll::Ready(match ready!(polled) {
             None if left == 0 => None,
             None => Some(Err(BrokenSource::new(format!("{left} bytes are missing")))),
             Some(Err(error)) => Some(Err(error)),
             Some(Ok(frame)) => match left.checked_sub(frame_length(&frame)) {
                 Some(left) => {
                     this.left = left;
+                    this.clock.gave(left);
                     Some(Ok(Frame::data(frame)))
                 }
                 None => Some(Err(BrokenSource::new(
@@ -269,15 +349,17 @@ struct Frames {
     shared: Arc<[Bytes]>,
     next: usize,
     left: u64,
+    clock: Clock,
 }
 
 impl Frames {
-    fn new(frames: Arc<[Bytes]>) -> Self {
+    fn new(frames: Arc<[Bytes]>, clock: Clock) -> Self {
         let left = length_of(&frames);
         Self {
             shared: frames,
             next: 0,
             left,
+            clock,
         }
     }
 }
@@ -295,6 +377,7 @@ impl Body for Frames {
         Poll::Ready(frame.map(|frame| {
             this.next += 1;
             this.left = this.left.saturating_sub(frame_length(&frame));
+            this.clock.gave(this.left);
             Ok(Frame::data(frame))
         }))
     }
@@ -336,7 +419,7 @@ mod tests {
             crc64nvme: Crc64::of(&frame),
         };
         assert_eq!(body.length(), 100);
-        let mut sent = Frames::new(vec![frame.clone()].into());
+        let mut sent = Frames::new(vec![frame.clone()].into(), Clock::new());
         let polled = Pin::new(&mut sent)
             .poll_frame(&mut Context::from_waker(futures::task::noop_waker_ref()));
         let Poll::Ready(Some(Ok(polled))) = polled else {
@@ -358,6 +441,31 @@ mod tests {
         assert_eq!(cut, Err(broken));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_tells_who_is_waited_for() {
+        let clock = Clock::new();
+        let second = Duration::from_secs(1);
+        let frames = stream::iter([Ok(Bytes::from_static(b"ab"))])
+            .chain(stream::once(async move {
+                tokio::time::sleep(second * 5).await;
+                Ok(Bytes::from_static(b"c"))
+            }))
+            .boxed();
+        let mut body = passed_through(3, frames, &clock);
+        let mut next =
+            async || std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        tokio::time::advance(second).await;
+        assert_eq!(clock.read(), (Awaits::Store, second));
+        next().await.unwrap().unwrap();
+        assert_eq!(clock.read(), (Awaits::Store, Duration::ZERO));
+        tokio::join!(next(), async {
+            tokio::time::sleep(second * 2).await;
+            assert_eq!(clock.read(), (Awaits::Body, second * 2));
+        });
+        tokio::time::advance(second).await;
+        assert_eq!(clock.read(), (Awaits::Answer, second));
+    }
+
     #[test]
     fn what_each_proof_sends() {
         let check = |proof, sha256: Option<&str>, crc64nvme: Option<&str>, crc32: Option<&str>| {
@@ -368,7 +476,6 @@ mod tests {
                 crc64nvme: crc,
             };
             let payload = Payload::new(body, proof);
-            assert_eq!(payload.length, 9);
             assert_eq!(payload.body.content_length(), Some(9));
             let Signing(signing) = &payload.signing;
             let signed = if let PayloadSigningOverride::Precomputed(sha256) = signing {
@@ -397,10 +504,12 @@ mod tests {
 
     #[test]
     fn a_filled_body_can_be_made_again_and_knows_its_length() {
-        let body = filled(vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")]);
+        let clock = Clock::new();
+        let frames = vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")];
+        let body = filled(frames, &clock);
         assert_eq!(body.content_length(), Some(3));
         assert_eq!(body.try_clone().unwrap().content_length(), Some(3));
-        let passed = passed_through(8, stream::empty().boxed());
+        let passed = passed_through(8, stream::empty().boxed(), &clock);
         assert_eq!(passed.content_length(), Some(8));
         assert!(passed.try_clone().is_none());
     }

@@ -22,6 +22,8 @@ use crate::model::key::ObjectKey;
 use crate::model::object::DestinationName;
 use crate::store::Encryption;
 use crate::store::StoreError;
+use crate::store::body::Awaits;
+use crate::store::body::Clock;
 use crate::store::failure::Call;
 use crate::store::failure::Verb;
 use crate::store::quirks::Quirks;
@@ -33,9 +35,16 @@ const SMALL_VERB_TIMEOUT: Span = Span::from_secs(30);
 /// Time for a completion, which makes one object of thousands of parts before it answers.
 const FINISH_TIMEOUT: Span = Span::from_secs(120);
 
-/// The least rate at which a body has to get through, in bytes a second. Slower, and a lease or the store's own
-/// patience ends first; it matters where the store stops reading a body that is all there, which nothing else notices.
-const BODY_RATE_MIN: u64 = 64 << 10;
+/// How long either side of a body may do nothing. Stores give up a request that brings nothing after 20 to 30 s, with
+/// an error that names neither cause nor side; a part that is ended before that is begun again at once.
+const BODY_STALL: Duration = Duration::from_secs(18);
+
+/// Time for the answer once all bytes are handed over: what the sockets hold has to get through, and the store has to
+/// write it down.
+const ANSWER_TIMEOUT: Span = Span::from_secs(60);
+
+/// How often a request's progress is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A bucket.
 #[derive(Debug)]
@@ -136,17 +145,41 @@ impl Bucket {
         self.within(verb, allowed, request).await
     }
 
-    /// Sends one request with a body of `length` bytes within the time that it has.
+    /// Sends one request with a body, as long as `clock` shows that both sides go on. Says how long the answer took
+    /// after the last byte.
     pub(super) async fn send<Output, E>(
         &self,
         verb: Verb,
-        length: u64,
+        clock: Clock,
         request: impl Future<Output = Result<Output, SdkError<E>>>,
-    ) -> Result<Output, StoreError>
+    ) -> Result<(Output, Duration), StoreError>
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        self.within(verb, body_timeout(length), request).await
+        tokio::pin!(request);
+        loop {
+            // A request that is polled by reference loses nothing.
+            let answer = tokio::time::timeout(LOOK_EVERY, &mut request).await;
+            let (awaits, waited) = clock.read();
+            match answer {
+                Ok(Ok(output)) => return Ok((output, waited)),
+                Ok(Err(error)) => return Err(self.call(verb).failed(&error)),
+                Err(_) => {}
+            }
+            let call = self.call(verb);
+            match awaits {
+                Awaits::Store if waited >= BODY_STALL => {
+                    return Err(call.stalled(BODY_STALL.into()));
+                }
+                Awaits::Body if waited >= BODY_STALL => {
+                    return Err(call.starved(BODY_STALL.into()));
+                }
+                Awaits::Answer if waited >= ANSWER_TIMEOUT.as_duration() => {
+                    return Err(call.timed_out(ANSWER_TIMEOUT));
+                }
+                Awaits::Store | Awaits::Body | Awaits::Answer => {}
+            }
+        }
     }
 
     /// Sends one request within `allowed`.
@@ -159,29 +192,10 @@ impl Bucket {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        // The SDK's futures are several kilobytes each, and stages nest them.
-        let request = Box::pin(request);
         match tokio::time::timeout(allowed.as_duration(), request).await {
             Ok(Ok(output)) => Ok(output),
             Ok(Err(error)) => Err(self.call(verb).failed(&error)),
             Err(_) => Err(self.call(verb).timed_out(allowed)),
         }
-    }
-}
-
-fn body_timeout(length: u64) -> Span {
-    let moving = Duration::from_secs(length / BODY_RATE_MIN);
-    Span::from(moving.max(SMALL_VERB_TIMEOUT.as_duration()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn large_bodies_have_longer() {
-        assert_eq!(body_timeout(0), SMALL_VERB_TIMEOUT);
-        assert_eq!(body_timeout(1 << 20), SMALL_VERB_TIMEOUT);
-        assert_eq!(body_timeout(16 << 20), Span::from_secs(256));
     }
 }

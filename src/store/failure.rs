@@ -74,6 +74,13 @@ impl Deref for StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether the store says that too much is asked of it at once.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.status, Some(429 | 503)) || matches!(self.code.as_deref(), Some("SlowDown"))
+    }
+}
+
 impl Error for StoreError {}
 
 impl fmt::Display for StoreError {
@@ -207,6 +214,18 @@ impl Call<'_> {
     /// No answer within the time that the verb has.
     pub(super) fn timed_out(&self, allowed: crate::units::Span) -> StoreError {
         self.unanswered(in_doubt(self.verb), format!("no answer within {allowed}"))
+    }
+
+    /// The store takes no more of the body: what it has is not whole, so nothing was written.
+    pub(super) fn stalled(&self, waited: crate::units::Span) -> StoreError {
+        let message = format!("it took no byte for {waited}");
+        self.unanswered(StoreErrorKind::Transient, message)
+    }
+
+    /// The body gives no more.
+    pub(super) fn starved(&self, waited: crate::units::Span) -> StoreError {
+        let message = format!("the origin gave no byte for {waited}");
+        self.unanswered(StoreErrorKind::Source, message)
     }
 
     /// An answer that makes no sense.

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -29,6 +30,7 @@ use crate::store::StoreErrorKind;
 use crate::store::StoredParts;
 use crate::store::Total;
 use crate::store::Written;
+use crate::store::WrittenPart;
 use crate::store::failure::Call;
 use crate::store::failure::Verb;
 use crate::units::ByteSize;
@@ -111,8 +113,12 @@ impl Folder {
         upload: &UploadId,
         slot: PartSlot,
         body: PartBody,
-    ) -> Result<ETag, StoreError> {
-        self.write_part(key, upload, slot, body).await
+    ) -> Result<WrittenPart, StoreError> {
+        let etag = self.write_part(key, upload, slot, body).await?;
+        Ok(WrittenPart {
+            etag,
+            waited: Duration::ZERO,
+        })
     }
 
     pub(super) async fn parts(

@@ -56,7 +56,7 @@ impl Bucket {
             .bucket(self.name())
             .key(key.as_str())
             .checksum_mode(ChecksumMode::Enabled);
-        match self.ask(Verb::Find, request.send()).await {
+        match self.ask(Verb::Find, Box::pin(request.send())).await {
             Ok(answer) => standing(&self.call(Verb::Find), &answer).map(Some),
             Err(error) if error.status == Some(404) && !is_no_bucket(&error) => Ok(None),
             Err(error) => Err(error),
@@ -87,8 +87,12 @@ impl Bucket {
             .body(ByteStream::new(payload.body))
             .customize()
             .interceptor(payload.signing);
-        let answer = self.send(Verb::Put, payload.length, request.send()).await?;
-        Ok(written(answer.e_tag(), answer.version_id()))
+        let sent = self.send(Verb::Put, payload.clock, Box::pin(request.send()));
+        let (answer, waited) = sent.await?;
+        Ok(Written {
+            waited,
+            ..written(answer.e_tag(), answer.version_id())
+        })
     }
 
     pub(super) async fn read(
@@ -100,7 +104,7 @@ impl Bucket {
             .get_object()
             .bucket(self.name())
             .key(key.as_str());
-        let answer = self.ask(Verb::Read, request.send()).await?;
+        let answer = self.ask(Verb::Read, Box::pin(request.send())).await?;
         let reading = Reading {
             body: answer.body,
             destination: self.call(Verb::Read).destination.clone(),
@@ -122,7 +126,9 @@ impl Bucket {
             .delete_object()
             .bucket(self.name())
             .key(key.as_str());
-        self.ask(Verb::Remove, request.send()).await.map(drop)
+        self.ask(Verb::Remove, Box::pin(request.send()))
+            .await
+            .map(drop)
     }
 
     /// "Only if nothing stands there", where the store knows how to say that.
@@ -143,6 +149,7 @@ pub(super) fn written(etag: Option<&str>, version_id: Option<&str>) -> Written {
         version_id: version_id
             .filter(|version| *version != "null")
             .map(str::to_owned),
+        waited: Duration::ZERO,
     }
 }
 
@@ -183,7 +190,9 @@ fn standing(call: &Call<'_>, answer: &HeadObjectOutput) -> Result<Standing, Stor
     let Some(Ok(length)) = length else {
         return Err(call.senseless("the answer tells no length"));
     };
-    let Written { etag, version_id } = written(answer.e_tag(), answer.version_id());
+    let Written {
+        etag, version_id, ..
+    } = written(answer.e_tag(), answer.version_id());
     let nonce = answer.metadata().and_then(|metadata| metadata.get(NONCE));
     Ok(Standing {
         length,

@@ -122,7 +122,7 @@ impl<'a> Probe<'a> {
         if etag.is_none() {
             self.abort(&upload).await;
         }
-        Some((upload, etag?))
+        Some((upload, etag?.etag))
     }
 
     /// HEAD says what will prove an object.

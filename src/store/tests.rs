@@ -41,6 +41,7 @@ use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::Total;
 use crate::store::Written;
+use crate::store::WrittenPart;
 use crate::units::Span;
 
 mod answers;
@@ -289,7 +290,7 @@ async fn begin(store: &Store) -> Result<UploadId, StoreError> {
     store.begin(&object(&key, &identity)).await
 }
 
-async fn put_part(store: &Store, body: PartBody) -> Result<ETag, StoreError> {
+async fn put_part(store: &Store, body: PartBody) -> Result<WrittenPart, StoreError> {
     store.put_part(&key(), &upload(), SLOT, body).await
 }
 

@@ -25,6 +25,7 @@ use crate::store::StoreErrorKind;
 use crate::store::StoredPart;
 use crate::store::Total;
 use crate::store::Written;
+use crate::store::WrittenPart;
 use crate::store::body::Payload;
 use crate::store::body::in_base64;
 use crate::store::bucket::Bucket;
@@ -57,7 +58,7 @@ impl Bucket {
             .set_ssekms_key_id(kms_key)
             .set_tagging(self.extras.tags.clone())
             .set_checksum_algorithm(declared(self.quirks.proof));
-        let answer = self.ask(Verb::Begin, request.send()).await?;
+        let answer = self.ask(Verb::Begin, Box::pin(request.send())).await?;
         let id = answer.upload_id().filter(|id| !id.is_empty());
         let id = id.ok_or_else(|| {
             self.call(Verb::Begin)
@@ -72,7 +73,7 @@ impl Bucket {
         upload: &UploadId,
         slot: PartSlot,
         body: PartBody,
-    ) -> Result<ETag, StoreError> {
+    ) -> Result<WrittenPart, StoreError> {
         let payload = Payload::new(body, self.quirks.proof);
         let request = self
             .client
@@ -86,14 +87,17 @@ impl Bucket {
             .body(ByteStream::new(payload.body))
             .customize()
             .interceptor(payload.signing);
-        let sent = self.send(Verb::PutPart, payload.length, request.send());
-        let answer = sent.await?;
+        let sent = self.send(Verb::PutPart, payload.clock, Box::pin(request.send()));
+        let (answer, waited) = sent.await?;
         let etag = answer.e_tag().filter(|etag| !etag.is_empty());
         let etag = etag.ok_or_else(|| {
             self.call(Verb::PutPart)
                 .senseless("the answer gives the part no ETag")
         })?;
-        Ok(ETag(etag.to_owned()))
+        Ok(WrittenPart {
+            etag: ETag(etag.to_owned()),
+            waited,
+        })
     }
 
     pub(super) async fn parts(
@@ -122,7 +126,7 @@ impl Bucket {
                 .key(key.as_str())
                 .upload_id(&upload.0)
                 .set_part_number_marker(after.clone());
-            let page = self.ask(Verb::Parts, request.send()).await?;
+            let page = self.ask(Verb::Parts, Box::pin(request.send())).await?;
             let next = next_page(&page);
             parts.extend(page.parts.unwrap_or_default());
             if next.is_none() {
@@ -161,7 +165,7 @@ impl Bucket {
             .set_checksum_crc64_nvme(whole)
             .set_mpu_object_size(length.filter(|_| self.quirks.declares_length))
             .set_if_none_match(self.condition());
-        let answer = self.ask(Verb::Finish, request.send()).await?;
+        let answer = self.ask(Verb::Finish, Box::pin(request.send())).await?;
         Ok(written(answer.e_tag(), answer.version_id()))
     }
 
@@ -213,7 +217,7 @@ impl Bucket {
             .bucket(self.name())
             .key(key.as_str())
             .upload_id(&upload.0);
-        match self.ask(Verb::Abort, request.send()).await {
+        match self.ask(Verb::Abort, Box::pin(request.send())).await {
             Ok(_) => Ok(()),
             Err(error) if error.kind == StoreErrorKind::UploadGone => Ok(()),
             Err(error) => Err(error),
@@ -234,7 +238,7 @@ impl Bucket {
                 .prefix(key.as_str())
                 .set_key_marker(after.0.clone())
                 .set_upload_id_marker(after.1.clone());
-            let page = match self.ask(Verb::OpenUploads, request.send()).await {
+            let page = match self.ask(Verb::OpenUploads, Box::pin(request.send())).await {
                 Ok(page) => page,
                 Err(error) if cannot_list(&error) => return Ok(Vec::new()),
                 Err(error) => return Err(error),

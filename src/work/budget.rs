@@ -58,6 +58,13 @@ impl Budget {
         })
     }
 
+    /// Takes `bytes` if they are free now and nobody waits for them.
+    pub fn try_take(&self, bytes: u64) -> Option<Share> {
+        let grains = u32::try_from(bytes.div_ceil(GRAIN).max(1)).ok()?;
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(grains).ok()?;
+        Some(Share { _permit: permit })
+    }
+
     /// What is free now, in whole grains.
     pub fn free(&self) -> ByteSize {
         let grains = u64::try_from(self.free.available_permits()).unwrap_or(u64::MAX);
@@ -83,6 +90,19 @@ mod tests {
         assert!(budget.free() <= ByteSize::bytes(624 * 1024));
         drop(second);
         assert_eq!(budget.free(), ByteSize::mib(1));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_comes_before_whoever_tries() {
+        let budget = Budget::new(ByteSize::mib(1));
+        let first = budget.try_take(700 * 1024).unwrap();
+        assert!(budget.try_take(400 * 1024).is_none());
+        let second = budget.take(400 * 1024);
+        tokio::pin!(second);
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(budget.try_take(64 * 1024).is_none());
+        drop(first);
+        second.await.unwrap();
     }
 
     #[tokio::test]

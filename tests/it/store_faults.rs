@@ -107,7 +107,7 @@ async fn a_store_that_is_busy_or_breaks_gets_every_byte_in_the_end() {
             row("busy at all parts", PARTS, [slow(UploadPart).times(3)]),
             row("busy at complete", PARTS, [slow(CompleteMultipartUpload)]),
             row("busy at head", PARTS, [slow(HeadObject)]),
-            row("busy at the second head", SMALL, [slow(HeadObject).from(2)]),
+            row("busy at the second head", PARTS, [slow(HeadObject).from(2)]),
             row("broken in a put", SMALL, [broken(PutObject, SOME)]),
             row(
                 "broken in parts",

@@ -379,8 +379,16 @@ fn numbers_that_do_not_fit() {
         "transfer.part_size: 6 GiB is not",
     );
     check(
-        "transfer.memory = \"31 MiB\"",
-        "transfer.memory: 31 MiB is not enough",
+        "transfer.lanes = 0",
+        "transfer.lanes: 0, so no byte would come",
+    );
+    check(
+        "transfer.bandwidth = \"0 B/s\"",
+        "transfer.bandwidth: \"0 B/s\" is not bytes a second",
+    );
+    check(
+        "transfer.memory = \"33 MiB\"",
+        "transfer.memory: 33 MiB is not enough",
     );
     check(
         "transfer.stall_timeout = \"999ms\"",
@@ -409,7 +417,7 @@ fn numbers_that_do_not_fit() {
         "log.level: \"a=b=c\" is not a level",
     );
     let bounds = "[transfer]\nconcurrent = 1\nparts_ahead = 1\npart_size = \"5 MiB\"\n\
-                  memory = \"6 MiB\"\nstall_timeout = \"1s\"\n[poll]\nfirst = \"60s\"\njitter = 1\n\
+                  memory = \"6.5 MiB\"\nstall_timeout = \"1s\"\n[poll]\nfirst = \"60s\"\njitter = 1\n\
                   [manifest]\nlease = \"10s\"\n";
     assert!(parse(&format!("{bounds}{DISK}"), &[]).is_ok());
 }

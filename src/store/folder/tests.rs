@@ -90,8 +90,14 @@ async fn write(store: &Store, key: &ObjectKey, upload: &UploadId) {
         store.put_part(key, upload, slot(2, 7), tail),
         store.put_part(key, upload, slot(1, 0), head),
     );
-    assert_eq!(tail.unwrap().0, format!("\"{}\"", Crc64::of(&VIDEO[7..])));
-    assert_eq!(head.unwrap().0, format!("\"{}\"", Crc64::of(&VIDEO[..7])));
+    assert_eq!(
+        tail.unwrap().etag.0,
+        format!("\"{}\"", Crc64::of(&VIDEO[7..]))
+    );
+    assert_eq!(
+        head.unwrap().etag.0,
+        format!("\"{}\"", Crc64::of(&VIDEO[..7]))
+    );
 }
 
 async fn finish(store: &Store, key: &ObjectKey, upload: &UploadId) -> Result<Written, StoreError> {

@@ -1,0 +1,496 @@
+//! One object: recover what already stands at the destination, resume an upload that is open, or begin; then finish
+//! and prove. Whatever died at whatever moment, the next try comes through here and finds its way by asking the store.
+//!
+//! ```text
+//! named? --yes--> HEAD: stands --ours--> proof
+//!    |              |             `-----> compare with the origin; else the key is taken
+//!    |            nothing
+//!    |              |--upload open--> ListParts, retain, resume at the first missing part
+//!    `--no----------'--none---------> GET, sniff, name, begin
+//! ```
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::archive::download::Download;
+use crate::archive::download::Facts;
+use crate::archive::download::Reader;
+use crate::archive::gate::Gate;
+use crate::archive::parts::Target;
+use crate::archive::parts::first_missing;
+use crate::archive::parts::progress_before;
+use crate::archive::plan;
+use crate::archive::plan::Limits;
+use crate::archive::plan::Shape;
+use crate::archive::plan::Slot as PartSlot;
+use crate::archive::slots::Slot;
+use crate::archive::transfer::Transfer;
+use crate::archive::transfer::part_size;
+use crate::manifest::ManifestError;
+use crate::manifest::row::ClaimedObject;
+use crate::manifest::row::ObjectName;
+use crate::manifest::row::OpenUpload;
+use crate::manifest::row::PartRow;
+use crate::manifest::row::Proof;
+use crate::model::asset::MediaType;
+use crate::model::asset::SourceIdentity;
+use crate::model::failure::Failure;
+use crate::model::key::KeyValues;
+use crate::model::object::PartNumber;
+use crate::origin::OriginError;
+use crate::origin::inspect;
+use crate::store::BodyPolicy;
+use crate::store::Standing;
+use crate::store::Store;
+use crate::store::StoreError;
+use crate::store::StoreErrorKind;
+use crate::store::StoredParts;
+use crate::units::Span;
+use crate::work::budget::Share;
+use crate::work::settle::BLOCKED_PAUSE;
+use crate::work::settle::write_patiently;
+
+/// How far a store's clock may be behind ours when we look for an upload that we may have opened.
+const CLOCK_SKEW: Span = Span::from_secs(900);
+
+/// How long a destination that waits for something else than bytes holds up the others.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The longest body that is passed through in one request, in parts: two requests fewer for most films, and not so
+/// much that a request which breaks is dear.
+const SINGLE_PARTS_MAX: u64 = 2;
+
+/// One object on its way.
+pub(crate) struct Delivery<'a> {
+    /// What it shares with the other objects of its asset.
+    pub(crate) transfer: &'a Transfer<'a>,
+    /// The object.
+    pub(crate) object: &'a ClaimedObject,
+    /// Where it goes.
+    pub(crate) store: &'a Store,
+    /// How much its destination takes.
+    pub(crate) gate: &'a Gate,
+}
+
+/// What an object needs to be archived.
+pub(crate) enum Need {
+    /// Nothing more.
+    Nothing(Proof),
+    /// The body from its first byte.
+    Body,
+    /// The body, to compare it with what stands at the key.
+    Comparison(ObjectName, Standing),
+    /// The parts that an open upload lacks.
+    Parts(Resumption),
+}
+
+/// An upload to go on with.
+pub(crate) struct Resumption {
+    pub(crate) target: Target,
+    pub(crate) rows: Vec<PartRow>,
+    /// The body that its parts were cut from.
+    pub(crate) source: SourceIdentity,
+    pub(crate) missing: PartSlot,
+    /// What is known of the bytes before.
+    pub(crate) progress: Vec<u8>,
+}
+
+impl Need {
+    /// Where reading begins, and what is known of the bytes before.
+    pub(crate) fn start(&self) -> (u64, Option<Vec<u8>>) {
+        match self.resumption() {
+            Some(resume) => (resume.missing.offset, Some(resume.progress.clone())),
+            None => (0, None),
+        }
+    }
+
+    /// The upload to go on with, if there is one.
+    pub(crate) fn resumption(&self) -> Option<&Resumption> {
+        match self {
+            Need::Parts(resume) => Some(resume),
+            Need::Nothing(_) | Need::Body | Need::Comparison(..) => None,
+        }
+    }
+}
+
+/// Where an object's bytes come from.
+pub(crate) struct Way<'a> {
+    pub(crate) download: Download,
+    pub(crate) reader: Reader,
+    /// The first bytes of the body, where it is read from its start.
+    pub(crate) head: &'a [u8],
+    /// Given back once the bytes are through.
+    pub(crate) _slot: Arc<Slot>,
+}
+
+impl Way<'_> {
+    /// Waits for something else than bytes. Who waits long leaves the window to the others.
+    pub(crate) async fn aside<T>(&self, wait: impl Future<Output = T>) -> T {
+        aside(&self.download, &self.reader, wait).await
+    }
+}
+
+/// See [`Way::aside`].
+pub(crate) async fn aside<T>(
+    download: &Download,
+    reader: &Reader,
+    wait: impl Future<Output = T>,
+) -> T {
+    tokio::pin!(wait);
+    if let Ok(done) = tokio::time::timeout(PATIENCE, &mut wait).await {
+        return done;
+    }
+    if download.is_shared() {
+        reader.leave();
+    }
+    wait.await
+}
+
+impl Delivery<'_> {
+    /// Finds out by asking the store what is still to be done.
+    pub(crate) async fn look(&self) -> Result<Need, Failure> {
+        let Some(name) = &self.object.name else {
+            return Ok(Need::Body);
+        };
+        if let Some(standing) = self.find(name).await? {
+            return self.recover(name, standing).await;
+        }
+        match &self.object.upload {
+            Some(upload) => self.take_up(name, upload).await,
+            None => {
+                self.retire_strays(name).await?;
+                Ok(Need::Body)
+            }
+        }
+    }
+
+    /// Takes the object from what it needs to its proof, and writes that down.
+    pub(crate) async fn deliver(&self, need: Need, way: Way<'_>) -> Result<(), Failure> {
+        let proof = match need {
+            Need::Nothing(proof) => proof,
+            Need::Body => Box::pin(self.begin(way)).await?,
+            Need::Comparison(name, standing) => self.compare(&name, &way, standing).await?,
+            Need::Parts(resume) => {
+                let Resumption { target, rows, .. } = resume;
+                Box::pin(self.write_parts(target, rows, way)).await?
+            }
+        };
+        self.mark(&proof).await
+    }
+
+    /// Writes down a proof.
+    pub(crate) async fn mark(&self, proof: &Proof) -> Result<(), Failure> {
+        let Transfer { asset, .. } = self.transfer;
+        let marked = write_patiently(self.transfer.dice, || {
+            let manifest = self.transfer.manifest;
+            manifest.mark_archived(&asset.lease, self.object.row, proof)
+        });
+        let marked = marked.await;
+        marked.map_err(|error| {
+            Failure::retry("the manifest does not take the proof").because(error)
+        })?;
+        tracing::info!(
+            destination.name = %self.object.destination,
+            bytes = proof.size,
+            verified = %proof.verified,
+            margin = %asset.deadline.at.since(self.transfer.clock.now()),
+            "archived"
+        );
+        Ok(())
+    }
+
+    /// What becomes of an object when the origin does not give its body.
+    pub(crate) async fn without_origin(
+        &self,
+        need: Need,
+        error: OriginError,
+    ) -> Result<(), Failure> {
+        match need {
+            Need::Comparison(name, standing)
+                if matches!(error, OriginError::Gone { .. })
+                    && standing.nonce.as_ref() == Some(&name.nonce) =>
+            {
+                // Written by us in one request, so it is whole; with the link dead only it can tell what it is.
+                let digests = self.read_back(&name).await?;
+                let source = SourceIdentity::default();
+                let proof = self.prove(&name, None, digests, &source).await?;
+                self.mark(&proof).await
+            }
+            Need::Nothing(_) | Need::Body | Need::Comparison(..) | Need::Parts(_) => {
+                Err(self.transfer.of_origin(&error))
+            }
+        }
+    }
+
+    /// Gives an open upload up: the object is begun from the first byte.
+    pub(crate) async fn begin_again(&self, need: &mut Need) {
+        if need.resumption().is_some() {
+            *need = Need::Body;
+            if let Err(failure) = self.retire().await {
+                // The upload stays in its row, and the one that is begun now takes its place there.
+                tracing::debug!(%failure, "an upload was not retired");
+            }
+        }
+    }
+
+    /// The length of the parts that the body will be cut into; 0 where it is not.
+    pub(crate) fn stride(&self, need: &Need, facts: &Facts) -> u64 {
+        match need {
+            Need::Parts(resume) => resume.target.part_size,
+            Need::Body => part_size(facts.identity.length, &self.limits(facts)).unwrap_or(0),
+            Need::Nothing(_) | Need::Comparison(..) => 0,
+        }
+    }
+
+    /// Starts from the first byte.
+    async fn begin(&self, way: Way<'_>) -> Result<Proof, Failure> {
+        let media = self.sniff(way.head)?;
+        let facts = way.download.facts();
+        let total = facts.identity.length;
+        self.transfer.check_size(total.unwrap_or_default())?;
+        let shape = plan::shape(total, &self.limits(facts));
+        let shape = shape.map_err(|error| Failure::dead(error.to_string()))?;
+
+        let name = way.aside(self.name(media)).await?;
+        let is_new = self.object.name.as_ref() != Some(&name);
+        // A write that the store makes conditional tells by itself that the key is taken, before it takes a byte.
+        let is_guarded = shape == Shape::Single && self.store.quirks().guards_put;
+        if is_new
+            && !is_guarded
+            && let Some(standing) = way.aside(self.find(&name)).await?
+        {
+            return self.compare(&name, &way, standing).await;
+        }
+        match (total, shape) {
+            (Some(total), Shape::Single) => self.write_single(&name, way, total).await,
+            (Some(_), Shape::Parts { part_size }) => {
+                let opening = self.open_upload(&name, &facts.identity, part_size);
+                let target = way.aside(opening).await?;
+                self.write_parts(target, Vec::new(), way).await
+            }
+            (None, Shape::Single | Shape::Parts { .. }) => self.write_unmeasured(&name, way).await,
+        }
+    }
+
+    /// What an upload that an earlier try left open still needs.
+    async fn take_up(&self, name: &ObjectName, upload: &OpenUpload) -> Result<Need, Failure> {
+        let pinned = upload.source.length.filter(|_| {
+            // Without one, what comes now might be another version of the file than what was stored.
+            upload.source.validator().is_some()
+        });
+        let rows = match self.store.parts(&name.key, &upload.id).await {
+            Ok(stored) => retained(&upload.parts, &stored),
+            Err(error) if error.kind == StoreErrorKind::UploadGone => {
+                self.retire().await?;
+                return Ok(Need::Body);
+            }
+            Err(error) => return Err(self.of_store(&error)),
+        };
+        let kept: Vec<PartNumber> = rows.iter().map(|row| row.number).collect();
+        let (lease, object) = (&self.transfer.asset.lease, self.object.row);
+        self.write(|| self.transfer.manifest.retain_parts(lease, object, &kept))
+            .await?;
+
+        let target = Target {
+            name: name.clone(),
+            upload: upload.id.clone(),
+            part_size: upload.part_size,
+        };
+        let missing = upload
+            .source
+            .length
+            .map(|total| first_missing(&rows, total, upload.part_size));
+        let Some(missing) = missing else {
+            self.retire().await?;
+            return Ok(Need::Body);
+        };
+        let Some(missing) = missing else {
+            let finished = self.finish(&target, rows, &upload.source).await;
+            return finished.map(Need::Nothing);
+        };
+        let sha256 = self.transfer.config.verify.sha256;
+        match progress_before(&rows, missing, sha256).filter(|_| pinned.is_some()) {
+            Some(progress) => Ok(Need::Parts(Resumption {
+                target,
+                rows,
+                source: upload.source.clone(),
+                missing,
+                progress,
+            })),
+            None => {
+                self.retire().await?;
+                Ok(Need::Body)
+            }
+        }
+    }
+
+    /// Hands uploads on our key that no row knows to whoever aborts: a Create that was answered to a dead process.
+    async fn retire_strays(&self, name: &ObjectName) -> Result<(), Failure> {
+        let found = self.store.open_uploads(&name.key).await;
+        let since = name.named_at.minus(CLOCK_SKEW);
+        let strays: Vec<_> = found
+            .map_err(|error| self.of_store(&error))?
+            .into_iter()
+            .filter(|upload| upload.initiated.is_none_or(|initiated| initiated >= since))
+            .map(|upload| upload.id)
+            .collect();
+        if strays.is_empty() {
+            return Ok(());
+        }
+        let (lease, object) = (&self.transfer.asset.lease, self.object.row);
+        self.write(|| {
+            let manifest = self.transfer.manifest;
+            manifest.orphan_uploads(lease, object, &strays)
+        })
+        .await
+    }
+
+    /// The object's name: the one that an earlier try fixed if it still fits the body, else a new one, written down.
+    async fn name(&self, media: MediaType) -> Result<ObjectName, Failure> {
+        if let Some(name) = self.object.name.as_ref().filter(|name| name.media == media) {
+            return Ok(name.clone());
+        }
+        let Transfer { asset, .. } = self.transfer;
+        let values = KeyValues {
+            provider: &asset.task.provider,
+            model: asset.model.as_deref(),
+            task_id: &asset.task.id,
+            index: asset.index,
+            extension: &media.extension,
+            created: asset.created_at,
+            tags: &asset.tags,
+        };
+        let key = self
+            .object
+            .key_template
+            .render(&values)
+            .and_then(|key| self.store.prefixed(key));
+        let key = key.map_err(|error| Failure::dead("no key").because(error))?;
+        let (nonce, named_at) = (self.transfer.dice.nonce(), self.transfer.clock.now());
+        let name = ObjectName {
+            key,
+            nonce,
+            media,
+            named_at,
+        };
+        let manifest = self.transfer.manifest;
+        let named = manifest.name_object(&asset.lease, self.object.row, &name);
+        match named.await {
+            Err(error @ ManifestError::KeyTaken { .. }) => Err(Failure::dead(error.to_string())),
+            other => other.map(|()| name).map_err(of_manifest),
+        }
+    }
+
+    fn sniff(&self, head: &[u8]) -> Result<MediaType, Failure> {
+        let is_checked = self.transfer.config.verify.type_check;
+        match inspect::sniff(head) {
+            Ok(media) => Ok(media),
+            Err(error @ inspect::NotMedia::Empty) => {
+                Err(self.transfer.refuse_late(error.to_string()))
+            }
+            Err(error) if is_checked => Err(self.transfer.refuse_late(error.to_string())),
+            Err(_) => Ok(inspect::untyped()),
+        }
+    }
+
+    /// Takes `bytes` for a part from the budget.
+    pub(crate) async fn hold(&self, bytes: u64) -> Result<Share, Failure> {
+        let share = self.transfer.budget.take(bytes).await;
+        share.map_err(|error| Failure::retry(error.to_string()))
+    }
+
+    pub(crate) fn limits(&self, facts: &Facts) -> Limits {
+        let quirks = self.store.quirks();
+        let part_size = self.transfer.config.part_size.as_u64();
+        let single_max = if self.passes_through(facts) {
+            part_size.saturating_mul(SINGLE_PARTS_MAX)
+        } else {
+            part_size
+        };
+        Limits {
+            part_size,
+            part_size_min: quirks.part_size_min,
+            single_max: quirks.single_put.then_some(single_max),
+        }
+    }
+
+    pub(crate) fn parts_at_once(&self) -> usize {
+        let ahead = self.transfer.config.parts_ahead;
+        let at_once = ahead.min(self.store.quirks().parts_at_once).max(1);
+        usize::try_from(at_once).unwrap_or(1)
+    }
+
+    pub(crate) async fn find(&self, name: &ObjectName) -> Result<Option<Standing>, Failure> {
+        let found = self.store.find(&name.key).await;
+        found.map_err(|error| self.of_store(&error))
+    }
+
+    pub(crate) async fn record_part(&self, row: &PartRow) -> Result<(), Failure> {
+        let (lease, object) = (&self.transfer.asset.lease, self.object.row);
+        self.write(|| self.transfer.manifest.record_part(lease, object, row))
+            .await
+    }
+
+    /// Gives the open upload to whoever aborts.
+    pub(crate) async fn retire(&self) -> Result<(), Failure> {
+        let (lease, object) = (&self.transfer.asset.lease, self.object.row);
+        self.write(|| self.transfer.manifest.retire_upload(lease, object))
+            .await
+    }
+
+    /// Writes what the store has already done: the manifest must learn of it.
+    pub(crate) async fn write<F>(&self, verb: impl FnMut() -> F) -> Result<(), Failure>
+    where
+        F: Future<Output = Result<(), ManifestError>>,
+    {
+        let written = write_patiently(self.transfer.dice, verb).await;
+        written.map_err(of_manifest)
+    }
+
+    /// Whether frames may go straight to the store: it takes them so, and the origin can be asked for any part again.
+    pub(crate) fn passes_through(&self, facts: &Facts) -> bool {
+        match self.store.body_policy() {
+            BodyPolicy::PassThrough => facts.is_resumable,
+            BodyPolicy::Filled => false,
+        }
+    }
+
+    /// What a store's error means for the asset: never that it is refused, since a store can be mended. The gate
+    /// takes note.
+    pub(crate) fn of_store(&self, error: &StoreError) -> Failure {
+        self.gate.failed(error);
+        let what = error.to_string();
+        match error.kind {
+            StoreErrorKind::Blocked | StoreErrorKind::Rejected => {
+                let until = self.transfer.clock.now().plus(BLOCKED_PAUSE);
+                Failure::wait_until(until, what)
+            }
+            StoreErrorKind::Transient
+            | StoreErrorKind::Exists
+            | StoreErrorKind::Conflict
+            | StoreErrorKind::UploadGone
+            | StoreErrorKind::Ambiguous
+            | StoreErrorKind::Source => Failure::retry(what),
+        }
+    }
+}
+
+fn of_manifest(error: ManifestError) -> Failure {
+    Failure::retry("the manifest does not take the outcome").because(error)
+}
+
+/// The recorded parts that the store really has: same number, same tag, same length.
+fn retained(recorded: &[PartRow], stored: &StoredParts) -> Vec<PartRow> {
+    match stored {
+        StoredParts::AsRecorded => recorded.to_vec(),
+        StoredParts::Listed(listed) => {
+            let is_there = |row: &&PartRow| {
+                listed.iter().any(|part| {
+                    part.number == row.number && part.etag == row.etag && part.length == row.length
+                })
+            };
+            recorded.iter().filter(is_there).cloned().collect()
+        }
+    }
+}

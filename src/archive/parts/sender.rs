@@ -1,0 +1,239 @@
+//! One part on its way: from the download, from memory, or from the origin by a request of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
+
+use crate::archive::delivery::Delivery;
+use crate::archive::download::Download;
+use crate::archive::gate::Gate;
+use crate::archive::gate::Pass;
+use crate::archive::length;
+use crate::archive::parts::Held;
+use crate::archive::parts::Sent;
+use crate::archive::parts::Slot;
+use crate::archive::parts::Target;
+use crate::backoff;
+use crate::chance::Dice;
+use crate::model::asset::SourceIdentity;
+use crate::model::digest::Crc64;
+use crate::model::digest::Crc64Digester;
+use crate::model::object::PartNumber;
+use crate::origin::OriginError;
+use crate::origin::open::Origin;
+use crate::origin::open::Window;
+use crate::origin::reading::Patience;
+use crate::origin::reading::Reading;
+use crate::store::BrokenSource;
+use crate::store::PartBody;
+use crate::store::PartSlot;
+use crate::store::Store;
+use crate::store::StoreError;
+use crate::store::StoreErrorKind;
+use crate::store::WrittenPart;
+
+/// Tries of one part before the whole transfer is put off; its other parts stay stored.
+const PART_TRIES: u32 = 4;
+
+/// Frames on their way between origin and store: one being sent, one being read.
+const FRAMES_AHEAD: usize = 1;
+
+/// What sends parts of one upload. Clones send parts of the same.
+#[derive(Clone)]
+pub(super) struct Sender {
+    store: Store,
+    gate: Gate,
+    target: Arc<Target>,
+    origin: Origin,
+    identity: SourceIdentity,
+    patience: Patience,
+    dice: Dice,
+    tries: Arc<Mutex<BTreeMap<PartNumber, u32>>>,
+}
+
+/// Why a part was not sent.
+pub(super) enum Trouble {
+    /// The store did not take it.
+    Store(StoreError),
+    /// The origin did not give it a second time.
+    Origin(OriginError),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Trouble::Store(error)
+    }
+}
+
+impl From<OriginError> for Trouble {
+    fn from(error: OriginError) -> Self {
+        Trouble::Origin(error)
+    }
+}
+
+impl Sender {
+    pub(super) fn new(delivery: &Delivery<'_>, target: Target, download: &Download) -> Self {
+        Self {
+            store: delivery.store.clone(),
+            gate: delivery.gate.clone(),
+            target: Arc::new(target),
+            origin: delivery.transfer.origin.clone(),
+            identity: download.facts().identity.clone(),
+            patience: delivery.transfer.patience(),
+            dice: delivery.transfer.dice.clone(),
+            tries: Arc::default(),
+        }
+    }
+
+    pub(super) fn part_size(&self) -> u64 {
+        self.target.part_size
+    }
+
+    /// Whether no further try of this part is worth its while now.
+    pub(super) fn has_tried_enough(&self, slot: Slot) -> bool {
+        self.tries_of(slot) >= PART_TRIES
+    }
+
+    /// Sends a body once, under `pass`.
+    pub(super) async fn put(
+        &self,
+        slot: Slot,
+        body: PartBody,
+        pass: Pass,
+    ) -> Result<WrittenPart, Trouble> {
+        self.count(slot);
+        let place = PartSlot {
+            number: slot.number,
+            offset: slot.offset,
+        };
+        let Target { name, upload, .. } = self.target.as_ref();
+        let put = self.store.put_part(&name.key, upload, place, body).await;
+        drop(pass);
+        match &put {
+            Ok(written) => self.gate.succeeded(written.waited),
+            Err(error) => self.gate.failed(error),
+        }
+        Ok(put?)
+    }
+
+    /// Sends a part that is held in memory, as often as it takes within the limit.
+    pub(super) async fn put_held(&self, slot: Slot, held: &Held) -> Result<WrittenPart, Trouble> {
+        loop {
+            let body = PartBody::Filled {
+                frames: held.frames.clone(),
+                crc64nvme: held.crc64nvme,
+            };
+            let pass = self.gate.pass().await;
+            match self.put(slot, body, pass).await {
+                Err(Trouble::Store(error))
+                    if is_passing(&error) && !self.has_tried_enough(slot) =>
+                {
+                    self.pause(slot).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Fetches a part again and passes it through. A store that is in trouble is left alone for a while first.
+    pub(super) async fn fetch_and_pass(&self, slot: Slot) -> Result<Sent, Trouble> {
+        if self.tries_of(slot) > 1 {
+            self.pause(slot).await;
+        }
+        let pass = self.gate.pass().await;
+        let mut reading = self.fetch(slot).await?;
+        let (feed, mut frames) = mpsc::channel(FRAMES_AHEAD);
+        let frames = futures::stream::poll_fn(move |context| frames.poll_recv(context)).boxed();
+        let body = PartBody::Stream {
+            length: slot.length,
+            frames,
+        };
+        let fed = async move {
+            let mut crc = Crc64Digester::new();
+            loop {
+                let frame = match reading.next().await {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => return Ok(Some(crc.value())),
+                    Err(error) => {
+                        // Told to the store's request, so that it ends now and not at its time-out.
+                        feed.send(Err(BrokenSource::new(error.to_string())))
+                            .await
+                            .ok();
+                        return Err(error);
+                    }
+                };
+                crc.update(&frame);
+                if feed.send(Ok(frame)).await.is_err() {
+                    return Ok::<Option<Crc64>, OriginError>(None);
+                }
+            }
+        };
+        let (put, fed) = tokio::join!(self.put(slot, body, pass), fed);
+        let crc64nvme = fed?;
+        Ok(Sent {
+            written: put?,
+            // A part that the store took was read to its end; without a checksum it is compared with none.
+            crc64nvme: Some(crc64nvme.unwrap_or_default()),
+        })
+    }
+
+    /// Fetches a part into memory that was taken from the budget, and sends it from there.
+    pub(super) async fn fetch_and_hold(&self, slot: Slot) -> Result<Sent, Trouble> {
+        let mut reading = self.fetch(slot).await?;
+        let mut held = Held::default();
+        let mut crc = Crc64Digester::new();
+        while let Some(frame) = reading.next().await? {
+            crc.update(&frame);
+            held.length += length(&frame);
+            held.frames.push(frame);
+        }
+        held.crc64nvme = crc.value();
+        Ok(Sent {
+            written: self.put_held(slot, &held).await?,
+            crc64nvme: Some(held.crc64nvme),
+        })
+    }
+
+    async fn fetch(&self, slot: Slot) -> Result<Reading, OriginError> {
+        let window = Window {
+            start: slot.offset,
+            end: Some(slot.end()),
+        };
+        let identity = Some(&self.identity);
+        Reading::open(self.origin.clone(), window, identity, self.patience).await
+    }
+
+    async fn pause(&self, slot: Slot) {
+        let pause = backoff::delay(self.tries_of(slot), None, &self.dice);
+        tokio::time::sleep(pause.as_duration()).await;
+    }
+
+    fn tries_of(&self, slot: Slot) -> u32 {
+        self.tries().get(&slot.number).copied().unwrap_or_default()
+    }
+
+    fn count(&self, slot: Slot) {
+        *self.tries().entry(slot.number).or_default() += 1;
+    }
+
+    fn tries(&self) -> std::sync::MutexGuard<'_, BTreeMap<PartNumber, u32>> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the same request may succeed when it is sent again.
+fn is_passing(error: &StoreError) -> bool {
+    match error.kind {
+        StoreErrorKind::Transient | StoreErrorKind::Ambiguous => true,
+        StoreErrorKind::Blocked
+        | StoreErrorKind::Exists
+        | StoreErrorKind::Conflict
+        | StoreErrorKind::UploadGone
+        | StoreErrorKind::Rejected
+        | StoreErrorKind::Source => false,
+    }
+}

@@ -1,0 +1,345 @@
+//! Where a download comes from: one connection, or several to an origin that gives a single one little; in order always.
+//!
+//! A body begins on one connection. Where that keeps us waiting, is slow and has long to go, the rest is fetched in
+//! stripes by several at once, each pinned to the version of the file that was begun. More are added while that pays.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::archive::download::Facts;
+use crate::archive::length;
+use crate::archive::source::lanes::Lanes;
+use crate::model::asset::SourceIdentity;
+use crate::origin::OriginError;
+use crate::origin::inspect::SNIFF_BYTES;
+use crate::origin::open::Origin;
+use crate::origin::open::Window;
+use crate::origin::reading::Patience;
+use crate::origin::reading::Reading;
+use crate::units::ByteSize;
+use crate::work::budget::Budget;
+
+mod lanes;
+
+/// Over how long one judgement is formed: some round trips, and not so long that a film is over by then.
+const JUDGED_OVER: Duration = Duration::from_millis(100);
+
+/// A connection that gives more than this, in bytes a second, is not what holds a transfer up.
+const SLOW_LANE: u64 = 64 << 20;
+
+/// Further connections do not pay where the rest comes sooner than this by itself.
+const WORTH_IT: Duration = Duration::from_millis(400);
+
+/// How much more further connections must bring, in percent of what there was, or they are given up again.
+const GAIN_MIN_PERCENT: u64 = 120;
+
+/// By how much the number of connections grows at a time.
+const GROWTH: u32 = 4;
+
+/// A body being read in order from some offset on.
+pub(crate) struct Source {
+    origin: Origin,
+    patience: Patience,
+    budget: Budget,
+    facts: Facts,
+    stream: Stream,
+    /// Read already, and to be given out next.
+    ahead: VecDeque<Bytes>,
+    offset: u64,
+    lanes_max: u32,
+    judge: Judge,
+}
+
+enum Stream {
+    Single(Box<Reading>),
+    Several(Box<Lanes>),
+}
+
+impl Source {
+    /// Opens `origin` at `offset`; an offset other than zero wants the version of the file that `expected` names. Up
+    /// to `lanes` connections, whose stripes are held under `budget`.
+    pub(crate) async fn open(
+        origin: Origin,
+        offset: u64,
+        expected: Option<&SourceIdentity>,
+        patience: Patience,
+        lanes: u32,
+        budget: Budget,
+    ) -> Result<Self, OriginError> {
+        let reading = Reading::open(origin.clone(), from(offset), expected, patience).await?;
+        let facts = Facts {
+            identity: reading.identity().clone(),
+            is_resumable: reading.is_resumable(),
+            is_framed: reading.is_framed(),
+        };
+        Ok(Self {
+            origin,
+            patience,
+            budget,
+            stream: Stream::Single(Box::new(reading)),
+            ahead: VecDeque::new(),
+            offset,
+            lanes_max: if facts.is_resumable { lanes } else { 1 },
+            facts,
+            judge: Judge::new(),
+        })
+    }
+
+    /// What the headers said.
+    pub(crate) fn facts(&self) -> Facts {
+        self.facts.clone()
+    }
+
+    /// Where the next frame begins.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The first bytes, as many as sniffing wants; they are given out again by [`Source::next`].
+    pub(crate) async fn head(&mut self) -> Result<Vec<u8>, OriginError> {
+        let mut head = Vec::with_capacity(SNIFF_BYTES);
+        let mut frames = VecDeque::new();
+        while head.len() < SNIFF_BYTES {
+            let Some(frame) = self.read(u64::MAX).await? else {
+                break;
+            };
+            let wanted = frame.len().min(SNIFF_BYTES - head.len());
+            head.extend_from_slice(frame.get(..wanted).unwrap_or_default());
+            frames.push_back(frame);
+        }
+        self.ahead = frames;
+        Ok(head)
+    }
+
+    /// The next frame, cut to at most `most` bytes; `None` at the end of the body. Cancel-safe.
+    pub(crate) async fn next(&mut self, most: u64) -> Result<Option<Bytes>, OriginError> {
+        let asked_at = Instant::now();
+        let Some(mut frame) = self.read(most).await? else {
+            return self.ended();
+        };
+        self.cut(&mut frame, most);
+        self.judge.note(length(&frame), asked_at);
+        self.offset += length(&frame);
+        self.adapt();
+        Ok(Some(frame))
+    }
+
+    /// The end, which is where the length said, or nothing that could be believed.
+    fn ended(&self) -> Result<Option<Bytes>, OriginError> {
+        match self.facts.identity.length {
+            Some(total) if total != self.offset => Err(OriginError::Short {
+                host: self.origin.host().to_owned(),
+                got: ByteSize::bytes(self.offset),
+                length: ByteSize::bytes(total),
+            }),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Goes to `offset` on a connection of its own.
+    pub(crate) async fn seek(&mut self, offset: u64) -> Result<(), OriginError> {
+        let identity = Some(&self.facts.identity);
+        let reading = Reading::open(self.origin.clone(), from(offset), identity, self.patience);
+        self.stream = Stream::Single(Box::new(reading.await?));
+        self.ahead.clear();
+        self.offset = offset;
+        self.judge = Judge::new();
+        Ok(())
+    }
+
+    /// Keeps what of `frame` is beyond `most` for the next call.
+    fn cut(&mut self, frame: &mut Bytes, most: u64) {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        if frame.len() > most {
+            self.ahead.push_front(frame.split_off(most));
+        }
+    }
+
+    /// Where reading itself stands: what is kept ahead has been read already.
+    fn read_to(&self) -> u64 {
+        self.offset + self.ahead.iter().map(length).sum::<u64>()
+    }
+
+    async fn read(&mut self, most: u64) -> Result<Option<Bytes>, OriginError> {
+        loop {
+            if let Some(frame) = self.ahead.pop_front() {
+                return Ok(Some(frame));
+            }
+            let lanes = match &mut self.stream {
+                Stream::Single(reading) => return reading.next().await,
+                Stream::Several(lanes) => lanes,
+            };
+            match lanes.next(most).await {
+                Ok(frame) => return Ok(frame),
+                Err(error @ OriginError::Changed { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, "fewer connections to this origin");
+                    self.lanes_max = lanes.width() / 2;
+                    self.alone_again().await?;
+                }
+            }
+        }
+    }
+
+    /// Back to one connection.
+    async fn alone_again(&mut self) -> Result<(), OriginError> {
+        let first = match &mut self.stream {
+            Stream::Several(lanes) => lanes.take_first(),
+            Stream::Single(_) => return Ok(()),
+        };
+        let reading = match first {
+            Some((reading, surplus)) => {
+                self.ahead.extend(surplus);
+                reading
+            }
+            None => {
+                let identity = Some(&self.facts.identity);
+                let window = from(self.read_to());
+                Reading::open(self.origin.clone(), window, identity, self.patience).await?
+            }
+        };
+        self.stream = Stream::Single(Box::new(reading));
+        self.judge = Judge::new();
+        Ok(())
+    }
+
+    /// More connections, or fewer, by what the last moments showed.
+    fn adapt(&mut self) {
+        let Some(total) = self.facts.identity.length else {
+            return;
+        };
+        let Some(seen) = self.judge.verdict() else {
+            return;
+        };
+        let read_to = self.read_to();
+        let left = total.saturating_sub(read_to);
+        if matches!(self.stream, Stream::Single(_)) {
+            if self.lanes_max > 1 && seen.is_slow() && seen.time_for(left) > WORTH_IT {
+                let width = GROWTH.min(self.lanes_max);
+                let next = Stream::Several(Box::new(Lanes::new(
+                    &self.origin,
+                    &self.facts.identity,
+                    self.patience,
+                    &self.budget,
+                )));
+                let Stream::Single(first) = std::mem::replace(&mut self.stream, next) else {
+                    return;
+                };
+                if let Stream::Several(lanes) = &mut self.stream {
+                    lanes.begin(*first, read_to, width, seen.rate);
+                }
+                self.judge.expect_more_than(seen.rate);
+            }
+            return;
+        }
+        let Stream::Several(lanes) = &mut self.stream else {
+            return;
+        };
+        match self.judge.gain(seen.rate) {
+            // It was not the number of connections that held it up.
+            Some(gain) if gain < GAIN_MIN_PERCENT && lanes.width() > 1 => {
+                self.lanes_max = (lanes.width() / GROWTH).max(1);
+                lanes.set_width(self.lanes_max);
+                self.judge.settle();
+            }
+            _ if seen.is_starved && lanes.width() < self.lanes_max => {
+                self.judge.expect_more_than(seen.rate);
+                let wider = lanes.width().saturating_mul(GROWTH);
+                lanes.set_width(wider.min(self.lanes_max));
+            }
+            Some(_) | None => {}
+        }
+    }
+}
+
+fn from(offset: u64) -> Window {
+    Window {
+        start: offset,
+        end: None,
+    }
+}
+
+/// Judges by rate and waiting whether the origin is what holds a transfer up.
+struct Judge {
+    since: Instant,
+    bytes: u64,
+    waited: Duration,
+    /// The rate before the last change, which takes effect during the first period after it.
+    before: Option<(u64, u32)>,
+}
+
+/// What a period showed.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// Bytes a second.
+    rate: u64,
+    /// Whether most of the time nothing was there to be sent on.
+    is_starved: bool,
+}
+
+impl Seen {
+    fn is_slow(self) -> bool {
+        self.is_starved && self.rate < SLOW_LANE
+    }
+
+    fn time_for(self, bytes: u64) -> Duration {
+        Duration::from_millis(bytes.saturating_mul(1_000) / self.rate.max(1))
+    }
+}
+
+impl Judge {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            bytes: 0,
+            waited: Duration::ZERO,
+            before: None,
+        }
+    }
+
+    fn note(&mut self, bytes: u64, asked_at: Instant) {
+        self.bytes += bytes;
+        self.waited += asked_at.elapsed();
+    }
+
+    /// What the period showed, once it is over; begins the next one.
+    fn verdict(&mut self) -> Option<Seen> {
+        let elapsed = self.since.elapsed();
+        if elapsed < JUDGED_OVER {
+            return None;
+        }
+        let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let seen = Seen {
+            rate: self.bytes.saturating_mul(1_000) / millis.max(1),
+            is_starved: self.waited * 2 > elapsed,
+        };
+        self.since = Instant::now();
+        self.bytes = 0;
+        self.waited = Duration::ZERO;
+        Some(seen)
+    }
+
+    /// From the second period on, the rate is compared with this one.
+    fn expect_more_than(&mut self, rate: u64) {
+        self.before = Some((rate, 0));
+    }
+
+    /// This rate in percent of that before the last change; `None` where it is too early to say, or said.
+    fn gain(&mut self, rate: u64) -> Option<u64> {
+        let (before, periods) = self.before.as_mut()?;
+        *periods += 1;
+        if *periods < 2 {
+            return None;
+        }
+        let gain = rate.saturating_mul(100) / (*before).max(1);
+        self.before = None;
+        Some(gain)
+    }
+
+    fn settle(&mut self) {
+        self.before = None;
+    }
+}

@@ -1,0 +1,375 @@
+//! Several connections to one file: each fetches a stripe at a time, and the stripes are given out in their order.
+//!
+//! ```text
+//!   first  ----------->|            the connection that was there, up to the first stripe
+//!   lane               [stripe 1)       [stripe 4)
+//!   lane                   [stripe 2)       [stripe 5)
+//!   lane                       [stripe 3)       [stripe 6)
+//!          given out so far ^            held, within the byte budget ^
+//! ```
+//! Stripes are small, so that little is held although the digests want the body in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytes::BytesMut;
+use tokio::sync::Notify;
+use tokio::task::JoinError;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::archive::length;
+use crate::model::asset::SourceIdentity;
+use crate::origin::OriginError;
+use crate::origin::open::Origin;
+use crate::origin::open::Window;
+use crate::origin::reading::Patience;
+use crate::origin::reading::Reading;
+use crate::work::budget::Budget;
+use crate::work::budget::Share;
+
+/// A stripe is never shorter: each costs a request.
+const STRIPE_MIN: u64 = 256 << 10;
+
+/// A stripe is never longer: what is ahead is held in memory.
+const STRIPE_MAX: u64 = 4 << 20;
+
+/// A stripe takes this many times as long as asking for it, so that asking costs little of a lane's time.
+const STRIPE_TO_ASKING: u64 = 8;
+
+/// How many stripes are under way or waiting to be given out, for each lane.
+const STRIPES_A_LANE: usize = 2;
+
+/// Several connections to one file.
+pub(super) struct Lanes {
+    fetch: Fetch,
+    budget: Budget,
+    first: Option<Reading>,
+    /// What `first` has given beyond the start of the first stripe; of use only if that stripe never comes.
+    surplus: Option<Bytes>,
+    stripes: VecDeque<Arc<Stripe>>,
+    /// Where the next frame begins.
+    offset: u64,
+    /// Where the next stripe begins.
+    next_at: u64,
+    total: u64,
+    width: u32,
+    stripe_bytes: u64,
+    /// What one connection gives, in bytes a second.
+    lane_rate: u64,
+    tasks: JoinSet<()>,
+}
+
+/// What it takes to fetch a stripe.
+#[derive(Clone)]
+struct Fetch {
+    origin: Origin,
+    identity: SourceIdentity,
+    patience: Patience,
+    /// How long the headers took the last time, in microseconds; 0 at first.
+    asking_us: Arc<AtomicU64>,
+}
+
+/// A stretch of the file on its way.
+struct Stripe {
+    start: u64,
+    end: u64,
+    arriving: Mutex<Arriving>,
+    news: Notify,
+    _share: Share,
+}
+
+#[derive(Default)]
+struct Arriving {
+    bytes: BytesMut,
+    given: u64,
+    is_open: bool,
+    outcome: Option<Result<(), OriginError>>,
+}
+
+impl Lanes {
+    /// No connection yet.
+    pub(super) fn new(
+        origin: &Origin,
+        identity: &SourceIdentity,
+        patience: Patience,
+        budget: &Budget,
+    ) -> Self {
+        Self {
+            fetch: Fetch {
+                origin: origin.clone(),
+                identity: identity.clone(),
+                patience,
+                asking_us: Arc::default(),
+            },
+            budget: budget.clone(),
+            first: None,
+            surplus: None,
+            stripes: VecDeque::new(),
+            offset: 0,
+            next_at: 0,
+            total: identity.length.unwrap_or_default(),
+            width: 0,
+            stripe_bytes: STRIPE_MIN,
+            lane_rate: 0,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Begins behind `first`, which stands at `offset` and has given `rate` bytes a second.
+    pub(super) fn begin(&mut self, first: Reading, offset: u64, width: u32, rate: u64) {
+        self.first = Some(first);
+        self.offset = offset;
+        self.width = width;
+        self.lane_rate = rate;
+        // The first connection goes on while the others come up.
+        self.next_at = offset + STRIPE_MIN;
+        self.refill();
+    }
+
+    /// How many connections there are meant to be.
+    pub(super) fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// More or fewer connections from now on.
+    pub(super) fn set_width(&mut self, width: u32) {
+        self.width = width;
+        self.refill();
+    }
+
+    /// The connection that was there before the lanes, where it still is, with what it has given already.
+    pub(super) fn take_first(&mut self) -> Option<(Reading, Option<Bytes>)> {
+        let surplus = self.surplus.take();
+        self.first.take().map(|first| (first, surplus))
+    }
+
+    /// The next frame of at most `most` bytes; `None` at the end. Cancel-safe.
+    pub(super) async fn next(&mut self, most: u64) -> Result<Option<Bytes>, OriginError> {
+        loop {
+            self.refill();
+            let Some(stripe) = self.stripes.front().cloned() else {
+                return self.next_without_stripes(most).await;
+            };
+            if let Some(first) = &mut self.first {
+                if self.offset < stripe.start {
+                    let frame = match self.surplus.take() {
+                        Some(surplus) => Some(surplus),
+                        None => first.next().await?,
+                    };
+                    let Some(mut frame) = frame else {
+                        return Ok(None);
+                    };
+                    let to_stripe = stripe.start - self.offset;
+                    let to_stripe = usize::try_from(to_stripe).unwrap_or(usize::MAX);
+                    if frame.len() > to_stripe {
+                        self.surplus = Some(frame.split_off(to_stripe));
+                    }
+                    self.offset += length(&frame);
+                    return Ok(Some(frame));
+                }
+                // Only a range that really came is worth giving up the connection that works.
+                stripe.opened().await?;
+                (self.first, self.surplus) = (None, None);
+            }
+            // Both arms are cancel-safe; a lane that ends is sent for the next stripe at once.
+            let taken = tokio::select! {
+                taken = stripe.take(most) => taken?,
+                Some(ended) = self.tasks.join_next() => {
+                    crash_with(ended);
+                    continue;
+                }
+            };
+            let Some(frame) = taken else {
+                self.stripes.pop_front();
+                self.adjust_stripes();
+                continue;
+            };
+            self.offset += length(&frame);
+            return Ok(Some(frame));
+        }
+    }
+
+    /// The end of the file, or a budget that has nothing left for stripes.
+    async fn next_without_stripes(&mut self, most: u64) -> Result<Option<Bytes>, OriginError> {
+        if self.offset >= self.total {
+            return Ok(None);
+        }
+        if self.first.is_none() {
+            let window = Window {
+                start: self.offset,
+                end: None,
+            };
+            let reading = self.fetch.open(window).await?;
+            self.first = Some(reading);
+        }
+        let Some(first) = &mut self.first else {
+            return Ok(None);
+        };
+        let frame = match self.surplus.take() {
+            Some(surplus) => Some(surplus),
+            None => first.next().await?,
+        };
+        let Some(mut frame) = frame else {
+            return Ok(None);
+        };
+        let most = usize::try_from(most.max(1)).unwrap_or(usize::MAX);
+        if frame.len() > most {
+            self.surplus = Some(frame.split_off(most));
+        }
+        self.offset += length(&frame);
+        // Stripes go on from wherever this connection has come to by then.
+        let read_to = self.offset + self.surplus.as_ref().map_or(0, length);
+        self.next_at = read_to + STRIPE_MIN;
+        Ok(Some(frame))
+    }
+
+    /// Sends lanes for the next stripes, as far as the number of lanes and the byte budget allow.
+    fn refill(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            crash_with(ended);
+        }
+        let width = usize::try_from(self.width).unwrap_or(1);
+        while self.tasks.len() < width
+            && self.stripes.len() < width * STRIPES_A_LANE
+            && self.next_at < self.total
+        {
+            let (start, end) = (
+                self.next_at,
+                self.total.min(self.next_at + self.stripe_bytes),
+            );
+            let Some(share) = self.budget.try_take(end - start) else {
+                return;
+            };
+            let stripe = Arc::new(Stripe {
+                start,
+                end,
+                arriving: Mutex::default(),
+                news: Notify::new(),
+                _share: share,
+            });
+            self.stripes.push_back(Arc::clone(&stripe));
+            self.next_at = end;
+            let fetch = self.fetch.clone();
+            self.tasks.spawn(async move { fetch.run(&stripe).await });
+        }
+    }
+
+    /// Makes stripes long where asking takes long.
+    fn adjust_stripes(&mut self) {
+        let asking = Duration::from_micros(self.fetch.asking_us.load(Ordering::Relaxed));
+        let wanted = self.lane_rate.saturating_mul(STRIPE_TO_ASKING);
+        let wanted = u128::from(wanted) * asking.as_micros() / 1_000_000;
+        let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
+        self.stripe_bytes = wanted.clamp(STRIPE_MIN, STRIPE_MAX);
+    }
+}
+
+/// A lane that panicked takes the transfer with it.
+fn crash_with(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}
+
+impl Fetch {
+    async fn open(&self, window: Window) -> Result<Reading, OriginError> {
+        Reading::open(
+            self.origin.clone(),
+            window,
+            Some(&self.identity),
+            self.patience,
+        )
+        .await
+    }
+
+    async fn run(self, stripe: &Stripe) {
+        let outcome = self.fill(stripe).await;
+        stripe.arriving().outcome = Some(outcome);
+        stripe.news.notify_one();
+    }
+
+    async fn fill(&self, stripe: &Stripe) -> Result<(), OriginError> {
+        let asked_at = Instant::now();
+        let window = Window {
+            start: stripe.start,
+            end: Some(stripe.end),
+        };
+        let mut reading = self.open(window).await?;
+        let took = u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.asking_us.store(took, Ordering::Relaxed);
+        {
+            let mut arriving = stripe.arriving();
+            arriving.is_open = true;
+            let bytes = usize::try_from(stripe.end - stripe.start).unwrap_or_default();
+            arriving.bytes = BytesMut::with_capacity(bytes);
+        }
+        stripe.news.notify_one();
+        while let Some(frame) = reading.next().await? {
+            // Copied, so that what is held is exactly what was taken from the budget.
+            stripe.arriving().bytes.extend_from_slice(&frame);
+            stripe.news.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl Stripe {
+    /// Waits for the headers. Cancel-safe.
+    async fn opened(&self) -> Result<(), OriginError> {
+        self.wait(|arriving| match &arriving.outcome {
+            _ if arriving.is_open => Some(Ok(())),
+            Some(outcome) => Some(outcome.clone()),
+            None => None,
+        })
+        .await
+    }
+
+    /// The next bytes; `None` when all were taken. Cancel-safe.
+    async fn take(&self, most: u64) -> Result<Option<Bytes>, OriginError> {
+        let all = self.end - self.start;
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        self.wait(|arriving| {
+            if arriving.given == all {
+                return Some(Ok(None));
+            }
+            if !arriving.bytes.is_empty() {
+                let taken = arriving.bytes.len().min(most);
+                let frame = arriving.bytes.split_to(taken).freeze();
+                arriving.given += length(&frame);
+                return Some(Ok(Some(frame)));
+            }
+            match &arriving.outcome {
+                Some(Err(error)) => Some(Err(error.clone())),
+                // A reading ends early only in an error.
+                Some(Ok(())) => Some(Ok(None)),
+                None => None,
+            }
+        })
+        .await
+    }
+
+    async fn wait<T>(&self, mut look: impl FnMut(&mut Arriving) -> Option<T>) -> T {
+        loop {
+            // One reader waits, and a permit is kept for it: nothing is missed in between.
+            let found = look(&mut self.arriving());
+            if let Some(found) = found {
+                return found;
+            }
+            self.news.notified().await;
+        }
+    }
+
+    fn arriving(&self) -> MutexGuard<'_, Arriving> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
