@@ -9,6 +9,7 @@ use crate::archive::transfer::Transfer;
 use crate::manifest::row::ObjectName;
 use crate::manifest::row::PartRow;
 use crate::manifest::row::Proof;
+use crate::model::asset::MediaDetails;
 use crate::model::asset::SourceIdentity;
 use crate::model::digest::Crc64;
 use crate::model::digest::Crc64Digester;
@@ -32,6 +33,8 @@ pub struct Digests {
     pub crc64nvme: Crc64,
     /// Their digest, where configured.
     pub sha256: Option<Sha256Digest>,
+    /// What a player would show of them.
+    pub media: MediaDetails,
     /// In how many parts they went; 0 for one request.
     pub parts: u32,
 }
@@ -43,6 +46,7 @@ impl Digests {
             length: 0,
             crc64nvme: Crc64::default(),
             sha256: None,
+            media: MediaDetails::default(),
             parts: 0,
         };
         for row in rows {
@@ -55,6 +59,7 @@ impl Digests {
         }
         let last = rows.last()?.progress.as_deref().and_then(Progress::load)?;
         whole.sha256 = last.sha256();
+        whole.media = last.details();
         Some(whole)
     }
 }
@@ -79,6 +84,7 @@ impl Transfer<'_> {
             parts: digests.parts,
             crc64nvme: digests.crc64nvme,
             sha256: digests.sha256,
+            media: digests.media,
             verified,
             source: source.clone(),
         };
@@ -171,6 +177,7 @@ impl Transfer<'_> {
             length: cursor.offset(),
             crc64nvme: crc.value(),
             sha256: cursor.progress().sha256(),
+            media: cursor.progress().details(),
             parts: 0,
         };
         let there = match standing.crc64nvme {
@@ -195,6 +202,7 @@ impl Transfer<'_> {
             parts: 0,
             crc64nvme: digests.crc64nvme,
             sha256: digests.sha256,
+            media: digests.media,
             verified,
             source: cursor.identity().clone(),
         })
@@ -252,6 +260,7 @@ impl Transfer<'_> {
             length,
             crc64nvme: crc.value(),
             sha256,
+            media: MediaDetails::default(),
             parts: 0,
         })
     }

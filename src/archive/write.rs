@@ -100,6 +100,7 @@ impl Transfer<'_> {
             length: total,
             crc64nvme,
             sha256: cursor.progress().sha256(),
+            media: cursor.progress().details(),
             parts: 0,
         };
         self.conclude(name, written, digests, cursor.identity())
@@ -189,6 +190,7 @@ impl Transfer<'_> {
             length: held.length,
             crc64nvme: held.crc64nvme,
             sha256: cursor.progress().sha256(),
+            media: cursor.progress().details(),
             parts: 0,
         };
         let identity = self.identity(name);
