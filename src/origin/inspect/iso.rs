@@ -26,11 +26,11 @@ const META: u8 = 4;
 const MEDIA: u8 = 8;
 const FRAGMENT: u8 = 16;
 
-/// The boxes that stand at the top of real files. After all that a film needs, whatever is called otherwise may as well
-/// be bytes that somebody appended.
-const TOP_LEVEL: [&Kind; 20] = [
-    b"ftyp", b"moov", b"meta", b"mdat", b"moof", b"mfra", b"free", b"skip", b"wide", b"uuid",
-    b"udta", b"pnot", b"styp", b"sidx", b"ssix", b"prft", b"emsg", b"pdin", b"meco", b"imda",
+/// The boxes at the top of real files that hold something. After all that a film needs, whatever is called otherwise is
+/// filling or may as well be bytes that somebody appended, and no player minds where it ends.
+const TOP_LEVEL: [&Kind; 17] = [
+    b"ftyp", b"moov", b"meta", b"mdat", b"moof", b"mfra", b"uuid", b"udta", b"pnot", b"styp",
+    b"sidx", b"ssix", b"prft", b"emsg", b"pdin", b"meco", b"imda",
 ];
 
 /// A walk through the boxes of one file.
@@ -217,7 +217,7 @@ impl Iso {
         has_tables && self.seen & (FILE_TYPE | MEDIA) == FILE_TYPE | MEDIA
     }
 
-    /// Whether what looks like a box may be something else.
+    /// Whether what looks like a box is filling, or may be something else.
     fn is_doubtful(&self) -> bool {
         self.has_all() && !TOP_LEVEL.contains(&&self.kind)
     }
