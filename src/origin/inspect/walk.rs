@@ -1,6 +1,6 @@
 //! Walks a body's structure as its bytes go by: frames of any length in order, a few dozen bytes of state, no copy.
 //!
-//! Each kind of file is a [`Structure`]: it names the next few bytes that it wants to see, is given them, and names the
+//! Each kind of file is a structure: it names the next few bytes that it wants to see, is given them, and names the
 //! next. All that lies between is stepped over, so that a film costs a handful of steps however long it is.
 //!
 //! ```text
