@@ -1,15 +1,16 @@
-//! What is known of a body after reading it from the start to some byte: its SHA-256 and its box walk.
+//! What is known of a body after reading it from the start to some byte: its SHA-256, its structure and what that tells.
 //!
 //! Saved with every part, so that after a restart the digests go on from the part before the first missing one and
 //! no stored byte is fetched again just to be hashed.
 
+use crate::model::asset::MediaDetails;
 use crate::model::digest::Sha256Digest;
 use crate::model::digest::Sha256Digester;
-use crate::origin::inspect::Broken;
-use crate::origin::inspect::Walk;
+use crate::origin::inspect::walk::Broken;
+use crate::origin::inspect::walk::Walk;
 
 /// The layout of a saved state; another first byte is not taken up.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 /// The state of everything that must see the body in order.
 #[derive(Clone, Debug)]
@@ -43,6 +44,11 @@ impl Progress {
     /// Judges the whole body: `Ok(true)` when its structure proves that it is whole.
     pub fn finish(&self) -> Result<bool, Broken> {
         self.walk.finish()
+    }
+
+    /// What a player would show of the body, as far as it told so far.
+    pub fn details(&self) -> MediaDetails {
+        self.walk.details()
     }
 
     /// The state, to be kept beside a part.
@@ -93,7 +99,7 @@ mod tests {
                 assert_eq!(second.save(), whole.save());
             }
         }
-        for bad in [&[][..], &[2, 0], &[1, 200, 1], &[1, 0]] {
+        for bad in [&[][..], &[1, 0], &[2, 200, 1], &[2, 0]] {
             assert!(Progress::load(bad).is_none());
         }
     }

@@ -12,11 +12,11 @@ use crate::archive::progress::Progress;
 use crate::manifest::row::ObjectName;
 use crate::manifest::row::PartRow;
 use crate::manifest::row::Proof;
+use crate::model::asset::MediaDetails;
 use crate::model::asset::SourceIdentity;
 use crate::model::digest::Crc64;
 use crate::model::digest::Crc64Digester;
 use crate::model::digest::Sha256Digest;
-use crate::model::digest::Sha256Digester;
 use crate::model::failure::Failure;
 use crate::model::object::Verified;
 use crate::store::Identity;
@@ -34,6 +34,8 @@ pub struct Digests {
     pub crc64nvme: Crc64,
     /// Their digest, where configured.
     pub sha256: Option<Sha256Digest>,
+    /// What a player would show of them.
+    pub media: MediaDetails,
     /// In how many parts they went; 0 for one request.
     pub parts: u32,
 }
@@ -45,6 +47,7 @@ impl Digests {
             length: 0,
             crc64nvme: Crc64::default(),
             sha256: None,
+            media: MediaDetails::default(),
             parts: 0,
         };
         for row in rows {
@@ -57,6 +60,7 @@ impl Digests {
         }
         let last = rows.last()?.progress.as_deref().and_then(Progress::load)?;
         whole.sha256 = last.sha256();
+        whole.media = last.details();
         Some(whole)
     }
 }
@@ -81,6 +85,7 @@ impl Delivery<'_> {
             parts: digests.parts,
             crc64nvme: digests.crc64nvme,
             sha256: digests.sha256,
+            media: digests.media,
             verified,
             source: source.clone(),
         };
@@ -178,7 +183,8 @@ impl Delivery<'_> {
             version_id: standing.version_id,
             parts: 0,
             crc64nvme,
-            sha256: ended.and_then(|progress| progress.sha256()),
+            sha256: ended.as_ref().and_then(Progress::sha256),
+            media: ended.as_ref().map(Progress::details).unwrap_or_default(),
             verified,
             source,
         })
@@ -242,20 +248,18 @@ impl Delivery<'_> {
             .await
             .map_err(|error| self.of_store(&error))?;
         let (mut crc, mut length) = (Crc64Digester::new(), 0);
-        let mut sha256 = self.transfer.config.verify.sha256.then(Sha256Digester::new);
+        let mut progress = Progress::new(self.transfer.config.verify.sha256);
         while let Some(frame) = body.next().await {
             let frame = frame.map_err(|error| self.of_store(&error))?;
             crc.update(&frame);
             length += crate::archive::length(&frame);
-            if let Some(sha256) = &mut sha256 {
-                sha256.update(&frame);
-            }
+            progress.update(&frame);
         }
-        let sha256 = sha256.map(|sha256| sha256.value());
         Ok(Digests {
             length,
             crc64nvme: crc.value(),
-            sha256,
+            sha256: progress.sha256(),
+            media: progress.details(),
             parts: 0,
         })
     }

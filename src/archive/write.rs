@@ -266,10 +266,12 @@ impl Delivery<'_> {
         let crc64nvme = crc64nvme.map_err(|error| self.transfer.of_origin(&error))?;
         let crc64nvme = crc64nvme.ok_or_else(|| Failure::retry("the body was not read whole"))?;
         drop(way);
+        let ended = download.ended();
         let digests = Digests {
             length,
             crc64nvme,
-            sha256: download.ended().and_then(|progress| progress.sha256()),
+            sha256: ended.as_ref().and_then(Progress::sha256),
+            media: ended.as_ref().map(Progress::details).unwrap_or_default(),
             parts: 0,
         };
         let source = &download.facts().identity;

@@ -21,6 +21,7 @@ use crate::manifest::row::TaskRecord;
 use crate::model::asset::AssetState;
 use crate::model::object::ObjectState;
 use crate::model::task::ProviderName;
+use crate::report::record;
 use crate::report::record::Places;
 use crate::report::record::Record;
 use crate::units::ByteSize;
@@ -157,7 +158,7 @@ async fn export(manifest: &Manifest, places: &Places, format: Format) -> Result<
     if format == Format::Csv {
         writeln!(
             out,
-            "provider,task_id,asset,state,size,content_type,sha256,crc64nvme,destination,url,etag,archived_at,verified"
+            "provider,task_id,asset,state,size,content_type,sha256,crc64nvme,destination,url,etag,archived_at,verified,duration,width,height,codec"
         )?;
     }
     pages(manifest, TaskFilter::default(), |task| match format {
@@ -217,6 +218,7 @@ fn address(object: &ObjectRecord, places: &Places) -> String {
 
 fn csv(task: &TaskRecord, asset: &AssetRecord, object: &ObjectRecord, places: &Places) -> String {
     let text = |value: Option<String>| value.unwrap_or_default();
+    let media = asset.media;
     let cells = [
         task.key.provider.to_string(),
         task.key.id.to_string(),
@@ -231,6 +233,10 @@ fn csv(task: &TaskRecord, asset: &AssetRecord, object: &ObjectRecord, places: &P
         text(object.etag.as_ref().map(|etag| etag.0.clone())),
         text(object.archived_at.map(|at| at.to_string())),
         text(object.verified.map(|verified| verified.to_string())),
+        text(media.duration.map(|span| record::seconds(span).to_string())),
+        text(media.width.map(|width| width.to_string())),
+        text(media.height.map(|height| height.to_string())),
+        text(media.codec.map(|codec| codec.to_string())),
     ];
     cells.map(|cell| quoted(&cell)).join(",")
 }

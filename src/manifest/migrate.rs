@@ -13,7 +13,10 @@ use crate::manifest::ManifestError;
 use crate::manifest::sqlite::Fault;
 
 /// Every migration in order: the first makes schema 1 out of an empty file. A released one is never edited.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("sqlite/001_begin.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("sqlite/001_begin.sql"),
+    include_str!("sqlite/002_media.sql"),
+];
 
 /// "Reel", as the first migration writes it.
 const APPLICATION_ID: i64 = 1_382_376_812;

@@ -7,6 +7,7 @@ use crate::clock::Timestamp;
 use crate::model::asset::AssetIndex;
 use crate::model::asset::AssetRole;
 use crate::model::asset::AssetState;
+use crate::model::asset::MediaDetails;
 use crate::model::asset::MediaType;
 use crate::model::asset::SourceIdentity;
 use crate::model::deadline::Deadline;
@@ -294,6 +295,8 @@ pub struct Proof {
     pub crc64nvme: Crc64,
     /// The digest over the bytes as received, where configured.
     pub sha256: Option<Sha256Digest>,
+    /// What a player would show of it.
+    pub media: MediaDetails,
     /// How it was proven.
     pub verified: Verified,
     /// The body that it was made from.
@@ -411,6 +414,8 @@ pub struct AssetRecord {
     pub size: Option<u64>,
     /// The kind of the body.
     pub content_type: Option<String>,
+    /// What a player would show of it.
+    pub media: MediaDetails,
     /// The digest over the bytes as received.
     pub sha256: Option<Sha256Digest>,
     /// The checksum over the whole.

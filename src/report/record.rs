@@ -11,6 +11,8 @@ use crate::manifest::row::TaskRecord;
 use crate::model::asset::AssetIndex;
 use crate::model::asset::AssetRole;
 use crate::model::asset::AssetState;
+use crate::model::asset::Codec;
+use crate::model::asset::MediaDetails;
 use crate::model::deadline::DeadlineSource;
 use crate::model::digest::Crc64;
 use crate::model::digest::Sha256Digest;
@@ -26,6 +28,7 @@ use crate::model::task::TaskError;
 use crate::model::task::TaskId;
 use crate::model::task::TaskState;
 use crate::store::Address;
+use crate::units::Span;
 
 /// The name of this form; a change that takes something away gets another.
 pub const FORMAT: &str = "reelvault.manifest.v1";
@@ -79,9 +82,20 @@ struct Asset {
     source: Source,
     size: Option<u64>,
     content_type: Option<String>,
+    media: Option<Media>,
     sha256: Option<Sha256Digest>,
     crc64nvme: Option<Crc64>,
     objects: Vec<Object>,
+}
+
+/// What a player would show.
+#[derive(Clone, Debug, Serialize)]
+struct Media {
+    /// Seconds, to the millisecond.
+    duration: Option<f64>,
+    width: Option<u32>,
+    height: Option<u32>,
+    codec: Option<Codec>,
 }
 
 /// Where the bytes came from, without the query, which may be a signature.
@@ -208,6 +222,7 @@ impl Asset {
             },
             size: asset.size,
             content_type: asset.content_type,
+            media: Media::new(asset.media),
             sha256: asset.sha256,
             crc64nvme: asset.crc64nvme,
             objects: asset
@@ -216,6 +231,18 @@ impl Asset {
                 .map(|object| Object::new(object, places))
                 .collect(),
         }
+    }
+}
+
+impl Media {
+    /// Nothing for a body that told nothing.
+    fn new(details: MediaDetails) -> Option<Self> {
+        (!details.is_empty()).then(|| Self {
+            duration: details.duration.map(seconds),
+            width: details.width,
+            height: details.height,
+            codec: details.codec,
+        })
     }
 }
 
@@ -235,6 +262,42 @@ impl Object {
             verified: object.verified,
             verified_at: object.archived_at,
             archived_at: object.archived_at,
+        }
+    }
+}
+
+/// A length of time as people read it in JSON: 5.042.
+pub(crate) fn seconds(span: Span) -> f64 {
+    // One division is exact to the last digit that is printed; a sum of seconds and a rest is not.
+    let millis = u32::try_from(span.as_duration().as_millis());
+    millis.map_or_else(
+        |_| span.as_duration().as_secs_f64(),
+        |millis| f64::from(millis) / 1000.0,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_is_told_in_seconds_and_pixels_or_is_null() {
+        let details = MediaDetails {
+            duration: Some(Span::from_millis(5_042)),
+            width: Some(1280),
+            height: None,
+            codec: Some("avc1.64001F".parse().unwrap()),
+        };
+        let told = serde_json::to_string(&Media::new(details)).unwrap();
+        assert_eq!(
+            told,
+            r#"{"duration":5.042,"width":1280,"height":null,"codec":"avc1.64001F"}"#
+        );
+        assert!(Media::new(MediaDetails::default()).is_none());
+        for millis in [1, 999, 1_001, 59_999, 86_399_999] {
+            let printed = seconds(Span::from_millis(millis)).to_string();
+            let whole = printed.split('.').next().unwrap().len();
+            assert!(printed.len() <= whole + 4, "{printed}");
         }
     }
 }

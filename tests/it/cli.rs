@@ -381,6 +381,7 @@ async fn what_was_archived_can_be_read_in_every_form() {
     for (path, value) in [
         ("state", "archived"),
         ("assets.0.objects.0.url", url),
+        ("assets.0.media.duration", "5.0"),
         ("attempts", "1"),
     ] {
         let field = home.done(&["manifest", "get", &id, "--field", path]).await;
@@ -399,6 +400,11 @@ async fn what_was_archived_can_be_read_in_every_form() {
     assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{csv}");
     let column = rows[0].iter().position(|name| *name == "url").unwrap();
     assert_eq!(rows[1][column], url);
+    let media = rows[1].iter().rev().take(4).rev();
+    assert_eq!(
+        media.copied().collect::<Vec<_>>(),
+        ["5", "16", "16", "avc1.42C029"]
+    );
 
     let list = home.done(&["manifest", "list"]).await;
     assert!(

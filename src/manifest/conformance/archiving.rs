@@ -450,6 +450,7 @@ pub(in crate::manifest) async fn archived_when_every_object_is(world: &World) {
         (record.sha256, record.crc64nvme),
         (proof().sha256, Some(proof().crc64nvme))
     );
+    assert_eq!(record.media, media());
     assert_eq!(
         (record.archived_at, &record.source),
         (Some(world.now()), &source())

@@ -134,6 +134,7 @@ pub(in crate::manifest) async fn records_show_all_that_is_known(world: &World) {
     );
     assert_eq!(asset.url.as_str(), "https://cdn.test/film?s=1");
     assert_eq!(asset.source, SourceIdentity::default());
+    assert!(asset.media.is_empty());
     let destinations: Vec<_> = asset
         .objects
         .iter()

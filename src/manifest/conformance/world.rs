@@ -13,9 +13,13 @@ use crate::manifest::Access;
 use crate::manifest::Config;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
+use crate::manifest::database_path;
+use crate::manifest::migrate::MIGRATIONS;
+use crate::manifest::migrate::migrate;
 use crate::manifest::row::*;
 use crate::model::asset::AssetRole;
 use crate::model::asset::AssetState;
+use crate::model::asset::MediaDetails;
 use crate::model::asset::MediaType;
 use crate::model::asset::SourceIdentity;
 use crate::model::deadline::Deadline;
@@ -52,15 +56,7 @@ pub(in crate::manifest) struct World {
 impl World {
     /// A new manifest on `SQLite`.
     pub(in crate::manifest) async fn sqlite(is_inline: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let time = Arc::new(AtomicI64::new(1_774_857_405_000));
-        let reading = Arc::clone(&time);
-        let read = move || Timestamp::from_unix_millis(reading.load(Ordering::SeqCst));
-        let clock = Clock::new(read);
-        let config = Config {
-            url: format!("sqlite:{}", folder.path().join("manifest.db").display()),
-            lease: LEASE,
-        };
+        let (folder, time, clock, config) = ground();
         let manifest = if is_inline {
             Manifest::open_inline(&config, &clock, Access::Daemon).unwrap()
         } else {
@@ -70,6 +66,23 @@ impl World {
         };
         Self {
             manifest,
+            config,
+            clock,
+            time,
+            folder,
+        }
+    }
+
+    /// A manifest that an older program left behind, with these rows.
+    pub(in crate::manifest) fn sqlite_of_schema(schema: usize, rows: &str) -> Self {
+        let (folder, time, clock, config) = ground();
+        let path = database_path(&config.url).unwrap();
+        let mut connection = rusqlite::Connection::open(&path).unwrap();
+        migrate(&mut connection, &path, &MIGRATIONS[..schema]).unwrap();
+        connection.execute_batch(rows).unwrap();
+        drop(connection);
+        Self {
+            manifest: Manifest::open_inline(&config, &clock, Access::Daemon).unwrap(),
             config,
             clock,
             time,
@@ -285,6 +298,20 @@ impl World {
     }
 }
 
+/// A folder, a clock that the test owns, and a configuration over both.
+fn ground() -> (TempDir, Arc<AtomicI64>, Clock, Config) {
+    let folder = tempfile::tempdir().unwrap();
+    let time = Arc::new(AtomicI64::new(1_774_857_405_000));
+    let reading = Arc::clone(&time);
+    let read = move || Timestamp::from_unix_millis(reading.load(Ordering::SeqCst));
+    let clock = Clock::new(read);
+    let config = Config {
+        url: format!("sqlite:{}", folder.path().join("manifest.db").display()),
+        lease: LEASE,
+    };
+    (folder, time, clock, config)
+}
+
 pub(in crate::manifest) fn key(id: &str) -> TaskKey {
     TaskKey {
         provider: "house".parse().unwrap(),
@@ -355,8 +382,18 @@ pub(in crate::manifest) fn proof() -> Proof {
                 .parse()
                 .unwrap(),
         ),
+        media: media(),
         verified: Verified::Checksum,
         source: source(),
+    }
+}
+
+pub(in crate::manifest) fn media() -> MediaDetails {
+    MediaDetails {
+        duration: Some(Span::from_millis(5_042)),
+        width: Some(1280),
+        height: Some(720),
+        codec: Some("avc1.64001F".parse().unwrap()),
     }
 }
 

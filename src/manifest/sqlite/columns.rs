@@ -9,12 +9,14 @@ use url::Url;
 use super::Fault;
 use crate::clock::Timestamp;
 use crate::manifest::ManifestError;
+use crate::model::asset::MediaDetails;
 use crate::model::asset::SourceIdentity;
 use crate::model::deadline::Deadline;
 use crate::model::lease::Lease;
 use crate::model::lease::LeaseToken;
 use crate::model::task::Tags;
 use crate::model::task::TaskKey;
+use crate::units::Span;
 
 /// No error message quotes more of a stored value.
 const QUOTED_CHARS_MAX: usize = 120;
@@ -139,6 +141,16 @@ impl<'r, 's> Columns<'r, 's> {
             etag: self.get(etag)?,
             last_modified: self.get(last_modified)?,
             length: self.number_opt(length)?,
+        })
+    }
+
+    /// What a player would show of a body.
+    pub(super) fn media(&self) -> Result<MediaDetails, Fault> {
+        Ok(MediaDetails {
+            duration: self.number_opt("duration_ms")?.map(Span::from_millis),
+            width: self.number_opt("width")?,
+            height: self.number_opt("height")?,
+            codec: self.word_opt("codec")?,
         })
     }
 

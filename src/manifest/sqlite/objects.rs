@@ -14,8 +14,10 @@ use super::value;
 use crate::manifest::ManifestError;
 use crate::manifest::row::ObjectName;
 use crate::manifest::row::Proof;
+use crate::model::asset::Codec;
 use crate::model::lease::Lease;
 use crate::model::object::DestinationName;
+use crate::units::Span;
 
 const DESTINATION: &str = "-- manifest::name_object
     SELECT id, destination FROM objects
@@ -96,6 +98,10 @@ const KEEP_BODY: &str = "-- manifest::mark_archived
     UPDATE assets
     SET size = :size,
         content_type = (SELECT content_type FROM objects WHERE id = :object),
+        duration_ms = :duration_ms,
+        width = :width,
+        height = :height,
+        codec = :codec,
         sha256 = :sha256,
         crc64nvme = :crc64nvme,
         source_etag = :etag,
@@ -134,6 +140,8 @@ pub(in crate::manifest) fn mark_archived(
     execute(tx.db, FORGET_PARTS, named_params! { ":object": object })?;
     let params = named_params! {
         ":size": stored(proof.size), ":object": object,
+        ":duration_ms": proof.media.duration.map(Span::as_millis_i64), ":width": proof.media.width,
+        ":height": proof.media.height, ":codec": proof.media.codec.as_ref().map(Codec::as_str),
         ":sha256": proof.sha256.map(|digest| digest.to_string()), ":crc64nvme": crc64nvme,
         ":etag": proof.source.etag, ":last_modified": proof.source.last_modified,
         ":length": proof.source.length.map(stored), ":asset": asset,

@@ -19,7 +19,10 @@ use crate::manifest::ManifestError;
 use crate::manifest::conformance::conformance;
 use crate::manifest::conformance::world::World;
 use crate::manifest::conformance::world::key;
+use crate::manifest::conformance::world::media;
+use crate::manifest::conformance::world::proof;
 use crate::manifest::database_path;
+use crate::manifest::migrate;
 use crate::manifest::row::*;
 use crate::model::asset::AssetRole;
 use crate::model::asset::AssetState;
@@ -86,6 +89,42 @@ async fn the_schema_names_every_state_and_no_other() {
         WHERE schema = 'main' AND type = 'table' AND NOT strict AND name NOT LIKE 'sqlite_%'";
     let lax: i64 = connection.query_row(lax, [], |row| row.get(0)).unwrap();
     assert_eq!(lax, 0, "every table is STRICT");
+}
+
+#[tokio::test]
+async fn a_manifest_of_schema_1_is_brought_up_with_all_of_its_rows() {
+    let world = World::sqlite_of_schema(1, include_str!("fixtures/schema_1.sql"));
+    let copy = migrate::backup_path(&path(&world.config), 1);
+    let kept = Connection::open(copy).unwrap();
+    let schema = kept.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0));
+    assert_eq!(schema.unwrap(), 1, "as it was, beside it");
+
+    assert_eq!(world.record("running").await.percent, Some(40));
+    let error = world.record("failed").await.task_error.unwrap();
+    assert_eq!(error.message, "not this");
+    let done = world.record("done").await;
+    let states: Vec<_> = done.assets.iter().map(|asset| asset.state).collect();
+    assert_eq!(
+        states,
+        [AssetState::Archived, AssetState::Due, AssetState::Lost]
+    );
+    for asset in &done.assets {
+        assert!(asset.media.is_empty(), "nobody looked: {asset:?}");
+    }
+    assert_eq!(done.assets[0].size, Some(18_312_004));
+    assert_eq!(done.assets[0].sha256, proof().sha256);
+    assert_eq!(world.manifest.tally().await.unwrap().orphans, 1);
+
+    // What was under way goes on, and says more of itself in the end.
+    let asset = world.claim_asset().await;
+    let upload = asset.objects[0].upload.as_ref().unwrap();
+    assert_eq!((upload.id.0.as_str(), upload.parts.len()), ("upload-2", 2));
+    let object = asset.objects[0].row;
+    let proof = proof();
+    let done = world.manifest.mark_archived(&asset.lease, object, &proof);
+    assert!(done.await.unwrap());
+    assert_eq!(world.record("done").await.assets[1].media, media());
+    world.manifest.close().await;
 }
 
 #[tokio::test]
@@ -409,14 +448,10 @@ async fn newer_and_foreign_databases_are_left_alone() {
     meddle(&world, "PRAGMA user_version = 99");
     for access in [Access::Daemon, Access::Writer, Access::Reader] {
         let newer = open(&world, access).await;
-        let is_refused = matches!(
-            newer,
-            Err(ManifestError::Newer {
-                found: 99,
-                known: 1
-            })
-        );
-        assert!(is_refused, "{newer:?}");
+        let Err(ManifestError::Newer { found: 99, known }) = newer else {
+            panic!("{newer:?}");
+        };
+        assert_eq!(known, migrate::newest(migrate::MIGRATIONS));
     }
     let folder = tempfile::tempdir().unwrap();
     let theirs = folder.path().join("mail.db");
