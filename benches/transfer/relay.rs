@@ -40,6 +40,9 @@ pub(crate) struct Work {
     /// How long each is.
     #[arg(long)]
     pub(crate) bytes: u64,
+    /// How many at once; the relay does not know how.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) concurrent: usize,
 }
 
 impl Work {
