@@ -12,6 +12,7 @@ const ROW: f64 = 20.0;
 const BAR: f64 = 13.0;
 const HEAD: f64 = 48.0;
 const GAP: f64 = 26.0;
+const CASE_GAP: f64 = 8.0;
 
 /// A bar beyond this many times the floor would make all others unreadable: it is cut, and its number says more.
 const LONGEST: f64 = 8.0;
@@ -49,9 +50,11 @@ fn panel(body: &mut String, group: Group, lines: &[Line], top: f64) -> f64 {
         "fill=\"#555555\"",
         group.figure_name(),
     );
-    let mut case = None;
+    let (mut case, mut numbers) = (None, Vec::new());
     for line in lines.iter().filter(|line| line.figure.is_finite()) {
-        if case.replace(&line.case) != Some(&line.case) {
+        let before = case.replace(&line.case);
+        if before != Some(&line.case) {
+            y += before.map_or(0.0, |_| CASE_GAP);
             text(body, 12.0, y, "fill=\"#555555\"", &line.case);
         }
         let x = LEFT - 8.0;
@@ -70,7 +73,9 @@ fn panel(body: &mut String, group: Group, lines: &[Line], top: f64) -> f64 {
         .expect("a string takes what is written");
         let more = if line.figure > LONGEST { " (cut)" } else { "" };
         let number = format!("{:.2}{more}", line.figure);
-        text(body, LEFT + length + 6.0, y, "", &number);
+        // White around the number, for where it meets the line.
+        let halo = "paint-order=\"stroke\" stroke=\"#ffffff\" stroke-width=\"4\"";
+        numbers.push((LEFT + length + 6.0, y, halo, number));
         y += ROW;
     }
     let (x, from, to) = (LEFT + scale, top + HEAD - ROW + 4.0, y - ROW + 6.0);
@@ -79,6 +84,9 @@ fn panel(body: &mut String, group: Group, lines: &[Line], top: f64) -> f64 {
         "<line x1=\"{x:.1}\" y1=\"{from:.1}\" x2=\"{x:.1}\" y2=\"{to:.1}\" stroke=\"#d1242f\" stroke-dasharray=\"3 3\"/>"
     )
     .expect("a string takes what is written");
+    for (x, y, style, number) in numbers {
+        text(body, x, y, style, &number);
+    }
     y - ROW + BAR
 }
 

@@ -147,14 +147,18 @@ impl Group {
         }
     }
 
-    /// The same in a few words, above the columns and under the chart.
+    /// The same in words, above the table and in the chart.
     pub(crate) fn figure_name(self) -> &'static str {
         match self {
-            Group::Tls | Group::Plain => "CPU / (relay, and sha256 pass where it hashes)",
-            Group::Paced => "wall / relay (a single stream)",
-            Group::Latency => "wall / bare SDK",
-            Group::Lag => "wall / relay",
-            Group::Memory => "RSS / (24 MiB + 0.5 MiB a transfer)",
+            Group::Tls | Group::Plain => {
+                "CPU x relay; of reelvault, which hashes: CPU x (relay + sha256)"
+            }
+            Group::Paced => "wall x relay, which is a single stream",
+            Group::Latency => "wall x bare SDK",
+            Group::Lag => {
+                "wall x relay; of reelvault the wall is the time from `completed` to `archived`"
+            }
+            Group::Memory => "RSS x what the daemon may hold: 24 MiB + 0.5 MiB a transfer",
         }
     }
 

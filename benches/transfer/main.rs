@@ -1,13 +1,15 @@
-//! What moving a video costs: CPU, time and memory of reelvault beside a floor that nothing can undercut.
+//! What moving a video costs: CPU, time and memory of reelvault beside floors that nothing can undercut, and beside peers.
 //!
 //! One program in several processes, so that each one's CPU and memory are its own: an origin and a sink serve
-//! all along, movers come and go between them. `relay` is the floor: a blocking loop with one buffer. `bare` is
-//! the SDK's path with nothing around it. Rounds are interleaved, and ratios are taken within a round, because
-//! a shared machine drifts.
+//! a group of cases, movers come and go between them. `relay` is the floor: a blocking loop with one buffer.
+//! `bare` is the SDK's path with nothing around it, `sha256` the hashing and nothing else. Rounds are
+//! interleaved, and ratios are taken within a round, because a shared machine drifts.
 //!
 //! ```text
-//!   origin  ==GET==>  relay | bare | reelvault  ==PUT, UploadPart==>  sink (counts, checksums, forgets)
+//!   origin  ==GET==>  relay | bare | reelvault | peer  ==PUT, UploadPart==>  sink (counts, checksums, forgets)
 //! ```
+//!
+//! `benches/README.md` says what each group measures and how to read its table.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -89,7 +91,10 @@ fn main() -> ExitCode {
         Some(Role::Sink(listen)) => sink::run(&listen),
         Some(Role::Relay(work)) => relay::run(&work),
         Some(Role::Bare(work)) => bare::run(&work),
-        Some(Role::Sha256(work)) => hash::run(&work),
+        Some(Role::Sha256(work)) => {
+            hash::run(&work);
+            Ok(())
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,7 +21,7 @@ const TICKS_CUT_OFF: f64 = 0.5;
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 
 /// No mover takes as long for any case; one that does will not end.
-const LONGEST: Duration = Duration::from_secs(900);
+const LONGEST: Duration = Duration::from_mins(15);
 
 /// What a process cost, its children included.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +101,7 @@ impl Drop for Running {
 /// Runs `command` to its end and gives what it cost.
 pub(crate) async fn run(command: Command) -> Result<Cost> {
     let (status, cost) = Running::start(command)?.ended().await?;
-    ensure!(status.success(), "succeed: {status}");
+    ensure!(status.success(), "end well: {status}");
     Ok(cost)
 }
 

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use anyhow::Result;
 use clap::ValueEnum;
 
+use crate::content::Film;
 use crate::groups::Case;
 use crate::peers;
 use crate::servers::Servers;
@@ -26,7 +27,7 @@ pub(crate) enum Mover {
     ReelvaultUnhashed,
     /// The daemon as it comes: CRC64NVME proven end to end, and the SHA-256 for the manifest.
     Reelvault,
-    /// OpenDAL's writer; its payloads are not signed.
+    /// The writer of `OpenDAL`; its payloads are not signed.
     Opendal,
     /// The crate of this name, with unsigned payloads.
     ObjectStore,
@@ -164,7 +165,7 @@ fn films_of(case: &Case) -> [String; 4] {
 fn once(mover: Mover, case: &Case, servers: &Servers, scratch: &Path) -> Result<Command> {
     let config = daemon_config(mover, case, servers, scratch)?;
     if case.films > 0 {
-        let tasks = case.all_films().map(|film| film.task_id());
+        let tasks = case.all_films().map(Film::task_id);
         let added = reelvault(&config, &["add"])
             .args(tasks)
             .stdout(Stdio::null())

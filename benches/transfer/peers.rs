@@ -8,6 +8,7 @@ use std::process::Command;
 use std::process::Stdio;
 
 use anyhow::Result;
+use anyhow::bail;
 
 use crate::groups::Case;
 use crate::movers::Mover;
@@ -67,17 +68,16 @@ pub(crate) fn command(
             command.args(ours).arg("unsigned");
             command
         }
-        Mover::Opendal
-        | Mover::ObjectStoreSigned
-        | Mover::Relay
-        | Mover::Sha256
-        | Mover::Bare
-        | Mover::ReelvaultUnhashed
-        | Mover::Reelvault => {
+        Mover::Opendal | Mover::ObjectStoreSigned => {
             let mut command = Command::new(&program);
             command.args(ours);
             command
         }
+        Mover::Relay
+        | Mover::Sha256
+        | Mover::Bare
+        | Mover::ReelvaultUnhashed
+        | Mover::Reelvault => bail!("find the peer that is called {}", mover.name()),
     };
     command
         .env("ORIGIN", origin)
@@ -85,7 +85,6 @@ pub(crate) fn command(
         .env("BYTES", case.bytes.to_string())
         .env("PROGRAM", program)
         .env("NO_PROXY", "127.0.0.1")
-        .env("AWS_CA_BUNDLE", servers.authority())
         .env("AWS_ACCESS_KEY_ID", "bench")
         .env("AWS_SECRET_ACCESS_KEY", "bench")
         .env("AWS_REGION", "us-east-1")
@@ -96,6 +95,13 @@ pub(crate) fn command(
         .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
         .env_remove("AWS_PROFILE")
         .stderr(Stdio::inherit());
+    if mover == Mover::Rclone {
+        // Its S3 client refuses to start when it is told an authority in two ways.
+        command.env_remove("AWS_CA_BUNDLE");
+        command.arg("--ca-cert").arg(servers.authority());
+    } else {
+        command.env("AWS_CA_BUNDLE", servers.authority());
+    }
     Ok(command)
 }
 
@@ -123,7 +129,7 @@ fn rclone(case: &Case, origin: &str, sink: &str, list: &Path, scratch: &Path) ->
         command.args(["copyurl", &format!("{origin}{path}")]);
         command.arg(format!("sink:bench{path}"));
     } else {
-        command.args(["copy", "--no-traverse", "--ignore-checksum"]);
+        command.args(["copy", "--no-traverse"]);
         command.arg(format!("--transfers={}", case.concurrent));
         command.arg(format!("--checkers={}", case.concurrent));
         command.arg("--files-from-raw").arg(list);

@@ -101,8 +101,9 @@ impl Line {
 /// Prints the table of a group.
 pub(crate) fn print(group: Group, lines: &[Line]) {
     println!("\n{}", group.title());
+    println!("figure: {}", group.figure_name());
     println!(
-        "{:<22} {:<11} {:>9} {:>6} {:>8} {:>6} {:>8} {:>6} {:>6}   {}",
+        "{:<22} {:<11} {:>9} {:>6} {:>8} {:>6} {:>8} {:>6} {:>6} {:>7} {:>7} {:>7}",
         "mover",
         "case",
         "CPU-s/GiB",
@@ -112,11 +113,13 @@ pub(crate) fn print(group: Group, lines: &[Line]) {
         "RSS MiB",
         "x",
         "rounds",
-        group.figure_name()
+        "figure",
+        "least",
+        "most"
     );
     for line in lines {
         println!(
-            "{:<22} {:<11} {} {} {} {} {} {} {:>6}   {} ({} to {})",
+            "{:<22} {:<11} {} {} {} {} {} {} {:>6} {} {} {}",
             line.mover,
             line.case,
             cell(line.cpu_s_per_gib, 9, 2),
@@ -126,9 +129,9 @@ pub(crate) fn print(group: Group, lines: &[Line]) {
             cell(line.rss_mib, 8, 1),
             cell(line.rss_x_floor, 6, 2),
             line.rounds,
-            cell(line.figure, 5, 2),
-            cell(line.figure_min, 0, 2),
-            cell(line.figure_max, 0, 2),
+            cell(line.figure, 7, 2),
+            cell(line.figure_min, 7, 2),
+            cell(line.figure_max, 7, 2),
         );
     }
     let mut told = None;

@@ -128,12 +128,12 @@ async fn rounds(
             let cost = moved(group, mover, case, servers, &sums).await;
             let cost = cost.with_context(|| {
                 let (mover, case) = (mover.name(), case.name());
-                format!("measure {mover} on {case} in round {round}")
+                format!("move {case} with {mover} in round {round}")
             });
             match cost {
                 Ok(cost) => one.costs.push(cost),
                 Err(error) if mover.program().is_some() => {
-                    one.failed = Some(format!("it failed to {error:#}"));
+                    one.failed = Some(format!("failed to {error:#}"));
                 }
                 Err(error) => return Err(error),
             }
