@@ -14,10 +14,12 @@ use anyhow::ensure;
 use reelvault::clock::Timestamp;
 
 use crate::groups::Case;
+use crate::measure;
 use crate::measure::Cost;
 use crate::measure::Running;
 use crate::movers::Mover;
 use crate::movers::daemon_config;
+use crate::movers::mover_command;
 use crate::movers::reelvault;
 use crate::origin;
 use crate::servers::Servers;
@@ -31,14 +33,33 @@ const NO_DAEMON: i32 = 10;
 /// How often that is taken for a daemon that is still starting. Each time takes a program's start and end.
 const TRIES: usize = 200;
 
-/// Starts the daemon, announces the case's one task, and stops the daemon when it has archived it. The wall time
-/// is the lag; CPU and memory are those of the daemon's whole life.
+/// Has the daemon, or the relay, move the case's one film. The wall time is that of the moving alone; CPU and memory
+/// are those of the process's whole life.
 pub(crate) async fn cost(
     mover: Mover,
     case: &Case,
     servers: &Servers,
     scratch: &Path,
 ) -> Result<Cost> {
+    if mover == Mover::Relay {
+        relay(case, servers, scratch).await
+    } else {
+        daemon(mover, case, servers, scratch).await
+    }
+}
+
+/// The daemon is running by the time its task is there, and so is not timed from its start; no more is the relay.
+async fn relay(case: &Case, servers: &Servers, scratch: &Path) -> Result<Cost> {
+    let told = scratch.join("seconds");
+    let mut command = mover_command(Mover::Relay, case, servers, scratch)?;
+    command.arg("--tell").arg(&told);
+    let cost = measure::run(command).await?;
+    let wall_s = std::fs::read_to_string(&told)?.parse()?;
+    Ok(Cost { wall_s, ..cost })
+}
+
+/// Starts the daemon, announces the task, and stops the daemon when it has archived it.
+async fn daemon(mover: Mover, case: &Case, servers: &Servers, scratch: &Path) -> Result<Cost> {
     let config = daemon_config(mover, case, servers, scratch)?;
     let task = case.all_films().next().context("find a film")?.task_id();
     let mut command = reelvault(&config, &["run"]);

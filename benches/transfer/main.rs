@@ -120,6 +120,7 @@ fn measured(arguments: &Arguments) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    report::print_machine();
     let asked = &arguments.cases;
     let mut done = Vec::new();
     for group in groups::Group::value_variants() {

@@ -99,11 +99,6 @@ impl Mover {
         }
     }
 
-    /// Whether it is the program that all of this is about.
-    pub(crate) fn is_daemon(self) -> bool {
-        matches!(self, Mover::Reelvault | Mover::ReelvaultUnhashed)
-    }
-
     /// Whether films arrive at the sink.
     pub(crate) fn moves(self) -> bool {
         self != Mover::Sha256

@@ -41,6 +41,12 @@ pub(crate) struct Line {
     sink_cpu_s_per_gib: f64,
 }
 
+/// CPU time comes in hundredths of a second: of less than ten of them no number is made.
+const CPU_S_MIN: f64 = 0.1;
+
+/// Building the bench alone leaves a load behind; what is above this is somebody else's.
+const LOAD_MAX: f64 = 1.5;
+
 /// A ratio of two costs of one round.
 type Ratio = fn(&Cost, &Cost) -> f64;
 
@@ -59,11 +65,11 @@ impl Line {
             let figures: Vec<f64> = match (group.figure(), one.mover, floor.zip(hash)) {
                 (Figure::Cpu, Mover::Reelvault, Some((floor, hash))) => {
                     let halves = floor.iter().zip(hash);
-                    let whole = halves.map(|(floor, hash)| floor.cpu_s + hash.cpu_s);
+                    let whole = halves.map(|(floor, hash)| counted(floor) + counted(hash));
                     let pairs = one.costs.iter().zip(whole);
-                    pairs.map(|(cost, whole)| cost.cpu_s / whole).collect()
+                    pairs.map(|(cost, whole)| counted(cost) / whole).collect()
                 }
-                (Figure::Cpu, _, _) => against(|cost, floor| cost.cpu_s / floor.cpu_s),
+                (Figure::Cpu, _, _) => against(|cost, floor| counted(cost) / counted(floor)),
                 (Figure::Wall, _, _) => against(|cost, floor| cost.wall_s / floor.wall_s),
                 (Figure::Rss, _, _) => {
                     let ratios = one
@@ -80,8 +86,10 @@ impl Line {
                 case: case.name(),
                 tls: case.tls,
                 wall_s: rounded(over(|cost| cost.wall_s)),
-                cpu_s_per_gib: rounded(over(|cost| cost.cpu_s) / case.gib()),
-                x_floor: rounded(median(against(|cost, floor| cost.cpu_s / floor.cpu_s))),
+                cpu_s_per_gib: rounded(over(counted) / case.gib()),
+                x_floor: rounded(median(against(|cost, floor| {
+                    counted(cost) / counted(floor)
+                }))),
                 wall_x_floor: rounded(median(against(|cost, floor| cost.wall_s / floor.wall_s))),
                 rss_mib: rounded(over(|cost| cost.rss_mib)),
                 rss_x_floor: rounded(median(against(|cost, floor| cost.rss_mib / floor.rss_mib))),
@@ -95,6 +103,17 @@ impl Line {
             }
         });
         lines.collect()
+    }
+}
+
+/// Says on what kind of machine all of this is measured, and whether it is busy with other things.
+pub(crate) fn print_machine() {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("unknown");
+    println!("{cores} cores; load when this began: {load}");
+    if load.parse().is_ok_and(|load: f64| load > LOAD_MAX) {
+        println!("The machine is busy: wall times say little, and ratios scatter.");
     }
 }
 
@@ -168,6 +187,15 @@ pub(crate) fn write_file(path: &Path, text: &str) -> Result<()> {
     let directory = path.parent().context("write beside the root")?;
     fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
+
+/// The CPU time of a cost, where there is enough of it.
+fn counted(cost: &Cost) -> f64 {
+    if cost.cpu_s < CPU_S_MIN {
+        f64::NAN
+    } else {
+        cost.cpu_s
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

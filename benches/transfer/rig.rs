@@ -1,7 +1,5 @@
 //! The rounds: movers take turns on a case, and what each moved is compared with what was sent.
 
-use std::path::Path;
-
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
@@ -114,12 +112,12 @@ async fn rounds(
     let sums = Sums::of(case);
     let (origin_before, sink_before) = servers.cpu_s()?;
     let mut moved_gib = 0.0;
+    eprintln!(
+        "measuring {}, {}: {rounds} rounds",
+        group.name(),
+        case.name()
+    );
     for round in 1..=rounds {
-        eprintln!(
-            "{}, {}: round {round} of {rounds}",
-            group.name(),
-            case.name()
-        );
         for one in measured.iter_mut() {
             let mover = one.mover;
             if one.failed.is_some() || round > mover.rounds(rounds) {
@@ -158,21 +156,16 @@ async fn moved(
     servers.ask_sink(sink::RESET).await?;
     servers.ask_origin(sink::RESET).await?;
     let scratch = tempfile::tempdir()?;
-    let is_service = mover.is_daemon() && group == Group::Lag;
-    let cost = if is_service {
+    let cost = if group == Group::Lag {
         lag::cost(mover, case, servers, scratch.path()).await?
     } else {
-        alone(mover, case, servers, scratch.path()).await?
+        measure::run(mover_command(mover, case, servers, scratch.path())?).await?
     };
     if mover.moves() {
         let report = servers.ask_sink(sink::REPORT).await?;
         sums.compare(serde_json::from_str(&report)?)?;
     }
     Ok(cost)
-}
-
-async fn alone(mover: Mover, case: &Case, servers: &Servers, scratch: &Path) -> Result<Cost> {
-    measure::run(mover_command(mover, case, servers, scratch)?).await
 }
 
 /// What must arrive: lengths and checksums, whatever the keys are.
