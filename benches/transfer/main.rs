@@ -1,4 +1,4 @@
-//! What moving a video costs: CPU, time and memory of reelvault beside floors that nothing can undercut, and beside peers.
+//! What moving a video costs: CPU, time and memory of reelvault beside floors and beside peers.
 //!
 //! One program in several processes, so that each one's CPU and memory are its own: an origin and a sink serve
 //! a group of cases, movers come and go between them. `relay` is the floor: a blocking loop with one buffer.

@@ -62,6 +62,11 @@ trait Wire: Read + Write {}
 impl<T: Read + Write> Wire for T {}
 
 pub(crate) fn run(work: &Work) -> Result<()> {
+    // The library gathers entropy at first use, for tens of milliseconds: a daemon did that long ago.
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    if work.authority.is_some() && provider.secure_random.fill(&mut [0]).is_err() {
+        bail!("draw a random number");
+    }
     let started = Instant::now();
     moved(work)?;
     let seconds = started.elapsed().as_secs_f64();
