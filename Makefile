@@ -17,5 +17,7 @@ lint:
 demo:
 	cargo run --release --locked -- demo
 
+# BENCH passes arguments on, such as BENCH="--cases tls --rounds 9": see benches/README.md.
 bench:
-	cargo bench --locked --bench transfer
+	@./benches/peers/setup
+	cargo bench --locked --bench transfer -- $(BENCH)

@@ -1,4 +1,4 @@
-//! The SDK's path with nothing around it: reqwest's response is the body of one `PutObject`, film after film.
+//! The SDK's path with nothing around it: reqwest's response is the body of one `PutObject`.
 
 use std::pin::Pin;
 use std::task::Context;
@@ -18,9 +18,12 @@ use aws_sdk_s3::primitives::SdkBody;
 use aws_smithy_http_client::tls;
 use aws_smithy_types::retry::RetryConfig;
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::TryStreamExt as _;
 use http_body::Frame;
 use http_body::SizeHint;
 
+use crate::content::Film;
 use crate::relay::Work;
 
 pub(crate) fn run(work: &Work) -> Result<()> {
@@ -38,24 +41,34 @@ async fn moved(work: &Work) -> Result<()> {
     };
     let http = reqwest::Client::builder().no_proxy().http1_only().build()?;
     let store = store(&format!("{scheme}://{}", work.sink));
-    for film in work.films() {
-        let path = film.path();
-        let response = http
-            .get(format!("{scheme}://{}{path}", work.origin))
-            .send()
-            .await?;
-        ensure!(response.content_length() == Some(film.bytes), "read {path}");
-        let body = Passing {
-            body: reqwest::Body::from(response),
-            left: film.bytes,
-        };
-        let put = store
-            .put_object()
-            .bucket("bench")
-            .key(path.trim_start_matches('/'));
-        let put = put.body(ByteStream::new(SdkBody::from_body_1_x(body)));
-        put.customize().disable_payload_signing().send().await?;
-    }
+    let origin = format!("{scheme}://{}", work.origin);
+    let films = futures::stream::iter(work.films()).map(Ok);
+    films
+        .try_for_each_concurrent(work.concurrent, |film| {
+            film_moved(&http, &store, &origin, film)
+        })
+        .await
+}
+
+async fn film_moved(
+    http: &reqwest::Client,
+    store: &Client,
+    origin: &str,
+    film: Film,
+) -> Result<()> {
+    let path = film.path();
+    let response = http.get(format!("{origin}{path}")).send().await?;
+    ensure!(response.content_length() == Some(film.bytes), "read {path}");
+    let body = Passing {
+        body: reqwest::Body::from(response),
+        left: film.bytes,
+    };
+    let put = store
+        .put_object()
+        .bucket("bench")
+        .key(path.trim_start_matches('/'));
+    let put = put.body(ByteStream::new(SdkBody::from_body_1_x(body)));
+    put.customize().disable_payload_signing().send().await?;
     Ok(())
 }
 

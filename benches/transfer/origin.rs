@@ -1,6 +1,10 @@
-//! The origin: films at full speed with ranges and tags, and a task API that says where they are.
+//! The origin: films with ranges and tags, and a task API that says where they are and remembers when it said so.
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 
 use anyhow::Result;
 use http::HeaderMap;
@@ -16,6 +20,7 @@ use http_body_util::Limited;
 use http_body_util::StreamBody;
 use hyper::body::Incoming;
 use reelvault::clock::Clock;
+use reelvault::clock::Timestamp;
 use reelvault::units::Span;
 use serde_json::Value;
 use serde_json::json;
@@ -25,6 +30,7 @@ use crate::serve;
 use crate::serve::Answer;
 use crate::serve::Body;
 use crate::serve::Listen;
+use crate::sink::RESET;
 
 /// A batch names fifty tasks at most.
 const BATCH_BYTES_MAX: usize = 64 << 10;
@@ -32,13 +38,27 @@ const BATCH_BYTES_MAX: usize = 64 << 10;
 /// Long enough ago that nobody waits for a task to finish, not so long that its links are dead.
 const AGE: Span = Span::from_secs(600);
 
+/// Says when each task was first said to be completed, in milliseconds since the unix epoch.
+pub(crate) const ANSWERED: &str = "/-/answered";
+
 struct Origin {
     clock: Clock,
+    answered: Mutex<HashMap<String, Timestamp>>,
+}
+
+/// What of a film a request asks for.
+enum Asked {
+    Whole,
+    Part(Range<u64>),
+    Nothing,
 }
 
 pub(crate) fn run(listen: &Listen) -> Result<()> {
-    let clock = Clock::system();
-    serve::run(listen, Origin { clock })
+    let origin = Origin {
+        clock: Clock::system(),
+        answered: Mutex::default(),
+    };
+    serve::run(listen, origin)
 }
 
 impl Answer for Origin {
@@ -46,6 +66,14 @@ impl Answer for Origin {
         let path = request.uri().path();
         if let Some(film) = Film::at(path) {
             return film_answer(film, request.method(), request.headers());
+        }
+        match path {
+            ANSWERED => return self.report(),
+            RESET => {
+                self.answered().clear();
+                return status(StatusCode::OK);
+            }
+            _ => {}
         }
         self.api(request)
             .await
@@ -90,9 +118,24 @@ impl Origin {
         Some(json_answer(&answer))
     }
 
+    /// When each task was first said to be completed.
+    fn report(&self) -> Response<Body> {
+        let answered = self.answered();
+        let times = answered
+            .iter()
+            .map(|(id, at)| (id.clone(), at.as_unix_millis().into()));
+        json_answer(&Value::Object(times.collect()))
+    }
+
+    fn answered(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn task(&self, film: Film, base: &str) -> Value {
+        let now = self.clock.now();
+        self.answered().entry(film.task_id()).or_insert(now);
         json!({
-            "created": self.clock.now().minus(AGE).as_unix_millis() / 1_000,
+            "created": now.minus(AGE).as_unix_millis() / 1_000,
             "id": film.task_id(),
             "model": "bench",
             "object": "video.generation.task",
@@ -129,24 +172,32 @@ fn page_of(tasks: &[Value], query: &str) -> Value {
 }
 
 fn film_answer(film: Film, method: &Method, headers: &HeaderMap) -> Response<Body> {
-    let whole = 0..film.bytes;
     let current = headers
         .get(header::IF_RANGE)
         .is_none_or(|tag| tag == film.etag().as_str());
     let asked = headers.get(header::RANGE).filter(|_| current);
-    let range = asked.and_then(|asked| range_of(asked.to_str().ok()?, film.bytes));
+    let asked = asked.and_then(|asked| asked.to_str().ok());
+    let asked = asked.map_or(Asked::Whole, |asked| Asked::of(asked, film.bytes));
     let mut response = Response::builder()
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::CONTENT_TYPE, "video/mp4")
         .header(header::ETAG, film.etag());
-    if let Some(range) = &range {
-        let (first, last) = (range.start, range.end - 1);
-        let content = format!("bytes {first}-{last}/{}", film.bytes);
-        response = response
-            .status(StatusCode::PARTIAL_CONTENT)
-            .header(header::CONTENT_RANGE, content);
-    }
-    let range = range.unwrap_or(whole);
+    let range = match asked {
+        Asked::Whole => 0..film.bytes,
+        Asked::Part(range) => {
+            let content = format!("bytes {}-{}/{}", range.start, range.end - 1, film.bytes);
+            response = response
+                .status(StatusCode::PARTIAL_CONTENT)
+                .header(header::CONTENT_RANGE, content);
+            range
+        }
+        Asked::Nothing => {
+            response = response
+                .status(StatusCode::RANGE_NOT_SATISFIABLE)
+                .header(header::CONTENT_RANGE, format!("bytes */{}", film.bytes));
+            0..0
+        }
+    };
     let response = response.header(header::CONTENT_LENGTH, range.end - range.start);
     let body = if method == Method::HEAD {
         Full::default().boxed()
@@ -159,17 +210,29 @@ fn film_answer(film: Film, method: &Method, headers: &HeaderMap) -> Response<Bod
         .expect("all headers are digits and letters")
 }
 
-/// A range of `bytes=first-` or `bytes=first-last`; anything else is not understood, and the film comes whole.
+impl Asked {
+    /// Reads `bytes=first-`, `bytes=first-last` or `bytes=-count`. Anything else, several ranges in one request
+    /// among it, is not understood, and the film comes whole, as HTTP has it.
+    fn of(asked: &str, bytes: u64) -> Self {
+        match range_of(asked, bytes) {
+            None => Asked::Whole,
+            Some(range) if range.is_empty() => Asked::Nothing,
+            Some(range) => Asked::Part(range),
+        }
+    }
+}
+
 fn range_of(asked: &str, bytes: u64) -> Option<Range<u64>> {
     let (first, last) = asked.strip_prefix("bytes=")?.split_once('-')?;
-    let first = first.parse().ok()?;
+    if first.is_empty() {
+        return Some(bytes.saturating_sub(last.parse().ok()?)..bytes);
+    }
     let end = if last.is_empty() {
         bytes
     } else {
         last.parse::<u64>().ok()?.checked_add(1)?
     };
-    let range = first..end.min(bytes);
-    (!range.is_empty()).then_some(range)
+    Some(first.parse().ok()?..end.min(bytes))
 }
 
 fn json_answer(value: &Value) -> Response<Body> {

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
+use tokio::time::Instant;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::ClientConnection;
 use tokio_rustls::rustls::StreamOwned;
@@ -40,6 +41,12 @@ pub(crate) struct Work {
     /// How long each is.
     #[arg(long)]
     pub(crate) bytes: u64,
+    /// How many at once; the relay does not know how.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) concurrent: usize,
+    /// Where to write how many seconds the moving took, the program's start and end not counted; the relay's.
+    #[arg(long)]
+    pub(crate) tell: Option<PathBuf>,
 }
 
 impl Work {
@@ -55,6 +62,21 @@ trait Wire: Read + Write {}
 impl<T: Read + Write> Wire for T {}
 
 pub(crate) fn run(work: &Work) -> Result<()> {
+    // The library gathers entropy at first use, for tens of milliseconds: a daemon did that long ago.
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    if work.authority.is_some() && provider.secure_random.fill(&mut [0]).is_err() {
+        bail!("draw a random number");
+    }
+    let started = Instant::now();
+    moved(work)?;
+    let seconds = started.elapsed().as_secs_f64();
+    if let Some(path) = &work.tell {
+        std::fs::write(path, seconds.to_string())?;
+    }
+    Ok(())
+}
+
+fn moved(work: &Work) -> Result<()> {
     let authority = work.authority.as_deref();
     let mut origin = connect(&work.origin, authority).context("reach the origin")?;
     let mut sink = connect(&work.sink, authority).context("reach the sink")?;

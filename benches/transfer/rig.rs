@@ -1,60 +1,50 @@
-//! The rounds: servers that stay, movers that come and go, and the proof that what was moved arrived.
-
-use std::io::BufRead as _;
-use std::io::BufReader;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+//! The rounds: movers take turns on a case, and what each moved is compared with what was sent.
 
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
 use reelvault::model::digest::Crc64;
 use serde::Deserialize;
-use tempfile::TempDir;
-use tokio::io::AsyncReadExt as _;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 
 use crate::content::Film;
+use crate::groups::Case;
+use crate::groups::Figure;
+use crate::groups::Group;
+use crate::groups::Peers;
+use crate::lag;
 use crate::measure;
 use crate::measure::Cost;
 use crate::movers::Mover;
 use crate::movers::mover_command;
+use crate::peers;
 use crate::report::Line;
+use crate::servers::Servers;
 use crate::sink;
-
-/// What the small objects weigh.
-const SMALL_MIB: u64 = 8;
 
 /// What to measure.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) rounds: usize,
     pub(crate) mib: u64,
-    pub(crate) movers: Vec<Mover>,
+    pub(crate) peers: Peers,
+    /// Only these, besides what they are compared with.
+    pub(crate) movers: Option<Vec<Mover>>,
 }
 
-/// One thing to move.
+/// A mover, and what it cost in each of its rounds.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) mover: Mover,
+    pub(crate) costs: Vec<Cost>,
+    /// Why it takes no part any more.
+    failed: Option<String>,
+}
+
+/// What the rig itself spent on a case, in CPU seconds a GiB.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Case {
-    pub(crate) films: u64,
-    pub(crate) bytes: u64,
-    pub(crate) tls: bool,
-}
-
-/// Origin and sink, as processes of their own. Dropping them ends them.
-pub(crate) struct Servers {
-    origin: Server,
-    sink: Server,
-    certificates: TempDir,
-}
-
-struct Server {
-    child: Child,
-    plain: u16,
-    secure: u16,
+pub(crate) struct RigCost {
+    pub(crate) origin: f64,
+    pub(crate) sink: f64,
 }
 
 /// What the sink says of an object.
@@ -64,72 +54,117 @@ struct Arrived {
     crc64: String,
 }
 
-impl Case {
-    /// The name in tables.
-    pub(crate) fn name(&self) -> String {
-        format!("{} x {} MiB", self.films, self.bytes >> 20)
-    }
-
-    /// All that it moves, in GiB.
-    pub(crate) fn gib(&self) -> f64 {
-        let mib = u32::try_from((self.films * self.bytes) >> 20).unwrap_or(u32::MAX);
-        f64::from(mib) / 1_024.0
-    }
-
-    fn all(plan: &Plan) -> Vec<Case> {
-        let small = (plan.mib / SMALL_MIB, SMALL_MIB << 20);
-        let shapes = [(1, plan.mib << 20), small];
-        let cases = [false, true]
-            .into_iter()
-            .flat_map(|tls| shapes.map(|(films, bytes)| Case { films, bytes, tls }));
-        cases.collect()
-    }
-}
-
-/// Measures all cases, and gives a line for each mover in each.
-pub(crate) async fn run(plan: &Plan) -> Result<Vec<Line>> {
-    let servers = Servers::start()?;
-    let mut movers = vec![Mover::Relay];
-    movers.extend(plan.movers.iter().filter(|mover| **mover != Mover::Relay));
+/// Measures a group, and gives a line for each mover in each of its cases.
+pub(crate) async fn run(group: Group, plan: &Plan) -> Result<Vec<Line>> {
+    let servers = Servers::start(group.conducts())?;
     let mut lines = Vec::new();
-    for case in Case::all(plan) {
-        let sums = Sums::of(&case);
-        let mut costs = vec![Vec::new(); movers.len()];
-        let sink_before = measure::cpu_s(servers.sink.child.id())?;
-        for round in 1..=plan.rounds {
-            for (mover, costs) in movers.iter().zip(&mut costs) {
-                let cost = moved(*mover, &case, &servers, &sums).await;
-                costs.push(cost.with_context(|| {
-                    format!(
-                        "measure {} on {} in round {round}",
-                        mover.name(),
-                        case.name()
-                    )
-                })?);
-            }
+    for case in group.cases(plan.mib) {
+        let mut measured = taking_part(group, &case, plan);
+        let rig = rounds(group, &case, plan.rounds, &servers, &mut measured).await?;
+        for failed in measured.iter().filter_map(|one| one.failed.as_ref()) {
+            eprintln!("left out: {failed}");
         }
-        let sink_cpu_s = measure::cpu_s(servers.sink.child.id())? - sink_before;
-        let count = u32::try_from(movers.len() * plan.rounds).unwrap_or(u32::MAX);
-        let sink_cpu_s_per_gib = sink_cpu_s / (case.gib() * f64::from(count));
-        let floor = costs.first().cloned().unwrap_or_default();
-        let measured = movers.iter().zip(&costs);
-        lines.extend(
-            measured
-                .map(|(mover, costs)| Line::new(*mover, &case, costs, &floor, sink_cpu_s_per_gib)),
-        );
+        measured.retain(|one| one.failed.is_none());
+        lines.extend(Line::all(group, &case, &measured, rig));
     }
     Ok(lines)
 }
 
+/// Who is measured on a case: asked for, and there.
+fn taking_part(group: Group, case: &Case, plan: &Plan) -> Vec<Measured> {
+    let asked = plan.movers.as_ref();
+    let mut movers = group.movers(case, asked.map_or(plan.peers, |_| Peers::All));
+    if let Some(asked) = asked {
+        let floor = movers
+            .first()
+            .copied()
+            .filter(|_| group.figure() != Figure::Rss);
+        let half = Some(Mover::Sha256);
+        movers
+            .retain(|mover| asked.contains(mover) || Some(*mover) == floor || Some(*mover) == half);
+    }
+    movers.retain(|mover| {
+        let program = mover.program();
+        let there = program.is_none_or(|program| peers::is_there(&program));
+        if !there {
+            let name = mover.name();
+            eprintln!("left out: {name} is not installed (benches/peers/setup)");
+        }
+        there
+    });
+    let new = |mover| Measured {
+        mover,
+        costs: Vec::new(),
+        failed: None,
+    };
+    movers.into_iter().map(new).collect()
+}
+
+/// Has the movers take turns, round after round. A peer that fails is left out from then on; one of ours that
+/// fails ends it all.
+async fn rounds(
+    group: Group,
+    case: &Case,
+    rounds: usize,
+    servers: &Servers,
+    measured: &mut [Measured],
+) -> Result<RigCost> {
+    let sums = Sums::of(case);
+    let (origin_before, sink_before) = servers.cpu_s()?;
+    let mut moved_gib = 0.0;
+    eprintln!(
+        "measuring {}, {}: {rounds} rounds",
+        group.name(),
+        case.name()
+    );
+    for round in 1..=rounds {
+        for one in measured.iter_mut() {
+            let mover = one.mover;
+            if one.failed.is_some() || round > mover.rounds(rounds) {
+                continue;
+            }
+            let cost = moved(group, mover, case, servers, &sums).await;
+            let cost = cost.with_context(|| {
+                let (mover, case) = (mover.name(), case.name());
+                format!("move {case} with {mover} in round {round}")
+            });
+            match cost {
+                Ok(cost) => one.costs.push(cost),
+                Err(error) if mover.program().is_some() => {
+                    one.failed = Some(format!("failed to {error:#}"));
+                }
+                Err(error) => return Err(error),
+            }
+            moved_gib += if mover.moves() { case.gib() } else { 0.0 };
+        }
+    }
+    let (origin, sink) = servers.cpu_s()?;
+    Ok(RigCost {
+        origin: (origin - origin_before) / moved_gib,
+        sink: (sink - sink_before) / moved_gib,
+    })
+}
+
 /// Has a case moved once, and checks what arrived.
-async fn moved(mover: Mover, case: &Case, servers: &Servers, sums: &Sums) -> Result<Cost> {
+async fn moved(
+    group: Group,
+    mover: Mover,
+    case: &Case,
+    servers: &Servers,
+    sums: &Sums,
+) -> Result<Cost> {
     servers.ask_sink(sink::RESET).await?;
+    servers.ask_origin(sink::RESET).await?;
     let scratch = tempfile::tempdir()?;
-    let command = mover_command(mover, case, servers, scratch.path())?;
-    let (status, cost) = measure::run(command).await?;
-    ensure!(status.success(), "succeed: {status}");
-    let report = servers.ask_sink(sink::REPORT).await?;
-    sums.compare(serde_json::from_str(&report)?)?;
+    let cost = if group == Group::Lag {
+        lag::cost(mover, case, servers, scratch.path()).await?
+    } else {
+        measure::run(mover_command(mover, case, servers, scratch.path())?).await?
+    };
+    if mover.moves() {
+        let report = servers.ask_sink(sink::REPORT).await?;
+        sums.compare(serde_json::from_str(&report)?)?;
+    }
     Ok(cost)
 }
 
@@ -138,10 +173,7 @@ struct Sums(Vec<(u64, Crc64)>);
 
 impl Sums {
     fn of(case: &Case) -> Self {
-        let films = (0..case.films).map(|number| Film {
-            number,
-            bytes: case.bytes,
-        });
+        let films = case.all_films();
         let mut sums: Vec<_> = films.map(|film| (film.bytes, film.crc64())).collect();
         sums.sort_by_key(|(_, crc64)| crc64.0);
         Self(sums)
@@ -166,97 +198,4 @@ impl Sums {
         );
         Ok(())
     }
-}
-
-impl Servers {
-    fn start() -> Result<Self> {
-        let certificates = tempfile::tempdir()?;
-        write_certificates(&certificates).context("make certificates")?;
-        Ok(Self {
-            origin: Server::start("origin", &certificates)?,
-            sink: Server::start("sink", &certificates)?,
-            certificates,
-        })
-    }
-
-    /// The origin's host and port.
-    pub(crate) fn origin(&self, tls: bool) -> String {
-        self.origin.address(tls)
-    }
-
-    /// The sink's host and port.
-    pub(crate) fn sink(&self, tls: bool) -> String {
-        self.sink.address(tls)
-    }
-
-    /// The file with the authority that vouches for both.
-    pub(crate) fn authority(&self) -> PathBuf {
-        self.certificates.path().join("authority.pem")
-    }
-
-    /// Asks the sink something apart from S3.
-    async fn ask_sink(&self, path: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(self.sink(false)).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: sink\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        let (_, body) = answer
-            .split_once("\r\n\r\n")
-            .context("understand the sink")?;
-        Ok(body.to_owned())
-    }
-}
-
-impl Server {
-    fn start(role: &str, certificates: &TempDir) -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg(role)
-            .arg("--certificates")
-            .arg(certificates.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        let output = child.stdout.take().context("read the ports")?;
-        BufReader::new(output).read_line(&mut line)?;
-        let (plain, secure) = line
-            .trim()
-            .split_once(' ')
-            .with_context(|| format!("start {role}"))?;
-        Ok(Self {
-            plain: plain.parse()?,
-            secure: secure.parse()?,
-            child,
-        })
-    }
-
-    fn address(&self, tls: bool) -> String {
-        let port = if tls { self.secure } else { self.plain };
-        format!("127.0.0.1:{port}")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may be gone already; either way it is reaped.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn write_certificates(directory: &TempDir) -> Result<()> {
-    let mut authority = rcgen::CertificateParams::default();
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority_key = rcgen::KeyPair::generate()?;
-    let pem = authority.self_signed(&authority_key)?.pem();
-    std::fs::write(directory.path().join("authority.pem"), pem)?;
-    let issuer = rcgen::Issuer::new(authority, authority_key);
-
-    let key = rcgen::KeyPair::generate()?;
-    let server = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])?;
-    let server = server.signed_by(&key, &issuer)?;
-    std::fs::write(directory.path().join("server.pem"), server.pem())?;
-    std::fs::write(directory.path().join("server.key"), key.serialize_pem())?;
-    Ok(())
 }

@@ -1,9 +1,11 @@
-//! What origin and sink share: two listeners, plain and TLS, and one hyper connection for each peer.
+//! What origin and sink share: two listeners, plain and TLS, one hyper connection for each peer, and slowness.
 
 use std::convert::Infallible;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -15,8 +17,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
 use tokio::io::BufReader;
 use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -25,18 +30,43 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
+use crate::pace::Paced;
+
 /// As much is read from a socket at once.
 const READ_BYTES: usize = 256 << 10;
+
+/// What the kernel keeps for a server that takes slowly. Left alone it grows to megabytes, and a film would
+/// be gone from the mover before anything was slow.
+const SLOW_RECEIVE_BYTES: u32 = 64 << 10;
+
+/// Peers that wait to be accepted.
+const BACKLOG: u32 = 1_024;
 
 /// An answer's body.
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
-/// Where a server listens, and as whom.
+/// Where a server listens, as whom, and how slowly it does everything.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Listen {
     /// Holds `server.pem` and `server.key`.
     #[arg(long)]
-    pub(crate) certificates: PathBuf,
+    certificates: PathBuf,
+    #[command(flatten)]
+    conduct: Conduct,
+}
+
+/// How slow a server is. By default not at all.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(crate) struct Conduct {
+    /// Gives so many MiB a second over each connection.
+    #[arg(long)]
+    pub(crate) give_mib: Option<u64>,
+    /// Takes so many MiB a second from each connection.
+    #[arg(long)]
+    pub(crate) take_mib: Option<u64>,
+    /// Holds back each answer for so many milliseconds.
+    #[arg(long)]
+    pub(crate) latency_ms: Option<u64>,
 }
 
 /// Answers requests.
@@ -45,15 +75,44 @@ pub(crate) trait Answer: Send + Sync + 'static {
     fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
 }
 
+impl Conduct {
+    /// The same as a server's arguments.
+    pub(crate) fn arguments(self) -> Vec<String> {
+        let named = [
+            ("--give-mib", self.give_mib),
+            ("--take-mib", self.take_mib),
+            ("--latency-ms", self.latency_ms),
+        ];
+        let said = named
+            .into_iter()
+            .filter_map(|(name, value)| Some([name.to_owned(), value?.to_string()]));
+        said.flatten().collect()
+    }
+
+    fn listener(self) -> Result<TcpListener> {
+        let socket = TcpSocket::new_v4()?;
+        if self.take_mib.is_some() {
+            socket.set_recv_buffer_size(SLOW_RECEIVE_BYTES)?;
+        }
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        Ok(socket.listen(BACKLOG)?)
+    }
+
+    fn paced(self, stream: TcpStream) -> Paced<TcpStream> {
+        let bytes = |mib: u64| mib << 20;
+        Paced::new(stream, self.give_mib.map(bytes), self.take_mib.map(bytes))
+    }
+}
+
 /// Serves until the process is killed. Prints the plain and the TLS port once both are open.
 pub(crate) fn run<A: Answer>(listen: &Listen, server: A) -> Result<()> {
     let tls = acceptor(listen).context("load the certificate")?;
+    let conduct = listen.conduct;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let plain = TcpListener::bind("127.0.0.1:0").await?;
-        let secure = TcpListener::bind("127.0.0.1:0").await?;
+        let (plain, secure) = (conduct.listener()?, conduct.listener()?);
         println!(
             "{} {}",
             plain.local_addr()?.port(),
@@ -67,12 +126,13 @@ pub(crate) fn run<A: Answer>(listen: &Listen, server: A) -> Result<()> {
                 accepted = plain.accept() => {
                     let (stream, _) = accepted?;
                     stream.set_nodelay(true)?;
-                    connections.spawn(talk(stream, Arc::clone(&server)));
+                    connections.spawn(talk(conduct.paced(stream), Arc::clone(&server), conduct));
                 }
                 accepted = secure.accept() => {
                     let (stream, _) = accepted?;
                     stream.set_nodelay(true)?;
-                    connections.spawn(talk_tls(tls.clone(), stream, Arc::clone(&server)));
+                    let stream = conduct.paced(stream);
+                    connections.spawn(talk_tls(tls.clone(), stream, Arc::clone(&server), conduct));
                 }
                 Some(_) = connections.join_next() => {}
             }
@@ -80,22 +140,33 @@ pub(crate) fn run<A: Answer>(listen: &Listen, server: A) -> Result<()> {
     })
 }
 
-async fn talk_tls<A: Answer>(tls: TlsAcceptor, stream: TcpStream, server: Arc<A>) {
+async fn talk_tls<A: Answer>(
+    tls: TlsAcceptor,
+    stream: Paced<TcpStream>,
+    server: Arc<A>,
+    conduct: Conduct,
+) {
     // rustls reads 4 KiB at a time, which would make the servers the dearest part of the rig.
     let stream = BufReader::with_capacity(READ_BYTES, stream);
     if let Ok(stream) = tls.accept(stream).await {
-        talk(stream, server).await;
+        talk(stream, server, conduct).await;
     }
 }
 
-async fn talk<A, S>(stream: S, server: Arc<A>)
+async fn talk<A, S>(stream: S, server: Arc<A>, conduct: Conduct)
 where
     A: Answer,
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(move |request| {
         let server = Arc::clone(&server);
-        async move { Ok::<_, Infallible>(server.answer(request).await) }
+        async move {
+            let answer = server.answer(request).await;
+            if let Some(latency) = conduct.latency_ms {
+                tokio::time::sleep(Duration::from_millis(latency)).await;
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut connection = http1::Builder::new();
     connection.max_buf_size(READ_BYTES);

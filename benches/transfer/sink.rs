@@ -1,6 +1,6 @@
 //! The sink: as much of S3 as movers need, which counts and checksums what it gets and forgets it.
 //!
-//! It must cost little, else it is what is measured; so it checks no signature and parses no request body.
+//! It must cost little, else it is what is measured; so it checks no signature and reads no request but its body.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -26,6 +26,7 @@ use reelvault::model::digest::Crc64;
 use reelvault::model::digest::Crc64Digester;
 use serde_json::json;
 
+use crate::chunked::Chunks;
 use crate::serve;
 use crate::serve::Answer;
 use crate::serve::Body;
@@ -34,7 +35,7 @@ use crate::serve::Listen;
 /// Says what arrived. No bucket can have this name.
 pub(crate) const REPORT: &str = "/-/report";
 
-/// Forgets what arrived.
+/// Forgets what arrived. The origin has it as well.
 pub(crate) const RESET: &str = "/-/reset";
 
 /// HEAD wants a date; nobody reads this one.
@@ -88,7 +89,9 @@ impl Answer for Sink {
         }
         let query = Query(head.uri.query().unwrap_or_default());
         match (head.method, query.get("uploadId"), query.get("partNumber")) {
-            (Method::PUT, Some(id), Some(number)) => self.part(id, number, body).await,
+            (Method::PUT, Some(id), Some(number)) => {
+                self.part(id, number, &head.headers, body).await
+            }
             (Method::PUT, None, None) => self.whole(key, &head.headers, body).await,
             (Method::POST, Some(id), None) => self.complete(&key, id, body).await,
             (Method::POST, None, None) if query.has("uploads") => self.create(&key, &head.headers),
@@ -122,7 +125,7 @@ impl Sink {
         if headers.contains_key(header::IF_NONE_MATCH) && self.held().objects.contains_key(&key) {
             return refused(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
         }
-        let Some(sum) = Sum::of(body).await else {
+        let Some(sum) = Sum::of(headers, body).await else {
             return refused(StatusCode::BAD_REQUEST, "IncompleteBody");
         };
         let label = label_of(headers);
@@ -143,8 +146,14 @@ impl Sink {
         ))
     }
 
-    async fn part(&self, id: &str, number: &str, body: Incoming) -> Response<Body> {
-        let sum = Sum::of(body).await;
+    async fn part(
+        &self,
+        id: &str,
+        number: &str,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Response<Body> {
+        let sum = Sum::of(headers, body).await;
         let mut held = self.held();
         let Some(upload) = held.uploads.get_mut(id) else {
             return refused(StatusCode::NOT_FOUND, "NoSuchUpload");
@@ -158,7 +167,7 @@ impl Sink {
 
     /// Makes an object of all parts that arrived, whichever the request lists.
     async fn complete(&self, key: &str, id: &str, body: Incoming) -> Response<Body> {
-        let read = Sum::of(body).await;
+        let read = Sum::of(&HeaderMap::new(), body).await;
         let mut held = self.held();
         let Some(upload) = held.uploads.remove(id).filter(|_| read.is_some()) else {
             return refused(StatusCode::NOT_FOUND, "NoSuchUpload");
@@ -233,18 +242,22 @@ impl Sink {
 
 impl Sum {
     /// Reads a body to its end. `None` when it broke.
-    async fn of(mut body: Incoming) -> Option<Self> {
+    async fn of(headers: &HeaderMap, mut body: Incoming) -> Option<Self> {
         let mut bytes = 0;
         let mut digester = Crc64Digester::new();
+        let mut chunks = Chunks::of(headers);
         while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.ok()?.into_data() else {
+            let Ok(mut data) = frame.ok()?.into_data() else {
                 continue;
             };
-            bytes += u64::try_from(data.len()).ok()?;
-            digester.update(&data);
+            while !data.is_empty() {
+                let payload = chunks.next(&mut data)?;
+                bytes += u64::try_from(payload.len()).ok()?;
+                digester.update(&payload);
+            }
         }
         let crc64 = digester.value();
-        Some(Self { bytes, crc64 })
+        chunks.is_over().then_some(Self { bytes, crc64 })
     }
 
     fn followed_by(self, next: Sum) -> Self {
