@@ -1,6 +1,7 @@
 //! What origin and sink share: two listeners, plain and TLS, one hyper connection for each peer, and slowness.
 
 use std::convert::Infallible;
+use std::io;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -104,8 +105,13 @@ impl Conduct {
     }
 }
 
-/// Serves until the process is killed. Prints the plain and the TLS port once both are open.
+/// Serves until standard input ends. Prints the plain and the TLS port once both are open.
 pub(crate) fn run<A: Answer>(listen: &Listen, server: A) -> Result<()> {
+    // However the bench ends, its end of the pipe ends with it, and no server outlives it.
+    std::thread::spawn(|| {
+        io::copy(&mut io::stdin(), &mut io::sink()).ok();
+        std::process::exit(0);
+    });
     let tls = acceptor(listen).context("load the certificate")?;
     let conduct = listen.conduct;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -118,7 +124,7 @@ pub(crate) fn run<A: Answer>(listen: &Listen, server: A) -> Result<()> {
             plain.local_addr()?.port(),
             secure.local_addr()?.port()
         );
-        std::io::stdout().flush()?;
+        io::stdout().flush()?;
         let server = Arc::new(server);
         let mut connections = JoinSet::new();
         loop {

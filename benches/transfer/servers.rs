@@ -95,7 +95,7 @@ impl Server {
             .arg("--certificates")
             .arg(certificates.path())
             .args(conduct.arguments())
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         let mut line = String::new();
