@@ -51,7 +51,7 @@ pub struct Config {
     pub part_size: ByteSize,
     /// Parts of one object in flight, where the store allows as many.
     pub parts_ahead: u32,
-    /// Connections to one origin for one asset, where a single one is slow.
+    /// Connections beyond one a transfer, where its origin gives a single one little; of all transfers together.
     pub lanes: u32,
     /// The limit on all downloads together.
     #[serde(

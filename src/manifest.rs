@@ -214,7 +214,20 @@ impl Manifest {
     pub async fn claim_assets(&self, most: usize) -> Result<Vec<ClaimedAsset>, ManifestError> {
         self.sqlite
             .write("claim_assets", move |tx| {
-                sqlite::claims::claim_assets(tx, most)
+                sqlite::claims::claim_assets(tx, most, None)
+            })
+            .await
+    }
+
+    /// As [`Manifest::claim_assets`], of those alone that die before `before`.
+    pub async fn claim_urgent_assets(
+        &self,
+        most: usize,
+        before: Timestamp,
+    ) -> Result<Vec<ClaimedAsset>, ManifestError> {
+        self.sqlite
+            .write("claim_urgent_assets", move |tx| {
+                sqlite::claims::claim_assets(tx, most, Some(before))
             })
             .await
     }

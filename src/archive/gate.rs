@@ -230,3 +230,110 @@ impl Gate {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    const QUICK: Duration = Duration::from_millis(10);
+
+    fn gate(most: u32) -> Gate {
+        Gate::new("main".parse().unwrap(), most)
+    }
+
+    fn busy() -> StoreError {
+        StoreError::for_tests(StoreErrorKind::Transient, Some(503))
+    }
+
+    fn silent() -> StoreError {
+        StoreError::for_tests(StoreErrorKind::Transient, None)
+    }
+
+    fn blocked() -> StoreError {
+        StoreError::for_tests(StoreErrorKind::Blocked, Some(403))
+    }
+
+    /// How many may pass at once now.
+    fn room(gate: &Gate) -> usize {
+        let passes = std::iter::from_fn(|| gate.pass().now_or_never());
+        passes.collect::<Vec<_>>().len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_store_is_asked_half_as_much_and_then_slowly_more() {
+        let gate = gate(16);
+        assert_eq!(room(&gate), 16);
+        gate.failed(&busy());
+        // All that were under way meet the same trouble, which is one sign and not many.
+        gate.failed(&busy());
+        assert_eq!(room(&gate), 8);
+        tokio::time::advance(HALVED_EVERY).await;
+        gate.failed(&busy());
+        assert_eq!(room(&gate), 4);
+        for _ in 0..10 {
+            tokio::time::advance(HALVED_EVERY).await;
+            gate.failed(&busy());
+        }
+        assert_eq!(room(&gate), 1);
+        (0..4).for_each(|_| gate.succeeded(QUICK));
+        assert_eq!(room(&gate), 3);
+        (0..1_000).for_each(|_| gate.succeeded(QUICK));
+        assert_eq!(room(&gate), 16);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_come_much_later_than_the_quickest_are_a_sign_as_well() {
+        let gate = gate(8);
+        gate.succeeded(QUICK);
+        gate.succeeded(SLOW_MIN);
+        assert_eq!(room(&gate), 8);
+        gate.succeeded(SLOW_MIN * 2);
+        assert_eq!(room(&gate), 4);
+        // A store that is always slow is not busy for it.
+        let slow = self::gate(8);
+        (0..100).for_each(|_| slow.succeeded(SLOW_MIN * 2));
+        assert_eq!(room(&slow), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_blocked_store_is_tried_by_one_a_minute() {
+        let gate = gate(8);
+        assert_eq!(gate.admit(), Ok(()));
+        gate.failed(&blocked());
+        let shut = gate.admit().unwrap_err();
+        assert_eq!(shut.wait, PROBE_EVERY);
+        assert!(shut.why.contains("main"));
+        tokio::time::advance(PROBE_EVERY).await;
+        assert_eq!(gate.admit(), Ok(()));
+        assert!(gate.admit().is_err(), "one tries, the others wait");
+        gate.failed(&blocked());
+        tokio::time::advance(PROBE_EVERY).await;
+        assert_eq!(gate.admit(), Ok(()));
+        gate.succeeded(QUICK);
+        assert_eq!((gate.admit(), gate.admit()), (Ok(()), Ok(())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_does_not_answer_is_left_alone_for_longer_and_longer() {
+        let gate = gate(8);
+        (1..SILENT_MAX).for_each(|_| gate.failed(&silent()));
+        assert_eq!(gate.admit(), Ok(()));
+        // Any answer, even a bad one, is a sign of life.
+        gate.failed(&busy());
+        (1..SILENT_MAX).for_each(|_| gate.failed(&silent()));
+        assert_eq!(gate.admit(), Ok(()));
+        gate.failed(&silent());
+        let mut wait = PROBE_FIRST;
+        for _ in 0..10 {
+            assert_eq!(gate.admit().unwrap_err().wait, wait);
+            tokio::time::advance(wait).await;
+            assert_eq!(gate.admit(), Ok(()));
+            gate.failed(&silent());
+            wait = (wait * 2).min(PROBE_EVERY);
+        }
+        gate.succeeded(QUICK);
+        assert_eq!(gate.admit(), Ok(()));
+    }
+}

@@ -36,7 +36,7 @@ impl Slots {
         Self {
             ordinary: semaphore(concurrent),
             slow: semaphore(concurrent),
-            urgent: semaphore(urgent(concurrent)),
+            urgent: semaphore(Self::urgent(concurrent)),
         }
     }
 
@@ -44,7 +44,12 @@ impl Slots {
     pub(crate) fn count(concurrent: u32) -> u32 {
         concurrent
             .saturating_mul(2)
-            .saturating_add(urgent(concurrent))
+            .saturating_add(Self::urgent(concurrent))
+    }
+
+    /// How many of them only urgent assets take.
+    pub(crate) fn urgent(concurrent: u32) -> u32 {
+        concurrent.div_ceil(URGENT_ONE_IN)
     }
 
     /// Waits for a slot, in the order of asking; an urgent asset has some more to itself.
@@ -75,10 +80,6 @@ impl Slot {
             *own = permit;
         }
     }
-}
-
-fn urgent(concurrent: u32) -> u32 {
-    concurrent.div_ceil(URGENT_ONE_IN)
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ use crate::origin::open::Window;
 use crate::origin::reading::Patience;
 use crate::origin::reading::Reading;
 use crate::units::ByteSize;
-use crate::work::budget::Budget;
+
+pub(crate) use lanes::SpareLanes;
 
 mod lanes;
 
@@ -43,7 +44,7 @@ const GROWTH: u32 = 4;
 pub(crate) struct Source {
     origin: Origin,
     patience: Patience,
-    budget: Budget,
+    spare: SpareLanes,
     facts: Facts,
     stream: Stream,
     /// Read already, and to be given out next.
@@ -59,15 +60,14 @@ enum Stream {
 }
 
 impl Source {
-    /// Opens `origin` at `offset`; an offset other than zero wants the version of the file that `expected` names. Up
-    /// to `lanes` connections, whose stripes are held under `budget`.
+    /// Opens `origin` at `offset`; an offset other than zero wants the version of the file that `expected` names.
+    /// Where one connection is slow, it takes of the `spare` ones.
     pub(crate) async fn open(
         origin: Origin,
         offset: u64,
         expected: Option<&SourceIdentity>,
         patience: Patience,
-        lanes: u32,
-        budget: Budget,
+        spare: SpareLanes,
     ) -> Result<Self, OriginError> {
         let reading = Reading::open(origin.clone(), from(offset), expected, patience).await?;
         let facts = Facts {
@@ -78,11 +78,11 @@ impl Source {
         Ok(Self {
             origin,
             patience,
-            budget,
+            lanes_max: if facts.is_resumable { spare.most() } else { 1 },
+            spare,
             stream: Stream::Single(Box::new(reading)),
             ahead: VecDeque::new(),
             offset,
-            lanes_max: if facts.is_resumable { lanes } else { 1 },
             facts,
             judge: Judge::new(),
         })
@@ -217,13 +217,14 @@ impl Source {
         let read_to = self.read_to();
         let left = total.saturating_sub(read_to);
         if matches!(self.stream, Stream::Single(_)) {
-            if self.lanes_max > 1 && seen.is_slow() && seen.time_for(left) > WORTH_IT {
+            let is_worth_it = seen.is_slow() && seen.time_for(left) > WORTH_IT;
+            if self.lanes_max > 1 && is_worth_it && self.spare.has_some() {
                 let width = GROWTH.min(self.lanes_max);
                 let next = Stream::Several(Box::new(Lanes::new(
                     &self.origin,
                     &self.facts.identity,
                     self.patience,
-                    &self.budget,
+                    &self.spare,
                 )));
                 let Stream::Single(first) = std::mem::replace(&mut self.stream, next) else {
                     return;
@@ -241,11 +242,16 @@ impl Source {
         match self.judge.gain(seen.rate) {
             // It was not the number of connections that held it up.
             Some(gain) if gain < GAIN_MIN_PERCENT && lanes.width() > 1 => {
-                self.lanes_max = (lanes.width() / GROWTH).max(1);
-                lanes.set_width(self.lanes_max);
+                self.lanes_max = lanes.width() / GROWTH;
+                // A single lane is better served by one request for all that is left.
+                lanes.set_width(if self.lanes_max > 1 {
+                    self.lanes_max
+                } else {
+                    0
+                });
                 self.judge.settle();
             }
-            _ if seen.is_starved && lanes.width() < self.lanes_max => {
+            _ if seen.is_starved && lanes.width() < self.lanes_max && self.spare.has_some() => {
                 self.judge.expect_more_than(seen.rate);
                 let wider = lanes.width().saturating_mul(GROWTH);
                 lanes.set_width(wider.min(self.lanes_max));

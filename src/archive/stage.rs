@@ -11,6 +11,7 @@ use crate::archive::delivery::Delivery;
 use crate::archive::gate::Gate;
 use crate::archive::gauge::Gauge;
 use crate::archive::slots::Slots;
+use crate::archive::source::SpareLanes;
 use crate::archive::transfer::Transfer;
 use crate::chance::Dice;
 use crate::clock::Clock;
@@ -65,6 +66,7 @@ pub struct Archive {
     warn: Span,
     keep_trying: bool,
     budget: Budget,
+    spare: SpareLanes,
     slots: Slots,
     bandwidth: Bandwidth,
     gauge: Gauge,
@@ -111,7 +113,22 @@ impl Stage for Archive {
     const TABLE: Claimable = Claimable::Assets;
 
     async fn claim(&self, most: usize) -> Result<Vec<ClaimedAsset>, ManifestError> {
-        self.manifest.claim_assets(most).await
+        // The last places are for what is at risk: a queue of others must not keep it from being seen.
+        let reserved = usize::try_from(Slots::urgent(self.config.concurrent)).unwrap_or(0);
+        let ordinary = most.saturating_sub(reserved);
+        let mut claimed = Vec::new();
+        if ordinary > 0 {
+            claimed = self.manifest.claim_assets(ordinary).await?;
+        }
+        if claimed.len() == ordinary {
+            let before = self.clock.now().plus(self.warn);
+            let urgent = self
+                .manifest
+                .claim_urgent_assets(most - ordinary, before)
+                .await;
+            claimed.extend(urgent?);
+        }
+        Ok(claimed)
     }
 
     fn leases(asset: &ClaimedAsset) -> Vec<Lease> {
@@ -129,6 +146,7 @@ impl Stage for Archive {
             manifest: &self.manifest,
             config: &self.config,
             budget: &self.budget,
+            spare: &self.spare,
             slots: &self.slots,
             bandwidth: &self.bandwidth,
             gauge: &self.gauge,
@@ -192,6 +210,7 @@ impl Archive {
         Self {
             gates: gates.collect(),
             slots: Slots::new(concurrent),
+            spare: SpareLanes::new(parts.config.lanes, parts.budget.clone()),
             manifest: parts.manifest,
             stores: parts.stores,
             downloads: parts.downloads,

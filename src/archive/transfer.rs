@@ -30,6 +30,7 @@ use crate::archive::progress::Progress;
 use crate::archive::slots::Slot;
 use crate::archive::slots::Slots;
 use crate::archive::source::Source;
+use crate::archive::source::SpareLanes;
 use crate::chance::Dice;
 use crate::clock::Clock;
 use crate::manifest::Manifest;
@@ -67,6 +68,8 @@ pub(crate) struct Transfer<'a> {
     pub(crate) config: &'a Config,
     /// What the parts of all transfers may hold.
     pub(crate) budget: &'a Budget,
+    /// Connections beyond one a download.
+    pub(crate) spare: &'a SpareLanes,
     /// Whose bytes move now.
     pub(crate) slots: &'a Slots,
     /// The limit on all downloads.
@@ -213,8 +216,7 @@ impl Transfer<'_> {
             offset,
             expected,
             self.patience(),
-            self.config.lanes,
-            self.budget.clone(),
+            self.spare.clone(),
         )
         .await
     }

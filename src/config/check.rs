@@ -121,13 +121,6 @@ impl<'a> Check<'a> {
                 "write at least 1",
             );
         }
-        if transfer.lanes == 0 {
-            self.value(
-                &["transfer", "lanes"],
-                "0, so no byte would come",
-                "write at least 1",
-            );
-        }
         let (min, max) = PART_SIZE;
         if transfer.part_size < min || transfer.part_size > max {
             let what = format!(

@@ -75,6 +75,22 @@ impl Deref for StoreError {
 }
 
 impl StoreError {
+    /// An error of this kind at the destination `main`.
+    #[cfg(test)]
+    pub(crate) fn for_tests(kind: StoreErrorKind, status: Option<u16>) -> Self {
+        Self(Box::new(StoreErrorDetails {
+            kind,
+            destination: "main".parse().expect("a name"),
+            place: "films".to_owned(),
+            action: "s3:PutObject",
+            code: None,
+            status,
+            message: String::new(),
+            request_id: None,
+            hint: None,
+        }))
+    }
+
     /// Whether the store says that too much is asked of it at once.
     pub fn is_busy(&self) -> bool {
         matches!(self.status, Some(429 | 503)) || matches!(self.code.as_deref(), Some("SlowDown"))

@@ -16,11 +16,12 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use bytes::BytesMut;
 use tokio::sync::Notify;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -42,15 +43,50 @@ const STRIPE_MIN: u64 = 256 << 10;
 const STRIPE_MAX: u64 = 4 << 20;
 
 /// A stripe takes this many times as long as asking for it, so that asking costs little of a lane's time.
-const STRIPE_TO_ASKING: u64 = 8;
+const STRIPE_TO_ASKING: u128 = 8;
 
 /// How many stripes are under way or waiting to be given out, for each lane.
 const STRIPES_A_LANE: usize = 2;
 
+/// What all downloads of the process share: the connections that they may have beyond one each, and the memory for
+/// what those bring too early.
+#[derive(Clone, Debug)]
+pub(crate) struct SpareLanes {
+    free: Arc<Semaphore>,
+    most: u32,
+    budget: Budget,
+}
+
+impl SpareLanes {
+    /// Up to `most` connections, whose stripes are held under `budget`.
+    pub(crate) fn new(most: u32, budget: Budget) -> Self {
+        let permits = usize::try_from(most).unwrap_or(usize::MAX);
+        Self {
+            free: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            most,
+            budget,
+        }
+    }
+
+    /// How many a single download may have.
+    pub(super) fn most(&self) -> u32 {
+        self.most
+    }
+
+    /// Whether there are some that nobody uses.
+    pub(super) fn has_some(&self) -> bool {
+        self.free.available_permits() > 0
+    }
+
+    fn take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+}
+
 /// Several connections to one file.
 pub(super) struct Lanes {
     fetch: Fetch,
-    budget: Budget,
+    spare: SpareLanes,
     first: Option<Reading>,
     /// What `first` has given beyond the start of the first stripe; of use only if that stripe never comes.
     surplus: Option<Bytes>,
@@ -73,7 +109,7 @@ struct Fetch {
     origin: Origin,
     identity: SourceIdentity,
     patience: Patience,
-    /// How long the headers took the last time, in microseconds; 0 at first.
+    /// The shortest time that headers have taken, in microseconds: on a connection that was there already.
     asking_us: Arc<AtomicU64>,
 }
 
@@ -100,16 +136,16 @@ impl Lanes {
         origin: &Origin,
         identity: &SourceIdentity,
         patience: Patience,
-        budget: &Budget,
+        spare: &SpareLanes,
     ) -> Self {
         Self {
             fetch: Fetch {
                 origin: origin.clone(),
                 identity: identity.clone(),
                 patience,
-                asking_us: Arc::default(),
+                asking_us: Arc::new(AtomicU64::new(u64::MAX)),
             },
-            budget: budget.clone(),
+            spare: spare.clone(),
             first: None,
             surplus: None,
             stripes: VecDeque::new(),
@@ -139,7 +175,7 @@ impl Lanes {
         self.width
     }
 
-    /// More or fewer connections from now on.
+    /// More or fewer connections from now on; with none, the rest comes by one request.
     pub(super) fn set_width(&mut self, width: u32) {
         self.width = width;
         self.refill();
@@ -245,7 +281,11 @@ impl Lanes {
                 self.next_at,
                 self.total.min(self.next_at + self.stripe_bytes),
             );
-            let Some(share) = self.budget.try_take(end - start) else {
+            // The lane whose stripe is given out stands for the one connection that every download has.
+            let is_needed = self.stripes.is_empty() && self.first.is_none();
+            let lane = self.spare.take();
+            let share = self.spare.budget.try_take(end - start);
+            let Some(share) = share.filter(|_| is_needed || lane.is_some()) else {
                 return;
             };
             let stripe = Arc::new(Stripe {
@@ -258,15 +298,18 @@ impl Lanes {
             self.stripes.push_back(Arc::clone(&stripe));
             self.next_at = end;
             let fetch = self.fetch.clone();
-            self.tasks.spawn(async move { fetch.run(&stripe).await });
+            self.tasks.spawn(async move {
+                fetch.run(&stripe).await;
+                drop(lane);
+            });
         }
     }
 
     /// Makes stripes long where asking takes long.
     fn adjust_stripes(&mut self) {
-        let asking = Duration::from_micros(self.fetch.asking_us.load(Ordering::Relaxed));
-        let wanted = self.lane_rate.saturating_mul(STRIPE_TO_ASKING);
-        let wanted = u128::from(wanted) * asking.as_micros() / 1_000_000;
+        let asking_us = self.fetch.asking_us.load(Ordering::Relaxed);
+        let wanted = u128::from(self.lane_rate) * u128::from(asking_us) / 1_000_000;
+        let wanted = wanted.saturating_mul(STRIPE_TO_ASKING);
         let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
         self.stripe_bytes = wanted.clamp(STRIPE_MIN, STRIPE_MAX);
     }
@@ -306,7 +349,7 @@ impl Fetch {
         };
         let mut reading = self.open(window).await?;
         let took = u64::try_from(asked_at.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.asking_us.store(took, Ordering::Relaxed);
+        self.asking_us.fetch_min(took, Ordering::Relaxed);
         {
             let mut arriving = stripe.arriving();
             arriving.is_open = true;

@@ -379,10 +379,6 @@ fn numbers_that_do_not_fit() {
         "transfer.part_size: 6 GiB is not",
     );
     check(
-        "transfer.lanes = 0",
-        "transfer.lanes: 0, so no byte would come",
-    );
-    check(
         "transfer.bandwidth = \"0 B/s\"",
         "transfer.bandwidth: \"0 B/s\" is not bytes a second",
     );

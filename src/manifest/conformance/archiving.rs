@@ -67,6 +67,14 @@ pub(in crate::manifest) async fn results_become_due_assets_with_an_object_for_ea
     );
     assert!(film.objects[0].name.is_none() && film.objects[0].upload.is_none());
     assert!(world.manifest.claim_assets(10).await.unwrap().is_empty());
+    // Where only what dies early is wanted, the rest stays for others.
+    world.advance(61);
+    let (image, film) = (claimed[0].deadline.at, claimed[1].deadline.at);
+    assert!(image < film);
+    let early = world.manifest.claim_urgent_assets(10, film).await.unwrap();
+    let early: Vec<_> = early.iter().map(|asset| asset.index).collect();
+    assert_eq!(early, [AssetIndex(1)]);
+    assert_eq!(world.manifest.claim_assets(10).await.unwrap().len(), 1);
 }
 
 pub(in crate::manifest) async fn a_fresh_link_is_asked_for_and_given(world: &World) {

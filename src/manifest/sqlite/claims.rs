@@ -71,10 +71,10 @@ pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
     WHERE id IN (
         SELECT id FROM (
             SELECT id, deadline_at, due_at FROM assets
-            WHERE lease_expires_at IS NULL AND due_at <= :now
+            WHERE lease_expires_at IS NULL AND due_at <= :now AND deadline_at < :before
             UNION ALL
             SELECT id, deadline_at, due_at FROM assets
-            WHERE lease_expires_at <= :now AND due_at <= :now
+            WHERE lease_expires_at <= :now AND due_at <= :now AND deadline_at < :before
         )
         ORDER BY deadline_at, due_at, id
         LIMIT :most
@@ -89,14 +89,16 @@ const READ_CLAIMED_ASSET: &str = "-- manifest::claim_assets
     FROM assets JOIN tasks ON tasks.id = assets.task
     WHERE assets.id = :id";
 
-/// Claims assets to be archived.
+/// Claims assets to be archived; with `before`, only those that die before it.
 pub(in crate::manifest) fn claim_assets(
     tx: &Tx<'_>,
     most: usize,
+    before: Option<Timestamp>,
 ) -> Result<Vec<ClaimedAsset>, Fault> {
+    let before = before.map_or(i64::MAX, Timestamp::as_unix_millis);
     let params = named_params! {
         ":owner": tx.owner, ":lease_until": tx.lease_until.as_unix_millis(),
-        ":now": tx.now.as_unix_millis(), ":most": limit(most),
+        ":now": tx.now.as_unix_millis(), ":before": before, ":most": limit(most),
     };
     let ids = all(tx.db, CLAIM_ASSETS, params, "assets", |columns| {
         Ok(columns.id)
