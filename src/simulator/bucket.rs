@@ -338,6 +338,16 @@ impl Bucket {
         replaced.expect("the first bucket is never deleted, and a test's object fits");
     }
 
+    /// Ends every open upload, as a lifecycle rule or somebody else might.
+    pub fn end_uploads(&self) {
+        self.look(|shelf| shelf.uploads.clear());
+    }
+
+    /// Opens so many uploads of a key, as somebody else might.
+    pub fn open_others(&self, key: &str, count: usize) {
+        self.backend.open_others(&self.name, key, count);
+    }
+
     /// From now on more requests at once than this are answered 503 `SlowDown`; `None`: as many as come are served.
     pub fn limit_at_once(&self, most: Option<u64>) {
         self.server.crowd.limit(most);
@@ -369,6 +379,11 @@ impl Bucket {
     /// Adds a fault behind those that wait.
     pub fn plant(&self, fault: Fault) {
         self.server.script.plant(fault);
+    }
+
+    /// Forgets every planted fault: the store is mended.
+    pub fn heal(&self) {
+        self.server.script.clear();
     }
 
     /// How many planted faults have hits left.

@@ -326,7 +326,10 @@ impl World {
             source: FileSource::new(kind, key, task.size.as_u64(), task.wish.seconds),
             kind,
             etag: format!("\"{key:016x}\""),
-            modified: Timestamp::from_unix_seconds(unix_seconds(task.ends)),
+            // A file that changed was changed later.
+            modified: Timestamp::from_unix_seconds(
+                unix_seconds(task.ends) + i64::from(file.version),
+            ),
         }))
     }
 

@@ -120,6 +120,24 @@ impl Backend {
         })
     }
 
+    /// Somebody else opens uploads of `key`.
+    pub(super) fn open_others(&self, bucket: &str, key: &str, count: usize) {
+        for _ in 0..count {
+            let upload = Upload {
+                key: key.to_owned(),
+                label: Label::default(),
+                declared: None,
+                parts: BTreeMap::new(),
+                opened: self.clock.now(),
+            };
+            let opened = self.with(bucket, |shelf| {
+                shelf.uploads.insert(self.dice.nonce(), upload);
+                Ok(())
+            });
+            opened.expect("the first bucket is never deleted");
+        }
+    }
+
     fn create_bucket(&self, input: &CreateBucketInput) -> S3Result<CreateBucketOutput> {
         let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
         if shelves.contains_key(&input.bucket) {

@@ -154,6 +154,11 @@ impl Script {
         self.with(|planted| planted.push(Planted { fault, seen: 0 }));
     }
 
+    /// Forgets all faults.
+    pub(super) fn clear(&self) {
+        self.with(Vec::clear);
+    }
+
     /// How many faults have hits left.
     pub(super) fn waiting(&self) -> usize {
         self.with(|planted| planted.len())

@@ -318,6 +318,19 @@ async fn others_put_and_pages_are_as_short_as_the_store_likes() {
     assert_eq!((listed.parts().len(), listed.is_truncated), (1, Some(true)));
 }
 
+#[tokio::test]
+async fn a_mended_store_and_uploads_of_others() {
+    let (bucket, client) = small(Quirks::aws()).await;
+    bucket.plant(Fault::new(Operation::PutObject, Effect::SLOW_DOWN).times(9));
+    bucket.heal();
+    put(&client, "k", b"x").send().await.unwrap();
+    bucket.open_others("k", 3);
+    let list = client.list_multipart_uploads().bucket(BUCKET).prefix("k");
+    assert_eq!(list.send().await.unwrap().uploads().len(), 3);
+    bucket.end_uploads();
+    assert_eq!(bucket.open_uploads(), []);
+}
+
 /// A body of `length` bytes that comes as a test sends it.
 fn feeding(length: u64) -> (mpsc::Sender<Bytes>, ByteStream) {
     let (feed, fed) = mpsc::channel(1);
