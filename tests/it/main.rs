@@ -14,6 +14,7 @@
 
 mod archive;
 mod cli;
+mod destinations;
 mod faults;
 mod hostile;
 mod kill;
