@@ -27,6 +27,8 @@ mod range;
 pub mod script;
 pub mod source;
 pub mod tasks;
+mod traffic;
+mod webm;
 mod world;
 
 use std::io;
@@ -43,6 +45,7 @@ use crate::model::digest::Sha256Digest;
 use crate::model::task::TaskId;
 use crate::simulator::listen::accept;
 use crate::simulator::listen::pass_panic;
+use crate::simulator::script::AtOnce;
 use crate::simulator::script::Rule;
 use crate::simulator::source::FileSource;
 use crate::simulator::tasks::Status;
@@ -52,6 +55,7 @@ use crate::simulator::world::World;
 use crate::units::ByteSize;
 
 pub use crate::simulator::config::Config;
+pub use crate::simulator::traffic::SeenFile;
 
 /// How much a simulator has seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -190,6 +194,21 @@ impl Simulator {
     /// From now on one connection gets at most so many bytes a second of a file; `None`: as many as it takes.
     pub fn limit_rate(&self, rate: Option<ByteSize>) {
         self.world.plant(|script| script.rate = rate);
+    }
+
+    /// From now on no more files than this are sent at once; `None`: as many as are asked for.
+    pub fn limit_at_once(&self, bound: Option<AtOnce>) {
+        self.world.plant(|script| script.at_once = bound);
+    }
+
+    /// What it has seen so far of one file.
+    pub fn seen_file(&self, task: &TaskId, index: AssetIndex) -> SeenFile {
+        self.world.traffic.seen(task, index)
+    }
+
+    /// The most files that were being sent at once.
+    pub fn files_at_once_max(&self) -> u64 {
+        self.world.traffic.at_once_max()
     }
 
     /// What it has seen so far.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::simulator::line::Line;
 use crate::simulator::source::FileSource;
 use crate::simulator::source::length_of;
+use crate::simulator::traffic::Serving;
 use crate::simulator::world::World;
 use crate::units::ByteSize;
 use crate::units::Span;
@@ -58,6 +59,8 @@ pub(super) struct Sending {
     pub(super) range: Range<u64>,
     pub(super) pace: Pace,
     pub(super) end: End,
+    /// Counted as long as it is being sent.
+    pub(super) serving: Serving,
 }
 
 /// A body on its way.
@@ -92,12 +95,13 @@ impl Sender {
             return self.end().await;
         }
         let length = self.piece_length().min(left);
-        self.keep_pace().await;
+        self.keep_pace(length).await;
         let piece = self
             .sending
             .source
             .bytes(self.at..self.at.saturating_add(length));
         self.at = self.at.saturating_add(length);
+        self.sending.serving.sent(length);
         self.world.count(|seen| seen.file_bytes += length);
         Some(Ok(piece))
     }
@@ -110,15 +114,12 @@ impl Sender {
         }
     }
 
-    /// Waits until what was sent so far may have been sent.
-    async fn keep_pace(&self) {
+    /// Waits until the next `bytes` may be sent.
+    async fn keep_pace(&self, bytes: u64) {
         let sent = self.at - self.sending.range.start;
         let due = match self.sending.pace {
             Pace::Free => return,
-            Pace::Rate(rate) => {
-                let millis = u128::from(sent) * 1000 / u128::from(rate.as_u64().max(1));
-                Span::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
-            }
+            Pace::Rate(rate) => return self.line.keep_pace(bytes, rate, sent == 0).await,
             Pace::Trickle(span) => {
                 let millis = u64::try_from(span.as_millis_i64()).unwrap_or(0);
                 Span::from_millis(millis.saturating_mul(sent))

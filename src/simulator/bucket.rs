@@ -27,15 +27,19 @@ pub use fault::Operation;
 mod backend;
 mod body;
 mod checksum;
+mod crowd;
 mod fault;
 mod reading;
 mod serve;
 mod shelf;
+mod tamper;
 #[cfg(test)]
 mod tests;
 
 use backend::Backend;
 use body::Capacity;
+use body::Keeping;
+use crowd::Crowd;
 use serve::Server;
 use shelf::Object;
 
@@ -70,6 +74,8 @@ pub struct Config {
 pub enum Bodies {
     /// Kept in memory, up to so many bytes; more is refused with `QuotaExceeded`.
     Kept(ByteSize),
+    /// Forgotten but for length, checksum and, of each part, SHA-256.
+    Hashed,
     /// Forgotten but for length and checksum.
     Discarded,
 }
@@ -93,6 +99,8 @@ pub struct Quirks {
     pub conditions: Conditions,
     /// The least that parts but the last have.
     pub part_bytes_min: ByteSize,
+    /// The most entries on one page of a listing, whatever is asked for.
+    pub page_entries_max: i32,
 }
 
 /// What `If-None-Match: *` does on `PutObject` and Complete.
@@ -132,8 +140,19 @@ pub struct StoredObject {
     pub metadata: std::collections::BTreeMap<String, String>,
     /// How many parts it came in; `None` when it was written at once.
     pub parts: Option<i32>,
+    /// What came in each request.
+    pub pieces: Vec<StoredPiece>,
     /// When it was written.
     pub modified: Timestamp,
+}
+
+/// What came in one request: a part, or a whole object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredPiece {
+    /// Its length in bytes.
+    pub length: u64,
+    /// Where hashes are kept.
+    pub sha256: Option<Sha256Digest>,
 }
 
 /// What the bucket knows about an open upload.
@@ -171,6 +190,7 @@ impl Quirks {
             computes_crc64: true,
             conditions: Conditions::Honoured,
             part_bytes_min: ByteSize::mib(5),
+            page_entries_max: 1_000,
         }
     }
 
@@ -196,17 +216,20 @@ pub async fn start(config: Config) -> io::Result<Bucket> {
     };
     let endpoint = format!("{scheme}://{}", listener.local_addr()?);
     let refuse_aws_chunked = config.quirks.refuse_aws_chunked;
-    let capacity = match config.bodies {
-        Bodies::Kept(bytes) => Some(Capacity::new(bytes.as_u64())),
-        Bodies::Discarded => None,
+    let keeping = match config.bodies {
+        Bodies::Kept(bytes) => Keeping::Frames(Capacity::new(bytes.as_u64())),
+        Bodies::Hashed => Keeping::Hashes,
+        Bodies::Discarded => Keeping::Sums,
     };
     let (bucket, dice) = (&config.bucket, config.dice);
-    let backend = Backend::new(bucket, config.quirks, capacity, config.clock, dice);
+    let backend = Backend::new(bucket, config.quirks, keeping, config.clock, dice);
     let backend = Arc::new(backend);
     let mut service = S3ServiceBuilder::new(backend::Lead(Arc::clone(&backend)));
     service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
     let server = Arc::new(Server {
         service: service.build(),
+        backend: Arc::clone(&backend),
+        crowd: Crowd::default(),
         script: fault::Script::default(),
         counts: watch::Sender::default(),
         tls: config.tls.map(TlsAcceptor::from),
@@ -304,6 +327,37 @@ impl Bucket {
         self.look(|shelf| shelf.objects.remove(key).is_some())
     }
 
+    /// Turns a bit of the store's copy of an object, as a bad disk might. `false` where no bytes are kept.
+    pub fn damage(&self, key: &str) -> bool {
+        self.backend.damage(&self.name, key)
+    }
+
+    /// Puts other bytes at a key, as somebody else with access to the bucket might.
+    pub async fn replace(&self, key: &str, bytes: bytes::Bytes) {
+        let replaced = self.backend.replace(&self.name, key, bytes).await;
+        replaced.expect("the first bucket is never deleted, and a test's object fits");
+    }
+
+    /// Ends every open upload, as a lifecycle rule or somebody else might.
+    pub fn end_uploads(&self) {
+        self.look(|shelf| shelf.uploads.clear());
+    }
+
+    /// Opens so many uploads of a key, as somebody else might.
+    pub fn open_others(&self, key: &str, count: usize) {
+        self.backend.open_others(&self.name, key, count);
+    }
+
+    /// From now on more requests at once than this are answered 503 `SlowDown`; `None`: as many as come are served.
+    pub fn limit_at_once(&self, most: Option<u64>) {
+        self.server.crowd.limit(most);
+    }
+
+    /// The most requests for `operation` that were under way at once.
+    pub fn at_once_max(&self, operation: Operation) -> u64 {
+        self.server.crowd.at_once_max(operation)
+    }
+
     /// How many requests there were for `operation`, those that faults hit included.
     pub fn count(&self, operation: Operation) -> u64 {
         self.server
@@ -325,6 +379,11 @@ impl Bucket {
     /// Adds a fault behind those that wait.
     pub fn plant(&self, fault: Fault) {
         self.server.script.plant(fault);
+    }
+
+    /// Forgets every planted fault: the store is mended.
+    pub fn heal(&self) {
+        self.server.script.clear();
     }
 
     /// How many planted faults have hits left.
@@ -357,6 +416,7 @@ impl StoredObject {
             content_type: object.label.content_type.clone(),
             metadata: object.label.metadata.clone(),
             parts: object.parts,
+            pieces: object.pieces.clone(),
             modified: object.modified,
         }
     }

@@ -30,6 +30,7 @@ use crate::simulator::files::reply::redirected;
 use crate::simulator::line::Line;
 use crate::simulator::provider::html;
 use crate::simulator::script::FileFault;
+use crate::simulator::traffic::Serving;
 use crate::simulator::world::Opened;
 use crate::simulator::world::World;
 
@@ -84,8 +85,19 @@ pub(super) async fn serve(
     let number = query.link;
     let file = match world.open(&task, index, format, number) {
         Opened::Gone(status) => return gone(status),
-        Opened::File(opened) => File::new(*opened, world.rate()),
+        Opened::File(opened) => *opened,
     };
+    let serving = (!is_head).then(|| {
+        world
+            .traffic
+            .begin(&task, index, has_range, world.at_once())
+    });
+    let serving = match serving.unwrap_or_else(|| Ok(Serving::unseen())) {
+        Ok(serving) => serving,
+        Err(status) => return gone(status),
+    };
+    let manners = world.manners(&task, index);
+    let file = File::new(file, world.rate(), manners, serving);
     if let Some(hops) = query.hops.filter(|hops| *hops > 0) {
         return redirect(&uri, number, hops - 1);
     }

@@ -20,8 +20,10 @@ pub(super) enum Wanted {
 /// (RFC 9110, 14.2); neither is one under an `If-Range` that names another version.
 pub(super) fn wanted(headers: &HeaderMap, length: u64, etag: &str, modified: &str) -> Wanted {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let is_same =
-        text(header::IF_RANGE).is_none_or(|version| version == etag || version == modified);
+    let is_same = text(header::IF_RANGE).is_none_or(|version| {
+        // A weak one never says that bytes are the same (RFC 9110, 13.1.5).
+        (version == etag && !etag.starts_with("W/")) || version == modified
+    });
     let range = text(header::RANGE).and_then(|range| range.strip_prefix("bytes="));
     match range {
         Some(range) if is_same => part(range.trim(), length),

@@ -3,6 +3,8 @@
 //! A [`Rule`] lets the first `skip` requests that it is about pass, strikes the next `times`, and is spent. A request meets
 //! at most one fault of its kind: that of the first rule, in the order planted, that is about it and not spent. So one
 //! script and one order of requests give one run. People write scripts as text, see [`words`].
+//!
+//! A [`Manner`] is no fault but how a file's answers are: any number of them meet one request, faults or none.
 
 mod lies;
 pub mod words;
@@ -60,6 +62,27 @@ pub enum FileFault {
     Endless,
     /// The whole file without a length (HTTP/1.0).
     NoLength,
+}
+
+/// How answers about a file are. Each changes something of its own, so that several may meet, and a fault with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// The `ETag` is a weak one, which `If-Range` never matches.
+    WeakEtag,
+    /// No `ETag`; `Last-Modified` is told.
+    NoEtag,
+    /// Neither `ETag` nor `Last-Modified`.
+    NoVersion,
+    /// `Accept-Ranges: none`, and the whole file to whoever asks for a range.
+    NoRanges,
+    /// `Content-Range` does not tell the total: `bytes 0-9/*`.
+    NoTotal,
+    /// `Content-Range` tells a total that is too long by this much.
+    LyingTotal(ByteSize),
+    /// 206 with the whole file to whoever asks for no range.
+    PartUnasked,
+    /// One connection gets at most so many bytes a second, whatever holds for all files.
+    Paced(ByteSize),
 }
 
 /// After how many bytes of a body something happens; `None` is half of it.
@@ -128,6 +151,8 @@ pub enum CallbackFault {
 pub enum Fault {
     /// Of a file's request.
     File(FileFault),
+    /// How a file's answers are.
+    Manner(Manner),
     /// Of a call of the API.
     Api(ApiFault),
     /// Of an answer about a task.
@@ -182,6 +207,11 @@ impl Rule {
         Self::new(Fault::File(fault))
     }
 
+    /// Is how a file's answers are, from the first request on and for good.
+    pub fn manner(manner: Manner) -> Self {
+        Self::new(Fault::Manner(manner)).times(u32::MAX)
+    }
+
     /// Strikes the first read, batch or list that comes.
     pub fn api(fault: ApiFault) -> Self {
         Self::new(Fault::Api(fault))
@@ -234,6 +264,10 @@ impl Rule {
     fn is_about(&self, task: Option<&TaskId>) -> bool {
         self.task.as_ref().is_none_or(|own| Some(own) == task)
     }
+
+    fn is_for_file(&self, task: &TaskId, index: AssetIndex) -> bool {
+        self.is_about(Some(task)) && self.index.is_none_or(|own| own == index)
+    }
 }
 
 /// All faults of a run, in the order in which they are dealt.
@@ -242,6 +276,17 @@ pub struct Script {
     rules: Vec<Rule>,
     /// The most bytes a second that one connection gets of a file.
     pub rate: Option<ByteSize>,
+    /// How many files are sent at once.
+    pub at_once: Option<AtOnce>,
+}
+
+/// A bound on the files that are sent at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtOnce {
+    /// So many are sent; more are refused.
+    pub most: u64,
+    /// What a refusal says: 429 or 503.
+    pub status: u16,
 }
 
 /// A script that keeps more rules than this forgets the oldest: nobody plants so many.
@@ -268,13 +313,34 @@ impl Script {
         has_range: bool,
     ) -> Option<FileFault> {
         self.strike(|rule| {
-            let is_here = rule.is_about(Some(task)) && rule.index.is_none_or(|own| own == index);
+            let is_here = rule.is_for_file(task, index);
             let Fault::File(fault) = &rule.fault else {
                 return None;
             };
             let needs_range = matches!(fault, FileFault::IgnoreRange | FileFault::WrongRange);
             (is_here && (has_range || !needs_range)).then(|| fault.clone())
         })
+    }
+
+    /// The manners in which a request for a file is answered.
+    pub(super) fn manners(&mut self, task: &TaskId, index: AssetIndex) -> Vec<Manner> {
+        let mut manners = Vec::new();
+        for rule in &mut self.rules {
+            let Fault::Manner(manner) = rule.fault else {
+                continue;
+            };
+            if !rule.is_for_file(task, index) {
+                continue;
+            }
+            if rule.skip > 0 {
+                rule.skip -= 1;
+            } else {
+                rule.times = rule.times.saturating_sub(1);
+                manners.push(manner);
+            }
+        }
+        self.rules.retain(|rule| rule.times > 0);
+        manners
     }
 
     pub(super) fn strike_api(&mut self, call: Call, task: Option<&TaskId>) -> Option<ApiFault> {
@@ -305,14 +371,22 @@ impl Script {
     pub(super) fn strike_ending(&mut self, task: &TaskId) -> Option<Ending> {
         self.strike(|rule| match &rule.fault {
             Fault::Ending(ending) => rule.is_about(Some(task)).then(|| ending.clone()),
-            Fault::File(_) | Fault::Api(_) | Fault::Lie(_) | Fault::Callback(_) => None,
+            Fault::File(_)
+            | Fault::Manner(_)
+            | Fault::Api(_)
+            | Fault::Lie(_)
+            | Fault::Callback(_) => None,
         })
     }
 
     pub(super) fn strike_callback(&mut self, task: &TaskId) -> Option<CallbackFault> {
         self.strike(|rule| match rule.fault {
             Fault::Callback(fault) => rule.is_about(Some(task)).then_some(fault),
-            Fault::File(_) | Fault::Api(_) | Fault::Lie(_) | Fault::Ending(_) => None,
+            Fault::File(_)
+            | Fault::Manner(_)
+            | Fault::Api(_)
+            | Fault::Lie(_)
+            | Fault::Ending(_) => None,
         })
     }
 
@@ -374,6 +448,24 @@ mod tests {
             script.strike_lie(&task, &Status::Completed),
             Some(Lie::NoResults)
         );
+    }
+
+    #[test]
+    fn manners_meet_each_other_and_a_fault() {
+        let (mine, other) = (id("mine"), id("other"));
+        let mut script = Script::default();
+        script.plant(Rule::manner(Manner::NoEtag).task(&mine));
+        script.plant(Rule::file(FileFault::Html));
+        script.plant(Rule::manner(Manner::NoTotal).skip(1).times(1));
+        let file = AssetIndex(0);
+        assert_eq!(script.manners(&mine, file), [Manner::NoEtag]);
+        assert_eq!(
+            script.manners(&mine, file),
+            [Manner::NoEtag, Manner::NoTotal]
+        );
+        assert_eq!(script.manners(&other, file), []);
+        let struck = script.strike_file(&mine, file, false);
+        assert_eq!(struck, Some(FileFault::Html));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::model::digest::Sha256Digester;
 use crate::model::state_enum;
 use crate::simulator::media;
 use crate::simulator::mp4;
+use crate::simulator::webm;
 
 state_enum!(
     /// The format of a result file, by its extension.
@@ -17,6 +18,8 @@ state_enum!(
     {
         /// A video.
         Mp4 = "mp4",
+        /// A video.
+        Webm = "webm",
         /// A still image.
         Png = "png",
         /// A still image.
@@ -33,6 +36,7 @@ impl FileKind {
     pub const fn content_type(self) -> &'static str {
         match self {
             FileKind::Mp4 => "video/mp4",
+            FileKind::Webm => "video/webm",
             FileKind::Png => "image/png",
             FileKind::Jpg => "image/jpeg",
             FileKind::Mp3 => "audio/mpeg",
@@ -79,6 +83,8 @@ pub(super) enum Fill {
 pub(super) enum Unit {
     /// A coded picture of a video.
     Picture(mp4::Picture),
+    /// A cluster of a WebM.
+    WebmCluster,
     /// A private chunk of a PNG.
     PngChunk,
     /// A comment segment of a JPEG.
@@ -96,6 +102,7 @@ impl FileSource {
         let length = length.max(Self::LENGTH_MIN);
         let fills = match kind {
             FileKind::Mp4 => mp4::layout(length, seconds.max(1)),
+            FileKind::Webm => webm::layout(length),
             FileKind::Png => media::png(key, length),
             FileKind::Jpg => media::jpg(key, length),
             FileKind::Mp3 => media::mp3(length),
@@ -191,6 +198,7 @@ impl Unit {
     fn length(self) -> usize {
         match self {
             Unit::Picture(picture) => picture.length(),
+            Unit::WebmCluster => webm::CLUSTER_BYTES,
             Unit::PngChunk | Unit::JpgComment => media::SEGMENT_BYTES,
             Unit::Mp3Frame => media::MP3_FRAME_BYTES,
         }
@@ -199,6 +207,7 @@ impl Unit {
     fn write(self, key: u64, number: u64, out: &mut [u8]) {
         match self {
             Unit::Picture(picture) => picture.write(key, number, out),
+            Unit::WebmCluster => webm::write_cluster(key, number, out),
             Unit::PngChunk => media::write_png_chunk(key, number, out),
             Unit::JpgComment => media::write_jpg_comment(key, number, out),
             Unit::Mp3Frame => media::write_mp3_frame(key, number, out),

@@ -23,9 +23,11 @@ use crate::simulator::Request;
 use crate::simulator::Seen;
 use crate::simulator::config::Config;
 use crate::simulator::script::ApiFault;
+use crate::simulator::script::AtOnce;
 use crate::simulator::script::Call;
 use crate::simulator::script::CallbackFault;
 use crate::simulator::script::FileFault;
+use crate::simulator::script::Manner;
 use crate::simulator::script::Script;
 use crate::simulator::source::FileKind;
 use crate::simulator::source::FileSource;
@@ -38,6 +40,7 @@ use crate::simulator::tasks::Task;
 use crate::simulator::tasks::answer::Answer;
 use crate::simulator::tasks::answer::Row;
 use crate::simulator::tasks::answer::unix_seconds;
+use crate::simulator::traffic::Traffic;
 use crate::units::ByteSize;
 use crate::units::Span;
 
@@ -89,6 +92,8 @@ pub(super) struct World {
     clock: Clock,
     dice: Dice,
     inner: Mutex<Inner>,
+    /// What is being sent of files.
+    pub(super) traffic: Traffic,
     /// The courier has something new to look at.
     pub(super) poke: Notify,
     /// Something was seen.
@@ -121,6 +126,7 @@ impl World {
             clock,
             dice,
             inner,
+            traffic: Traffic::default(),
             poke: Notify::new(),
             changed: Notify::new(),
         }
@@ -320,7 +326,10 @@ impl World {
             source: FileSource::new(kind, key, task.size.as_u64(), task.wish.seconds),
             kind,
             etag: format!("\"{key:016x}\""),
-            modified: Timestamp::from_unix_seconds(unix_seconds(task.ends)),
+            // A file that changed was changed later.
+            modified: Timestamp::from_unix_seconds(
+                unix_seconds(task.ends) + i64::from(file.version),
+            ),
         }))
     }
 
@@ -397,6 +406,14 @@ impl World {
 
     pub(super) fn rate(&self) -> Option<ByteSize> {
         self.lock().script.rate
+    }
+
+    pub(super) fn at_once(&self) -> Option<AtOnce> {
+        self.lock().script.at_once
+    }
+
+    pub(super) fn manners(&self, id: &TaskId, index: AssetIndex) -> Vec<Manner> {
+        self.lock().script.manners(id, index)
     }
 
     pub(super) fn strike_api(&self, call: Call, task: Option<&TaskId>) -> Option<ApiFault> {

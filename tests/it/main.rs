@@ -14,11 +14,15 @@
 
 mod archive;
 mod cli;
+mod destinations;
+mod faults;
 mod hostile;
 mod kill;
+mod origin_failures;
 mod process;
 mod provider;
 mod restart;
+mod store_failures;
 mod store_faults;
 mod systemd;
 mod world;

@@ -162,6 +162,21 @@ impl Home {
         Daemon::new(self.command(&["run", "-c", "reelvault.toml"]))
     }
 
+    /// Starts a daemon that may have so much data, stacks included, and no more.
+    pub(crate) fn spawn_within(&self, data: ByteSize) -> Daemon {
+        let mut command = Command::new("prlimit");
+        command
+            .args([&format!("--data={}", data.as_u64()), "--"])
+            .arg(env!("CARGO_BIN_EXE_reelvault"))
+            .args(["run", "-c", "reelvault.toml"])
+            .current_dir(self.path())
+            .env_clear()
+            .envs(&self.variables)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        Daemon::new(command)
+    }
+
     /// Starts a daemon and waits until it is ready.
     pub(crate) async fn start(&self) -> Daemon {
         let daemon = self.spawn();
@@ -295,9 +310,14 @@ pub(crate) struct Outside {
 impl Outside {
     /// A simulator, an endpoint with a bucket of this name, and a folder with a configuration over both.
     pub(crate) async fn new(simulator: simulator::Config, bucket: &str) -> Self {
+        Self::with(simulator, bucket::Config::new(bucket)).await
+    }
+
+    /// The same over an endpoint of one's own.
+    pub(crate) async fn with(simulator: simulator::Config, bucket: bucket::Config) -> Self {
         let simulator = simulator::start(simulator, Clock::system(), Dice::new());
         let simulator = simulator.await.unwrap();
-        let bucket = bucket::start(bucket::Config::new(bucket)).await.unwrap();
+        let bucket = bucket::start(bucket).await.unwrap();
         let home = Home::new(variables(&bucket));
         let outside = Self {
             simulator,

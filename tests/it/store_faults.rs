@@ -1,226 +1,22 @@
-//! Destinations that refuse, break, forget, lose answers and hold other people's objects.
+//! Stores as they should be: what they already hold, TLS, checksums, several destinations, small memory.
 
 use std::sync::Arc;
 
-use reelvault::manifest::row::TaskRecord;
-use reelvault::model::asset::AssetState;
 use reelvault::simulator::bucket::Effect;
 use reelvault::simulator::bucket::Fault;
 use reelvault::simulator::bucket::Operation;
-use reelvault::simulator::bucket::Quirks;
-use reelvault::simulator::script::FileFault;
-use reelvault::simulator::script::Rule;
 use reelvault::units::ByteSize;
 use reelvault::units::Span;
 use tokio_rustls::rustls;
 
+use crate::faults::Kind;
+use crate::faults::PARTS;
+use crate::faults::SMALL;
+use crate::faults::has_parts;
 use crate::world::FIRST;
 use crate::world::PART;
-use crate::world::Plan;
 use crate::world::World;
 use crate::world::sha256;
-
-/// A body of two parts and a byte.
-const PARTS: ByteSize = ByteSize::bytes(2 * PART + 1);
-
-/// A body that fits into one request.
-const SMALL: ByteSize = ByteSize::mib(1);
-
-/// Some bytes into a request's body.
-const SOME: u64 = 100_000;
-
-/// The kinds of store that the faults are met with.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    /// Filled parts.
-    Generic,
-    /// Frames passed through.
-    Aws,
-    /// Equal parts, and a completion that fails ends the upload.
-    R2,
-}
-
-impl Kind {
-    const ALL: [Kind; 3] = [Kind::Generic, Kind::Aws, Kind::R2];
-
-    fn plan(self, size: ByteSize) -> Plan {
-        let mut plan = Plan::files_of(size);
-        let name = match self {
-            Kind::Generic => "generic",
-            Kind::Aws => "aws",
-            Kind::R2 => {
-                plan.bucket.quirks = Quirks::r2();
-                "r2"
-            }
-        };
-        plan.store = format!("quirks = {name:?}");
-        plan
-    }
-}
-
-/// One store that misbehaves.
-struct Row {
-    name: &'static str,
-    size: ByteSize,
-    faults: Vec<Fault>,
-}
-
-fn row(name: &'static str, size: ByteSize, faults: impl Into<Vec<Fault>>) -> Row {
-    Row {
-        name,
-        size,
-        faults: faults.into(),
-    }
-}
-
-/// Archives one video with each row's faults at each of these kinds of store, each in a world of its own.
-async fn check_archived(kinds: &[Kind], rows: Vec<Row>) {
-    let at_each = |row| kinds.iter().map(move |kind| (row, *kind));
-    let cases = rows.iter().flat_map(at_each);
-    let runs = cases.map(|(row, kind)| async move {
-        let world = World::new(kind.plan(row.size)).await;
-        for fault in &row.faults {
-            world.bucket.plant(fault.clone());
-        }
-        world.submit(1).await;
-        let records = world.run_to_the_end().await;
-        let (name, left) = (row.name, world.bucket.faults_waiting());
-        println!("{name} at {kind:?}: {:?}", records[0].assets[0].error);
-        world.assert_all_archived(&records);
-        assert_eq!(left, 0, "{name} at {kind:?}: a fault did not strike");
-        assert_eq!(world.bucket.count(Operation::DeleteObject), 0);
-    });
-    futures::future::join_all(runs).await;
-}
-
-#[tokio::test]
-async fn a_store_that_is_busy_or_breaks_gets_every_byte_in_the_end() {
-    use Operation::*;
-    let slow = |operation| Fault::new(operation, Effect::SLOW_DOWN);
-    let broken = |operation, after| Fault::new(operation, Effect::Break(after));
-    check_archived(
-        &[Kind::Generic, Kind::Aws],
-        vec![
-            row("busy at put", SMALL, [slow(PutObject)]),
-            row("busy at create", PARTS, [slow(CreateMultipartUpload)]),
-            row("busy at a part", PARTS, [slow(UploadPart).from(2).times(2)]),
-            row("busy at all parts", PARTS, [slow(UploadPart).times(3)]),
-            row("busy at complete", PARTS, [slow(CompleteMultipartUpload)]),
-            row("busy at head", PARTS, [slow(HeadObject)]),
-            row("busy at the second head", PARTS, [slow(HeadObject).from(2)]),
-            row("broken in a put", SMALL, [broken(PutObject, SOME)]),
-            row(
-                "broken in parts",
-                PARTS,
-                [broken(UploadPart, SOME).times(2)],
-            ),
-            row(
-                "broken at complete",
-                PARTS,
-                [broken(CompleteMultipartUpload, 0)],
-            ),
-        ],
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn an_answer_that_is_lost_makes_no_second_object() {
-    use Operation::*;
-    let lost = |operation| Fault::new(operation, Effect::LoseAnswer);
-    let error = |operation| Fault::new(operation, Effect::DoneButAnswer(500, "InternalError"));
-    check_archived(
-        &[Kind::Aws, Kind::R2],
-        vec![
-            row("of put", SMALL, [lost(PutObject)]),
-            row("of create", PARTS, [lost(CreateMultipartUpload)]),
-            row("of a part", PARTS, [lost(UploadPart).from(2)]),
-            row("of complete", PARTS, [lost(CompleteMultipartUpload)]),
-            row("500 for put", SMALL, [error(PutObject)]),
-            row("500 for create", PARTS, [error(CreateMultipartUpload)]),
-            row("500 for complete", PARTS, [error(CompleteMultipartUpload)]),
-            row(
-                "lost, and no head",
-                PARTS,
-                [
-                    lost(CompleteMultipartUpload),
-                    Fault::new(HeadObject, Effect::SLOW_DOWN).from(2),
-                ],
-            ),
-            row(
-                "lost put, and no head",
-                SMALL,
-                [
-                    lost(PutObject),
-                    Fault::new(HeadObject, Effect::SLOW_DOWN).from(2),
-                ],
-            ),
-            row(
-                "200 with an error",
-                PARTS,
-                [Fault::new(CompleteMultipartUpload, Effect::ErrorIn200)],
-            ),
-        ],
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn an_upload_that_is_gone_is_begun_anew() {
-    use Operation::*;
-    let gone = |operation| Fault::new(operation, Effect::NO_SUCH_UPLOAD);
-    let conflict = |operation| Fault::new(operation, Effect::CONFLICT);
-    let taken = |operation| Fault::new(operation, Effect::PRECONDITION_FAILED);
-    check_archived(
-        &[Kind::Aws, Kind::R2],
-        vec![
-            row("412 without an object at put", SMALL, [taken(PutObject)]),
-            row(
-                "412 without an object at complete",
-                PARTS,
-                [taken(CompleteMultipartUpload)],
-            ),
-            row("at a part", PARTS, [gone(UploadPart).from(2)]),
-            row("at complete", PARTS, [gone(CompleteMultipartUpload)]),
-            row(
-                "conflict at complete",
-                PARTS,
-                [conflict(CompleteMultipartUpload)],
-            ),
-            row("conflict at put", SMALL, [conflict(PutObject)]),
-        ],
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn no_object_is_ever_overwritten_or_deleted() {
-    let runs = Kind::ALL.map(|kind| async move {
-        for size in [SMALL, PARTS] {
-            let theirs = World::new(kind.plan(size)).await;
-            let ids = theirs.submit(1).await;
-            theirs.run_to_the_end().await;
-            let before = theirs.bucket.objects();
-
-            let change = Rule::file(FileFault::Change(None)).task(&ids[0]);
-            theirs.simulator.plant(change);
-            let ours = theirs.beside().await;
-            ours.announce(&ids).await;
-            let records = ours.run_to_the_end().await;
-            let asset = &records[0].assets[0];
-            assert_eq!(asset.state, AssetState::Refused);
-            let error = asset.error.as_deref().unwrap_or_default();
-            assert!(
-                error.contains("the key is taken by another object"),
-                "{error}"
-            );
-            assert_eq!(theirs.bucket.objects(), before);
-            assert!(theirs.bucket.open_uploads().is_empty());
-            assert_eq!(theirs.bucket.count(Operation::DeleteObject), 0);
-        }
-    });
-    futures::future::join_all(runs).await;
-}
 
 #[tokio::test]
 async fn the_same_bytes_of_an_earlier_manifest_are_adopted() {
@@ -258,28 +54,6 @@ async fn an_upload_is_aborted_when_another_daemon_was_quicker() {
 
     let records = slow.run_to_the_end().await;
     slow.assert_all_archived(&records);
-}
-
-#[tokio::test]
-async fn a_destination_that_denies_access_costs_no_attempt() {
-    let world = World::new(Kind::Generic.plan(SMALL)).await;
-    let denied = Fault::new(Operation::PutObject, Effect::ACCESS_DENIED);
-    world.bucket.plant(denied.times(1000));
-    world.submit(1).await;
-    let has_error = |records: &[TaskRecord]| {
-        let assets = records.iter().flat_map(|record| &record.assets);
-        assets.clone().count() == 1 && assets.clone().all(|asset| asset.error.is_some())
-    };
-    let records = world.run_until(has_error).await;
-    let asset = &records[0].assets[0];
-    let error = asset.error.as_deref().unwrap_or_default();
-    assert!(
-        error.contains("403 AccessDenied to s3:PutObject on videos"),
-        "{error}"
-    );
-    assert_eq!((asset.state, asset.attempts), (AssetState::Due, 0));
-    assert!(asset.due_at.is_some());
-    assert_eq!(world.bucket.count(Operation::PutObject), 1);
 }
 
 #[tokio::test]
@@ -355,14 +129,6 @@ async fn a_small_memory_is_enough_for_many_transfers() {
     world.submit(6).await;
     let records = world.run_to_the_end().await;
     world.assert_all_archived(&records);
-}
-
-/// Whether a part of an asset is recorded.
-fn has_parts(records: &[TaskRecord]) -> bool {
-    let assets = records.iter().flat_map(|record| &record.assets);
-    assets
-        .flat_map(|asset| &asset.objects)
-        .any(|object| object.parts > 0)
 }
 
 /// A certificate for 127.0.0.1, and the authority that vouches for it.

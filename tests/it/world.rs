@@ -5,6 +5,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use reelvault::archive::gauge::Gauge;
@@ -63,8 +65,12 @@ pub(crate) struct Plan {
     pub(crate) extra: String,
     /// TOML inside `[destination.main.s3]`.
     pub(crate) store: String,
+    /// A second S3 endpoint, which is destination `other`, and TOML inside `[destination.other.s3]`.
+    pub(crate) other: Option<(bucket::Config, String)>,
     /// Certificates (PEM) that the daemon trusts besides the machine's.
     pub(crate) roots: Vec<u8>,
+    /// How long the daemon may take before the test is hung.
+    pub(crate) patience: Duration,
 }
 
 impl Plan {
@@ -79,7 +85,9 @@ impl Plan {
             provider: String::new(),
             extra: "[transfer]\npart_size = \"5 MiB\"\n".to_owned(),
             store: String::new(),
+            other: None,
             roots: Vec::new(),
+            patience: PATIENCE,
         }
     }
 }
@@ -88,10 +96,15 @@ impl Plan {
 pub(crate) struct World {
     pub(crate) simulator: Arc<Simulator>,
     pub(crate) bucket: Arc<Bucket>,
+    /// The bucket of destination `other`.
+    pub(crate) other: Option<Arc<Bucket>>,
     pub(crate) config: Config,
+    text: String,
     pub(crate) manifest: Manifest,
     plan: Arc<Plan>,
     seams: Seams,
+    /// By how many milliseconds the daemon's wall clock is ahead.
+    ahead: Arc<AtomicU64>,
     folder: TempDir,
 }
 
@@ -101,38 +114,78 @@ impl World {
         let simulator = simulator::start(plan.simulator.clone(), Clock::system(), Dice::new())
             .await
             .unwrap();
-        let bucket = bucket::start(plan.bucket.clone()).await.unwrap();
-        Self::over(Arc::new(simulator), Arc::new(bucket), Arc::new(plan)).await
+        let bucket = Arc::new(bucket::start(plan.bucket.clone()).await.unwrap());
+        let other = match &plan.other {
+            Some((config, _)) => Some(Arc::new(bucket::start(config.clone()).await.unwrap())),
+            None => None,
+        };
+        Self::over(Arc::new(simulator), bucket, other, Arc::new(plan)).await
     }
 
     /// Another daemon's world: the same outside, and a manifest that knows nothing yet.
     pub(crate) async fn beside(&self) -> Self {
         let (simulator, bucket) = (Arc::clone(&self.simulator), Arc::clone(&self.bucket));
-        Self::over(simulator, bucket, Arc::clone(&self.plan)).await
+        Self::over(
+            simulator,
+            bucket,
+            self.other.clone(),
+            Arc::clone(&self.plan),
+        )
+        .await
     }
 
     /// The same world after its daemon's process is gone: the manifest is opened anew.
     pub(crate) async fn reopened(self) -> Self {
         drop(self.manifest);
-        let manifest = open(&self.config).await;
+        let manifest = open(&self.config, self.seams.clock.clone()).await;
         Self { manifest, ..self }
     }
 
-    async fn over(simulator: Arc<Simulator>, bucket: Arc<Bucket>, plan: Arc<Plan>) -> Self {
+    /// Lets time pass on the wall clock of daemons to come: what was due later by as much is due.
+    pub(crate) fn pass(&self, span: Span) {
+        let millis = u64::try_from(span.as_millis_i64()).unwrap();
+        self.ahead.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    /// The same world with `from` in its configuration replaced, as an operator does before a start.
+    pub(crate) async fn reconfigured(self, from: &str, to: &str) -> Self {
+        let world = self.reopened().await;
+        assert!(world.text.contains(from), "{}", world.text);
+        let text = world.text.replace(from, to);
+        let config = parse(&text);
+        Self {
+            config,
+            text,
+            ..world
+        }
+    }
+
+    async fn over(
+        simulator: Arc<Simulator>,
+        bucket: Arc<Bucket>,
+        other: Option<Arc<Bucket>>,
+        plan: Arc<Plan>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let text = config_text(&simulator.base_url(), &bucket, folder.path(), &plan);
-        let config = Config::parse(&text, "test.toml", Vec::new())
-            .unwrap()
-            .config;
-        let seams = seams(&bucket, &plan.roots);
-        let manifest = open(&config).await;
+        let mut text = config_text(&simulator.base_url(), &bucket, folder.path(), &plan);
+        if let Some((bucket, (_, store))) = other.as_ref().zip(plan.other.as_ref()) {
+            text.push_str(&destination_text("other", bucket, store));
+        }
+        let config = parse(&text);
+        let ahead = Arc::new(AtomicU64::new(0));
+        let clock = clock(&ahead);
+        let seams = seams(&bucket, &plan.roots, clock.clone());
+        let manifest = open(&config, clock).await;
         Self {
             simulator,
             bucket,
+            other,
             config,
+            text,
             manifest,
             plan,
             seams,
+            ahead,
             folder,
         }
     }
@@ -214,7 +267,7 @@ impl World {
     async fn run_while(&self, has_work: impl AsyncFn(&[TaskRecord]) -> bool) -> Vec<TaskRecord> {
         let stop = CancellationToken::new();
         let (ran, records) = tokio::join!(self.daemon(&stop), async {
-            let records = tokio::time::timeout(PATIENCE, self.wait_while(has_work)).await;
+            let records = tokio::time::timeout(self.plan.patience, self.wait_while(has_work)).await;
             stop.cancel();
             records
         });
@@ -257,12 +310,23 @@ impl World {
             }
         }
         let assets: usize = records.iter().map(|record| record.assets.len()).sum();
-        assert_eq!(self.bucket.objects().len(), assets, "one object an asset");
-        assert!(
-            self.bucket.open_uploads().is_empty(),
-            "{:?}",
-            self.bucket.open_uploads()
-        );
+        for bucket in self.buckets() {
+            assert_eq!(bucket.objects().len(), assets, "one object an asset");
+            let open = bucket.open_uploads();
+            assert!(open.is_empty(), "{open:?}");
+        }
+    }
+
+    /// Asserts that no store holds anything, finished or not.
+    pub(crate) fn assert_nothing_stored(&self) {
+        for bucket in self.buckets() {
+            assert_eq!(bucket.objects(), []);
+            assert_eq!(bucket.open_uploads(), []);
+        }
+    }
+
+    fn buckets(&self) -> impl Iterator<Item = &Arc<Bucket>> {
+        std::iter::once(&self.bucket).chain(&self.other)
     }
 
     fn assert_archived(&self, record: &TaskRecord, asset: &AssetRecord) {
@@ -274,13 +338,18 @@ impl World {
         assert_eq!(
             asset.sha256,
             Some(expected),
-            "the manifest's digest is not the origin's"
+            "{:?}: the manifest's digest is not the origin's",
+            record.model
         );
         for object in &asset.objects {
             assert_eq!(object.state, ObjectState::Archived);
             let key = object.key.as_ref().unwrap();
+            let bucket = match (&self.other, object.destination.as_str()) {
+                (Some(other), "other") => other,
+                (Some(_) | None, _) => &self.bucket,
+            };
             assert_eq!(
-                self.bucket.sha256(key.as_str()),
+                bucket.sha256(key.as_str()),
                 Some(expected),
                 "the object is not the origin's file"
             );
@@ -360,11 +429,9 @@ pub(crate) fn is_final(record: &TaskRecord) -> bool {
 /// A configuration over the simulated outside, with its manifest in `folder`.
 pub(crate) fn config_text(base_url: &str, bucket: &Bucket, folder: &Path, plan: &Plan) -> String {
     let Plan {
-        provider,
-        store,
-        extra,
-        ..
+        provider, extra, ..
     } = plan;
+    let destination = destination_text("main", bucket, &plan.store);
     let extra = extra.replace("@folder", &folder.display().to_string());
     format!(
         r#"
@@ -377,7 +444,18 @@ api_key = {{ env = "SIM_KEY" }}
 requests = "1000/s"
 allow_private = true
 {provider}
-[destination.main.s3]
+{destination}
+{extra}
+"#,
+        folder = folder.display(),
+    )
+}
+
+/// A destination of this name over an endpoint, with `store` at its end.
+pub(crate) fn destination_text(name: &str, bucket: &Bucket, store: &str) -> String {
+    format!(
+        r#"
+[destination.{name}.s3]
 bucket = "{bucket}"
 endpoint = "{endpoint}"
 region = "us-east-1"
@@ -385,9 +463,7 @@ credentials = "static"
 access_key = {{ env = "ACCESS_KEY" }}
 secret_key = {{ env = "SECRET_KEY" }}
 {store}
-{extra}
 "#,
-        folder = folder.display(),
         bucket = bucket.name(),
         endpoint = bucket.endpoint(),
     )
@@ -417,12 +493,12 @@ pub(crate) fn sha256(bytes: &[u8]) -> Sha256Digest {
 pub(crate) const FIRST: AssetIndex = AssetIndex(0);
 
 /// Opens the manifest, once the tasks of a daemon that was dropped have let go of it: unlike a process, they end late.
-async fn open(config: &Config) -> Manifest {
+async fn open(config: &Config, clock: Clock) -> Manifest {
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
     let opened = async {
         loop {
             ticks.tick().await;
-            match Manifest::open(&config.manifest, Clock::system(), Access::Daemon).await {
+            match Manifest::open(&config.manifest, clock.clone(), Access::Daemon).await {
                 Err(ManifestError::Locked { .. }) => {}
                 opened => return opened.unwrap(),
             }
@@ -431,11 +507,24 @@ async fn open(config: &Config) -> Manifest {
     tokio::time::timeout(PATIENCE, opened).await.unwrap()
 }
 
-fn seams(bucket: &Bucket, roots: &[u8]) -> Seams {
+fn parse(text: &str) -> Config {
+    let parsed = Config::parse(text, "test.toml", Vec::new());
+    parsed.unwrap().config
+}
+
+fn clock(ahead: &Arc<AtomicU64>) -> Clock {
+    let (system, ahead) = (Clock::system(), Arc::clone(ahead));
+    Clock::new(move || {
+        let ahead = Span::from_millis(ahead.load(Ordering::Relaxed));
+        system.now().plus(ahead)
+    })
+}
+
+fn seams(bucket: &Bucket, roots: &[u8], clock: Clock) -> Seams {
     let variables = variables(bucket);
     let roots_of_store = (!roots.is_empty()).then_some(roots);
     Seams {
-        clock: Clock::system(),
+        clock,
         dice: Dice::new(),
         env: Arc::new(move |name| variables.get(name).cloned()),
         http: Arc::new(|client| Ok(Http::new(Reqwest::new(&client)?))),

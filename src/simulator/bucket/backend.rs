@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use s3s::S3;
 use s3s::S3Request;
@@ -37,6 +38,7 @@ use s3s::dto::ListPartsInput;
 use s3s::dto::ListPartsOutput;
 use s3s::dto::PutObjectInput;
 use s3s::dto::PutObjectOutput;
+use s3s::dto::StreamingBlob;
 use s3s::dto::UploadPartInput;
 use s3s::dto::UploadPartOutput;
 use s3s::s3_error;
@@ -44,7 +46,7 @@ use s3s::s3_error;
 use crate::chance::Dice;
 use crate::clock::Clock;
 use crate::simulator::bucket::Quirks;
-use crate::simulator::bucket::body::Capacity;
+use crate::simulator::bucket::body::Keeping;
 use crate::simulator::bucket::body::Received;
 use crate::simulator::bucket::checksum::Algorithm;
 use crate::simulator::bucket::checksum::Checksum;
@@ -63,8 +65,7 @@ use crate::simulator::bucket::shelf::Upload;
 pub(super) struct Backend {
     shelves: Mutex<BTreeMap<String, Shelf>>,
     pub(super) quirks: Quirks,
-    /// Absent where bodies are discarded.
-    capacity: Option<Capacity>,
+    keeping: Keeping,
     clock: Clock,
     dice: Dice,
 }
@@ -74,7 +75,7 @@ impl Backend {
     pub(super) fn new(
         bucket: &str,
         quirks: Quirks,
-        capacity: Option<Capacity>,
+        keeping: Keeping,
         clock: Clock,
         dice: Dice,
     ) -> Self {
@@ -82,7 +83,7 @@ impl Backend {
         Self {
             shelves: Mutex::new(shelves),
             quirks,
-            capacity,
+            keeping,
             clock,
             dice,
         }
@@ -97,6 +98,44 @@ impl Backend {
         let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
         let found = shelves.get_mut(bucket);
         work(found.ok_or_else(|| s3_error!(NoSuchBucket, "The specified bucket does not exist"))?)
+    }
+
+    /// The store's copy of an object goes bad: other bytes, and a checksum over these.
+    pub(super) fn damage(&self, bucket: &str, key: &str) -> bool {
+        let damaged = self.with(bucket, |shelf| {
+            let damaged = shelf.objects.get(key).and_then(|object| object.damaged());
+            Ok(damaged.map(|object| shelf.objects.insert(key.to_owned(), object.into())))
+        });
+        damaged.is_ok_and(|damaged| damaged.is_some())
+    }
+
+    /// Somebody else puts an object at `key`, whatever stands there.
+    pub(super) async fn replace(&self, bucket: &str, key: &str, bytes: Bytes) -> S3Result<()> {
+        let body = StreamingBlob::from(s3s::Body::from(bytes));
+        let received = Received::read(Some(body), None, &self.keeping).await?;
+        let object = Object::whole(Label::default(), received, self.clock.now());
+        self.with(bucket, |shelf| {
+            shelf.objects.insert(key.to_owned(), object.into());
+            Ok(())
+        })
+    }
+
+    /// Somebody else opens uploads of `key`.
+    pub(super) fn open_others(&self, bucket: &str, key: &str, count: usize) {
+        for _ in 0..count {
+            let upload = Upload {
+                key: key.to_owned(),
+                label: Label::default(),
+                declared: None,
+                parts: BTreeMap::new(),
+                opened: self.clock.now(),
+            };
+            let opened = self.with(bucket, |shelf| {
+                shelf.uploads.insert(self.dice.nonce(), upload);
+                Ok(())
+            });
+            opened.expect("the first bucket is never deleted");
+        }
     }
 
     fn create_bucket(&self, input: &CreateBucketInput) -> S3Result<CreateBucketOutput> {
@@ -120,7 +159,7 @@ impl Backend {
     ) -> S3Result<PutObjectOutput> {
         let said = checksum_of!(input)?;
         let wanted = carried.algorithm(said.as_ref())?;
-        let received = Received::read(input.body, wanted, self.capacity.as_ref()).await?;
+        let received = Received::read(input.body, wanted, &self.keeping).await?;
         let said = carried.or_trailer(said)?;
         received.verify(
             input.content_length,
@@ -198,7 +237,7 @@ impl Backend {
     ) -> S3Result<UploadPartOutput> {
         let said = checksum_of!(input)?;
         let wanted = carried.algorithm(said.as_ref())?;
-        let received = Received::read(input.body, wanted, self.capacity.as_ref()).await?;
+        let received = Received::read(input.body, wanted, &self.keeping).await?;
         let said = carried.or_trailer(said)?;
         received.verify(
             input.content_length,

@@ -19,6 +19,8 @@ use s3s::s3_error;
 
 use crate::model::digest::Crc64;
 use crate::model::digest::Crc64Digester;
+use crate::model::digest::Sha256Digest;
+use crate::model::digest::Sha256Digester;
 use crate::simulator::bucket::checksum::Algorithm;
 use crate::simulator::bucket::checksum::Checksum;
 
@@ -26,6 +28,17 @@ use crate::simulator::bucket::checksum::Checksum;
 #[derive(Clone, Debug)]
 pub(super) struct Capacity {
     left: Arc<AtomicU64>,
+}
+
+/// What is kept of bodies.
+#[derive(Clone, Debug)]
+pub(super) enum Keeping {
+    /// Their frames, within this capacity.
+    Frames(Capacity),
+    /// Length, CRC64 and SHA-256.
+    Hashes,
+    /// Length and CRC64.
+    Sums,
 }
 
 /// Frames that are kept, and the room that they take.
@@ -39,10 +52,12 @@ pub(super) struct Kept {
 /// A body that arrived whole.
 #[derive(Debug)]
 pub(super) struct Received {
-    /// Absent where bodies are discarded.
+    /// Absent where only hashes or sums are kept.
     pub(super) kept: Option<Kept>,
     pub(super) length: u64,
     pub(super) crc64: Crc64,
+    /// Where hashes are kept.
+    pub(super) sha256: Option<Sha256Digest>,
     /// Without quotes: the MD5 in hexadecimal digits, or as many digits out of the CRC64 where bodies are discarded.
     pub(super) etag: String,
     pub(super) md5: Option<[u8; 16]>,
@@ -87,6 +102,18 @@ impl Kept {
     }
 }
 
+impl Kept {
+    /// The same frames with one bit of the first byte turned. `None` where there is no byte, or no room.
+    pub(super) fn flipped(&self) -> Option<Self> {
+        let mut kept = Self::new(&self.capacity);
+        for (at, frame) in self.frames.iter().enumerate() {
+            let frame = if at == 0 { flip(frame)? } else { frame.clone() };
+            kept.push(frame).ok()?;
+        }
+        (!kept.frames.is_empty()).then_some(kept)
+    }
+}
+
 impl Drop for Kept {
     fn drop(&mut self) {
         self.capacity.left.fetch_add(self.taken, Ordering::Relaxed);
@@ -94,14 +121,18 @@ impl Drop for Kept {
 }
 
 impl Received {
-    /// Reads `body` to its end. With `capacity` the frames are kept, without it they are discarded.
+    /// Reads `body` to its end and keeps of it what is to be kept.
     pub(super) async fn read(
         body: Option<StreamingBlob>,
         wanted: Option<Algorithm>,
-        capacity: Option<&Capacity>,
+        keeping: &Keeping,
     ) -> S3Result<Self> {
-        let mut kept = capacity.map(Kept::new);
-        let mut md5 = capacity.map(|_| Md5::new());
+        let (mut kept, mut sha256) = match keeping {
+            Keeping::Frames(capacity) => (Some(Kept::new(capacity)), None),
+            Keeping::Hashes => (None, Some(Sha256Digester::new())),
+            Keeping::Sums => (None, None),
+        };
+        let mut md5 = kept.as_ref().map(|_| Md5::new());
         let mut crc64 = Crc64Digester::new();
         let mut hasher = wanted.map(Algorithm::hasher);
         let mut length = 0;
@@ -114,6 +145,9 @@ impl Received {
             }
             if let Some(md5) = &mut md5 {
                 md5.update(&frame);
+            }
+            if let Some(sha256) = &mut sha256 {
+                sha256.update(&frame);
             }
             if let Some(kept) = &mut kept {
                 kept.push(frame)?;
@@ -129,6 +163,7 @@ impl Received {
             kept,
             length,
             crc64,
+            sha256: sha256.map(|digester| digester.value()),
             etag,
             md5,
             checksum,
@@ -166,6 +201,12 @@ impl Received {
 /// The 32 hexadecimal digits of an MD5.
 pub(super) fn hexadecimal(md5: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(md5))
+}
+
+/// The same bytes with one bit of the first one turned; `None` where there is none.
+pub(super) fn flip(frame: &Bytes) -> Option<Bytes> {
+    let (first, rest) = frame.split_first()?;
+    Some(Bytes::from([&[first ^ 1], rest].concat()))
 }
 
 fn length_of(frame: &Bytes) -> u64 {

@@ -8,6 +8,7 @@ use http::Method;
 use http::Uri;
 use percent_encoding::percent_decode_str;
 
+use crate::units::ByteSize;
 use crate::units::Span;
 
 /// What a request asks of the bucket.
@@ -60,6 +61,22 @@ pub enum Effect {
     DoneButAnswer(u16, &'static str),
     /// All is done, later.
     Delay(Span),
+    /// After so many bytes of the body the answer is this error, with the rest unread.
+    AnswerEarly(u64, u16, &'static str),
+    /// The body is read no faster than so many bytes a second; all is done in the end.
+    ReadSlowly(ByteSize),
+    /// A bit of the body turns on its way in, before the store looks at it.
+    Flip,
+    /// All is done, and then the store's copy of the object goes bad.
+    Damage,
+    /// All is done, and the answer has this status and this body.
+    DoneButSay(u16, &'static str),
+    /// All is done, and in the answer's body each of the first is the second.
+    Edit(&'static str, &'static str),
+    /// All is done, and the answer tells this length.
+    TellLength(u64),
+    /// As `Answer`, with the region that the bucket is said to be in.
+    Elsewhere(u16, &'static str, &'static str),
 }
 
 impl Effect {
@@ -135,6 +152,11 @@ impl Script {
     /// Adds a fault behind those that wait.
     pub(super) fn plant(&self, fault: Fault) {
         self.with(|planted| planted.push(Planted { fault, seen: 0 }));
+    }
+
+    /// Forgets all faults.
+    pub(super) fn clear(&self) {
+        self.with(Vec::clear);
     }
 
     /// How many faults have hits left.

@@ -115,7 +115,7 @@ impl Backend {
                 .map(|(key, object)| listed_object(key, object))
                 .collect())
         })?;
-        let (page, more) = page_of(entries, input.max_keys)?;
+        let (page, more) = self.page_of(entries, input.max_keys)?;
         let last = page
             .last()
             .and_then(|object: &dto::Object| object.key.clone());
@@ -144,7 +144,7 @@ impl Backend {
                 .collect();
             Ok((parts, upload.declared))
         })?;
-        let (page, more) = page_of(parts, input.max_parts)?;
+        let (page, more) = self.page_of(parts, input.max_parts)?;
         let last = page.last().and_then(|part: &dto::Part| part.part_number);
         let algorithm = declared.map(|(algorithm, _)| algorithm.name());
         let coverage = declared.map(|(_, coverage)| coverage.name());
@@ -183,7 +183,7 @@ impl Backend {
             input.key_marker.as_ref(),
             input.upload_id_marker.as_ref(),
         );
-        let (page, more) = page_of(rest, input.max_uploads)?;
+        let (page, more) = self.page_of(rest, input.max_uploads)?;
         let last = page.last().filter(|_| more);
         Ok(ListMultipartUploadsOutput {
             bucket: Some(input.bucket.clone()),
@@ -197,6 +197,11 @@ impl Backend {
             uploads: Some(page),
             ..ListMultipartUploadsOutput::default()
         })
+    }
+
+    fn page_of<T>(&self, entries: Vec<T>, asked: Option<i32>) -> S3Result<(Vec<T>, bool)> {
+        let own = self.quirks.page_entries_max.min(PAGE_ENTRIES_MAX);
+        page_of(entries, Some(asked.unwrap_or(own).min(own)))
     }
 
     fn object(&self, bucket: &str, key: &str) -> S3Result<Arc<Object>> {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::Request;
-use http::StatusCode;
 use http::header;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -25,9 +24,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::simulator::bucket::backend::Backend;
+use crate::simulator::bucket::crowd::Crowd;
 use crate::simulator::bucket::fault::Effect;
 use crate::simulator::bucket::fault::Operation;
 use crate::simulator::bucket::fault::Script;
+use crate::simulator::bucket::tamper;
 
 /// More connections than any test or demo opens; a client that leaks them is not accepted any more.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -41,6 +43,8 @@ pub(super) type Counts = BTreeMap<Operation, u64>;
 /// What all connections share.
 pub(super) struct Server {
     pub(super) service: S3Service,
+    pub(super) backend: Arc<Backend>,
+    pub(super) crowd: Crowd,
     pub(super) script: Script,
     pub(super) counts: watch::Sender<Counts>,
     pub(super) tls: Option<TlsAcceptor>,
@@ -96,6 +100,11 @@ impl Server {
         let (operation, key) = Operation::of(request.method(), request.uri());
         self.counts
             .send_modify(|counts| *counts.entry(operation).or_default() += 1);
+        let place = self.crowd.enter(operation);
+        if place.is_one_too_many() {
+            read_whole(request).await?;
+            return error_answer(503, "SlowDown");
+        }
         if self.refuse_aws_chunked && is_aws_chunked(&request) {
             read_whole(request).await?;
             return error_answer(501, "NotImplemented");
@@ -105,6 +114,38 @@ impl Server {
             Some(Effect::Delay(span)) => {
                 tokio::time::sleep(span.as_duration()).await;
                 self.s3(request).await
+            }
+            Some(Effect::AnswerEarly(after, status, code)) => {
+                drop(read(request, after).await?);
+                error_answer(status, code)
+            }
+            Some(Effect::ReadSlowly(rate)) => self.serve(tamper::slowed(request, rate)).await,
+            Some(Effect::Flip) => self.serve(tamper::flipped(request)).await,
+            Some(Effect::Damage) => {
+                let path = request.uri().path().trim_start_matches('/').to_owned();
+                let answer = self.s3(request).await?;
+                let bucket = path.split('/').next().unwrap_or_default();
+                self.backend.damage(bucket, &key);
+                Ok(answer)
+            }
+            Some(Effect::DoneButSay(status, text)) => {
+                self.s3(request).await?;
+                tamper::answer(status, text)
+            }
+            Some(Effect::Edit(from, to)) => tamper::edited(self.s3(request).await?, from, to).await,
+            Some(Effect::TellLength(length)) => {
+                let mut answer = self.s3(request).await?;
+                answer
+                    .headers_mut()
+                    .insert(header::CONTENT_LENGTH, length.into());
+                Ok(answer)
+            }
+            Some(Effect::Elsewhere(status, code, region)) => {
+                read_whole(request).await?;
+                let mut answer = error_answer(status, code)?;
+                let region = HeaderValue::from_static(region);
+                answer.headers_mut().insert("x-amz-bucket-region", region);
+                Ok(answer)
             }
             Some(Effect::LoseAnswer) => {
                 self.s3(request).await?;
@@ -137,7 +178,11 @@ impl Server {
     }
 
     async fn s3(&self, request: Request<Incoming>) -> Result<HttpResponse, StdError> {
-        Ok(self.service.call(request.map(Body::from)).await?)
+        self.serve(request.map(Body::from)).await
+    }
+
+    async fn serve(&self, request: Request<Body>) -> Result<HttpResponse, StdError> {
+        Ok(self.service.call(request).await?)
     }
 }
 
@@ -173,9 +218,5 @@ fn error_answer(status: u16, code: &str) -> Result<HttpResponse, StdError> {
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code>\
          <Message>planted fault</Message><RequestId>0000000000000000</RequestId></Error>"
     );
-    let mut response = HttpResponse::new(Body::from(body));
-    *response.status_mut() = StatusCode::from_u16(status)?;
-    let xml = HeaderValue::from_static("application/xml");
-    response.headers_mut().insert(header::CONTENT_TYPE, xml);
-    Ok(response)
+    tamper::answer(status, body)
 }

@@ -11,8 +11,11 @@ use s3s::s3_error;
 
 use crate::clock::Timestamp;
 use crate::model::digest::Crc64;
+use crate::model::digest::Crc64Digester;
+use crate::model::digest::Sha256Digest;
 use crate::simulator::bucket::Conditions;
 use crate::simulator::bucket::Quirks;
+use crate::simulator::bucket::StoredPiece;
 use crate::simulator::bucket::body::Kept;
 use crate::simulator::bucket::body::Received;
 use crate::simulator::bucket::body::hexadecimal;
@@ -47,6 +50,8 @@ pub(super) struct Object {
     pub(super) checksum: Option<(Checksum, Coverage)>,
     /// How many parts it came in, unless it was written at once.
     pub(super) parts: Option<i32>,
+    /// What came in each request.
+    pub(super) pieces: Vec<StoredPiece>,
     pub(super) modified: Timestamp,
 }
 
@@ -56,6 +61,7 @@ pub(super) struct Part {
     body: Option<Arc<Kept>>,
     pub(super) length: u64,
     crc64: Crc64,
+    sha256: Option<Sha256Digest>,
     /// Without quotes.
     pub(super) etag: String,
     md5: Option<[u8; 16]>,
@@ -126,8 +132,13 @@ impl Object {
         let checksum = received
             .checksum
             .map(|checksum| (checksum, Coverage::FullObject));
+        let piece = StoredPiece {
+            length: received.length,
+            sha256: received.sha256,
+        };
         Self {
             label,
+            pieces: vec![piece],
             bodies: received.kept.map(Arc::new).into_iter().collect(),
             length: received.length,
             crc64: received.crc64,
@@ -136,6 +147,27 @@ impl Object {
             parts: None,
             modified,
         }
+    }
+
+    /// The same object with a bit turned that nobody turned: only what is computed over its bytes tells. `None` where
+    /// no bytes are kept.
+    pub(super) fn damaged(&self) -> Option<Self> {
+        let (first, rest) = self.bodies.split_first()?;
+        let mut bodies = vec![Arc::new(first.flipped()?)];
+        bodies.extend(rest.iter().cloned());
+        let mut crc64 = Crc64Digester::new();
+        for frame in bodies.iter().flat_map(|body| &body.frames) {
+            crc64.update(frame);
+        }
+        Some(Self {
+            label: self.label.clone(),
+            bodies,
+            crc64: crc64.value(),
+            etag: self.etag.clone(),
+            checksum: self.checksum.clone(),
+            pieces: self.pieces.clone(),
+            ..*self
+        })
     }
 
     /// The checksum that readers are told: what was declared, else what the bucket computed.
@@ -156,10 +188,20 @@ impl Part {
             body: received.kept.map(Arc::new),
             length: received.length,
             crc64: received.crc64,
+            sha256: received.sha256,
             etag: received.etag,
             md5: received.md5,
             checksum: received.checksum,
             modified,
+        }
+    }
+}
+
+impl Part {
+    fn piece(&self) -> StoredPiece {
+        StoredPiece {
+            length: self.length,
+            sha256: self.sha256,
         }
     }
 }
@@ -212,6 +254,7 @@ impl Upload {
             etag: etag_of(&parts, crc64),
             checksum,
             parts: Some(i32::try_from(parts.len()).unwrap_or(i32::MAX)),
+            pieces: parts.iter().map(|part| part.piece()).collect(),
             modified: now,
         })
     }

@@ -19,6 +19,8 @@ use crate::simulator::line::Line;
 use crate::simulator::range::Wanted;
 use crate::simulator::range::wanted;
 use crate::simulator::script::Cut;
+use crate::simulator::script::Manner;
+use crate::simulator::traffic::Serving;
 use crate::simulator::world::OpenedFile;
 use crate::simulator::world::World;
 use crate::units::ByteSize;
@@ -30,6 +32,8 @@ pub(super) struct File {
     length: u64,
     modified: String,
     pace: Pace,
+    manners: Vec<Manner>,
+    serving: Serving,
 }
 
 /// How a receiver learns where a body ends.
@@ -56,14 +60,56 @@ pub(super) struct Reply {
 }
 
 impl File {
-    pub(super) fn new(opened: OpenedFile, rate: Option<ByteSize>) -> Self {
+    pub(super) fn new(
+        mut opened: OpenedFile,
+        rate: Option<ByteSize>,
+        manners: Vec<Manner>,
+        serving: Serving,
+    ) -> Self {
         let format = "%a, %d %b %Y %H:%M:%S GMT";
+        if manners.contains(&Manner::WeakEtag) {
+            opened.etag.insert_str(0, "W/");
+        }
+        let own_rate = manners.iter().find_map(|manner| match manner {
+            Manner::Paced(rate) => Some(*rate),
+            Manner::WeakEtag
+            | Manner::NoEtag
+            | Manner::NoVersion
+            | Manner::NoRanges
+            | Manner::NoTotal
+            | Manner::LyingTotal(_)
+            | Manner::PartUnasked => None,
+        });
         Self {
             length: opened.source.length(),
             modified: opened.modified.strftime(format).unwrap_or_default(),
-            pace: rate.map_or(Pace::Free, Pace::Rate),
+            pace: own_rate.or(rate).map_or(Pace::Free, Pace::Rate),
             opened,
+            manners,
+            serving,
         }
+    }
+
+    fn has(&self, manner: Manner) -> bool {
+        self.manners.contains(&manner)
+    }
+
+    /// The total as a `Content-Range` tells it.
+    fn total(&self) -> String {
+        if self.has(Manner::NoTotal) {
+            return "*".to_owned();
+        }
+        let lies = self.manners.iter().map(|manner| match manner {
+            Manner::LyingTotal(more) => more.as_u64(),
+            Manner::WeakEtag
+            | Manner::NoEtag
+            | Manner::NoVersion
+            | Manner::NoRanges
+            | Manner::NoTotal
+            | Manner::PartUnasked
+            | Manner::Paced(_) => 0,
+        });
+        self.length.saturating_add(lies.sum()).to_string()
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -80,10 +126,14 @@ impl File {
 
     /// The answer that a request with these headers deserves.
     pub(super) fn reply(self, headers: &HeaderMap) -> Reply {
+        let whole = 0..self.length;
+        if self.has(Manner::NoRanges) {
+            return self.with(whole, false);
+        }
         match wanted(headers, self.length, &self.opened.etag, &self.modified) {
             Wanted::Whole => {
-                let whole = 0..self.length;
-                self.with(whole, false)
+                let is_part = self.has(Manner::PartUnasked) && !headers.contains_key(header::RANGE);
+                self.with(whole, is_part)
             }
             Wanted::Part(range) => self.with(range, true),
             Wanted::Unsatisfiable => Reply {
@@ -144,7 +194,7 @@ impl Reply {
     }
 
     pub(super) fn send(self, world: &Arc<World>, line: &Arc<Line>) -> Response {
-        let total = self.file.length;
+        let total = self.file.total();
         let Some(range) = self.range else {
             let range = format!("bytes */{total}");
             return (
@@ -153,12 +203,24 @@ impl Reply {
             )
                 .into_response();
         };
-        let opened = self.file.opened;
+        let file = self.file;
+        let has_version = !file.has(Manner::NoVersion);
+        let has_etag = has_version && !file.has(Manner::NoEtag);
+        let units = if file.has(Manner::NoRanges) {
+            "none"
+        } else {
+            "bytes"
+        };
+        let opened = file.opened;
         let mut answer = Response::builder()
             .header(header::CONTENT_TYPE, opened.kind.content_type())
-            .header(header::ACCEPT_RANGES, "bytes")
-            .header(header::ETAG, opened.etag)
-            .header(header::LAST_MODIFIED, self.file.modified);
+            .header(header::ACCEPT_RANGES, units);
+        if has_etag {
+            answer = answer.header(header::ETAG, opened.etag);
+        }
+        if has_version {
+            answer = answer.header(header::LAST_MODIFIED, file.modified);
+        }
         if self.is_part {
             let last = range.end.saturating_sub(1);
             answer = answer.status(StatusCode::PARTIAL_CONTENT).header(
@@ -176,8 +238,9 @@ impl Reply {
         let sending = Sending {
             source: opened.source,
             range: range.start..self.stop,
-            pace: self.file.pace,
+            pace: file.pace,
             end: self.end,
+            serving: file.serving,
         };
         let body = sending.body(Arc::clone(world), Arc::clone(line));
         answer.body(body).expect("these headers are visible ASCII")

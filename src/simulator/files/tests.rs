@@ -18,7 +18,9 @@ use crate::simulator::probe::get;
 use crate::simulator::probe::get_range;
 use crate::simulator::probe::send;
 use crate::simulator::probe::start;
+use crate::simulator::script::AtOnce;
 use crate::simulator::script::FileFault;
+use crate::simulator::script::Manner;
 use crate::simulator::script::Rule;
 use crate::simulator::source::FileKind;
 use crate::simulator::tasks::Status;
@@ -75,6 +77,7 @@ impl Stage {
 async fn a_link_gives_the_file_and_all_that_its_headers_promise() {
     for (kind, format) in [
         (TaskKind::Video, FileKind::Mp4),
+        (TaskKind::Video, FileKind::Webm),
         (TaskKind::Image, FileKind::Png),
         (TaskKind::Image, FileKind::Jpg),
         (TaskKind::Audio, FileKind::Mp3),
@@ -452,4 +455,115 @@ async fn rates_and_trickles_take_their_time() {
     stage.simulator.limit_rate(None);
     let seen = stage.simulator.seen();
     assert_eq!((seen.faults, seen.file_bytes), (1, 65_546));
+}
+
+#[tokio::test]
+async fn a_rate_holds_for_a_connection_whatever_it_is_asked() {
+    let stage = Stage::new("slow=320KiB/s").await;
+    let one = client();
+    let started = tokio::time::Instant::now();
+    for _ in 0..5 {
+        // One piece: alone on its connection it would leave at once.
+        let request = one.get(&stage.link).header("range", "bytes=0-16383");
+        assert_eq!(send(request).await.unwrap().body.len(), 16_384);
+    }
+    assert!(started.elapsed() >= Duration::from_millis(195));
+}
+
+#[tokio::test]
+async fn a_slow_file_slows_no_other() {
+    let stage = Stage::new("").await;
+    let slow = Rule::manner(Manner::Paced(ByteSize::bytes(320 << 10)));
+    stage.simulator.plant(slow.task(&stage.task));
+    let fast = stage.simulator.submit(Submission::video("m")).unwrap();
+    let fast = stage.simulator.links(&fast).remove(0);
+    let started = tokio::time::Instant::now();
+    tokio::select! {
+        came = get(&fast) => assert!(came.is_whole),
+        _ = get(&stage.link) => panic!("the slow file is not slow"),
+    }
+    stage.check_recovered().await;
+    assert!(started.elapsed() >= Duration::from_millis(150));
+}
+
+#[tokio::test]
+async fn versions_are_told_as_the_manners_say() {
+    let ask = async |words: &str, version: &str| {
+        let stage = Stage::new(words).await;
+        let came = get(&stage.link).await;
+        let request = client().get(&stage.link).header("range", "bytes=10-19");
+        let version = came.header(version).unwrap_or("\"x\"").to_owned();
+        let part = send(request.header("if-range", version)).await.unwrap();
+        (came, part.status.as_u16())
+    };
+    let (came, part) = ask("weak-etag=all", "etag").await;
+    assert!(came.header("etag").unwrap().starts_with("W/\""));
+    assert_eq!(part, 200, "a weak one proves nothing");
+    let (came, part) = ask("no-etag=all", "last-modified").await;
+    assert_eq!((came.header("etag"), part), (None, 206));
+    let (came, part) = ask("no-version=all", "etag").await;
+    let told = (came.header("etag"), came.header("last-modified"));
+    assert_eq!((told, part), ((None, None), 200));
+}
+
+#[tokio::test]
+async fn ranges_are_told_as_the_manners_say() {
+    let ask = async |words: &str, range: Option<&str>| {
+        let stage = Stage::new(words).await;
+        let mut request = client().get(&stage.link);
+        if let Some(range) = range {
+            request = request.header("range", range);
+        }
+        let came = send(request).await.unwrap();
+        let told = came.header("content-range").map(str::to_owned);
+        let units = came.header("accept-ranges").map(str::to_owned);
+        (came.status.as_u16(), told, units.unwrap(), came.body.len())
+    };
+    let some = Some("bytes=10-19");
+    let of = |text: &str| Some(text.to_owned());
+    let bytes = || "bytes".to_owned();
+    assert_eq!(
+        ask("no-ranges=all", some).await,
+        (200, None, "none".to_owned(), 65_536)
+    );
+    assert_eq!(
+        ask("no-total", some).await,
+        (206, of("bytes 10-19/*"), bytes(), 10)
+    );
+    assert_eq!(
+        ask("lying-total@1KiB", some).await,
+        (206, of("bytes 10-19/66560"), bytes(), 10)
+    );
+    assert_eq!(
+        ask("part-unasked", None).await,
+        (206, of("bytes 0-65535/65536"), bytes(), 65_536)
+    );
+    assert_eq!(
+        ask("part-unasked,no-total", None).await,
+        (206, of("bytes 0-65535/*"), bytes(), 65_536)
+    );
+}
+
+#[tokio::test]
+async fn no_more_files_are_sent_at_once_than_the_bound_allows() {
+    let stage = Stage::new("stall=2@1000,at-once=2@429").await;
+    let open = || async {
+        let mut answer = client().get(&stage.link).send().await.unwrap();
+        let first = answer.chunk().await.unwrap();
+        assert!(first.is_some());
+        answer
+    };
+    let (one, other) = (open().await, open().await);
+    assert_eq!(get(&stage.link).await.status, 429);
+    let seen = stage.simulator.seen_file(&stage.task, FIRST);
+    assert_eq!((seen.gets, seen.refused, seen.at_once_max), (3, 1, 2));
+    assert_eq!(stage.simulator.files_at_once_max(), 2);
+    drop((one, other));
+    stage.simulator.limit_at_once(Some(AtOnce {
+        most: 3,
+        status: 503,
+    }));
+    stage.check_recovered().await;
+    let seen = stage.simulator.seen_file(&stage.task, FIRST);
+    assert_eq!((seen.gets, seen.bytes), (4, 67_536));
 }

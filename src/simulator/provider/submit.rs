@@ -106,7 +106,7 @@ fn parse_format(kind: TaskKind, text: &str) -> Result<FileKind, Refusal> {
         || Refusal::invalid(&format!("{text:?} is not a format of {kind} tasks")).param("format");
     let format: FileKind = text.parse().map_err(|_| refusal())?;
     let is_fit = match format {
-        FileKind::Mp4 => kind == TaskKind::Video,
+        FileKind::Mp4 | FileKind::Webm => kind == TaskKind::Video,
         FileKind::Png | FileKind::Jpg => kind == TaskKind::Image,
         FileKind::Mp3 | FileKind::Wav => kind == TaskKind::Audio,
     };

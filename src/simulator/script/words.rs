@@ -7,19 +7,22 @@
 //! ```
 //!
 //! `DETAIL` is what the word says it is: a size after which it happens (half of the body if left out), a span, a
-//! status, a code, an address. `slow=RATE` alone is no fault but a rate for all: bytes a second that one connection
-//! gets of a file. [`WORDS`] says what each word means.
+//! status, a code, an address, a rate. Two words are no faults but hold for all files: `slow=RATE` is the bytes a second
+//! that one connection gets, `at-once=NUMBER@STATUS` how many files are sent at once before others are refused.
+//! [`WORDS`] says what each other word means.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::simulator::script::ApiFault;
+use crate::simulator::script::AtOnce;
 use crate::simulator::script::CallbackFault;
 use crate::simulator::script::Cut;
 use crate::simulator::script::Ending;
 use crate::simulator::script::Fault;
 use crate::simulator::script::FileFault;
 use crate::simulator::script::Lie;
+use crate::simulator::script::Manner;
 use crate::simulator::script::Rule;
 use crate::simulator::script::Script;
 use crate::units::ByteSize;
@@ -46,8 +49,8 @@ enum Make {
     Detailed(fn(Option<&str>) -> Option<Fault>),
 }
 
-/// Every word but `slow`, which is a setting.
-pub const WORDS: [Word; 41] = [
+/// Every word but `slow` and `at-once`, which are settings.
+pub const WORDS: [Word; 49] = [
     cut(
         "stall",
         "file: headers and @SIZE bytes, then silence",
@@ -151,6 +154,44 @@ pub const WORDS: [Word; 41] = [
         "file: the whole of it, without a length",
         || Fault::File(FileFault::NoLength),
     ),
+    plain("weak-etag", "file: its ETag is a weak one", || {
+        Fault::Manner(Manner::WeakEtag)
+    }),
+    plain("no-etag", "file: Last-Modified, but no ETag", || {
+        Fault::Manner(Manner::NoEtag)
+    }),
+    plain("no-version", "file: neither ETag nor Last-Modified", || {
+        Fault::Manner(Manner::NoVersion)
+    }),
+    plain(
+        "no-ranges",
+        "file: Accept-Ranges: none, and 200 to a request for a range",
+        || Fault::Manner(Manner::NoRanges),
+    ),
+    plain("no-total", "file: Content-Range without a total", || {
+        Fault::Manner(Manner::NoTotal)
+    }),
+    Word {
+        name: "lying-total",
+        meaning: "file: the total in Content-Range is @SIZE (1MiB) too long",
+        make: Make::Detailed(|detail| {
+            let size = or_default(detail, ByteSize::mib(1))?;
+            Some(Fault::Manner(Manner::LyingTotal(size)))
+        }),
+    },
+    plain(
+        "part-unasked",
+        "file: 206 with all of it to a request without a range",
+        || Fault::Manner(Manner::PartUnasked),
+    ),
+    Word {
+        name: "paced",
+        meaning: "file: at most @RATE (64KiB/s) on one connection",
+        make: Make::Detailed(|detail| {
+            let rate = rate_of(detail.unwrap_or("64KiB/s"))?;
+            Some(Fault::Manner(Manner::Paced(rate)))
+        }),
+    },
     Word {
         name: "429",
         meaning: "API: 429 with Retry-After of @SPAN (1s)",
@@ -225,8 +266,11 @@ pub const WORDS: [Word; 41] = [
     }),
 ];
 
-/// The setting among the words.
+/// The setting for the rate.
 const SLOW: &str = "slow";
+
+/// The setting for the files at once.
+const AT_ONCE: &str = "at-once";
 
 /// A script that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -263,6 +307,12 @@ pub enum ScriptError {
         /// Where it stands.
         item: String,
     },
+    /// Not a number of files, or a status that refuses nobody.
+    #[error("{item:?} is not a number of files such as \"at-once=4\" or \"at-once=4@503\"")]
+    AtOnce {
+        /// Where it stands.
+        item: String,
+    },
 }
 
 /// All words, for the message that lists them.
@@ -273,7 +323,7 @@ impl fmt::Display for Names {
         WORDS
             .iter()
             .try_for_each(|word| write!(f, "{}, ", word.name))?;
-        f.write_str(SLOW)
+        write!(f, "{SLOW}, {AT_ONCE}")
     }
 }
 
@@ -284,9 +334,12 @@ impl FromStr for Script {
         let mut script = Script::default();
         let items = text.split(',').map(str::trim);
         for item in items.filter(|item| !item.is_empty()) {
-            match item.strip_prefix(SLOW) {
-                Some(rate) => script.rate = Some(parse_rate(rate, item)?),
-                None => script.plant(parse_rule(item)?),
+            if let Some(rate) = item.strip_prefix(SLOW) {
+                script.rate = Some(parse_rate(rate, item)?);
+            } else if let Some(bound) = item.strip_prefix(AT_ONCE) {
+                script.at_once = Some(parse_at_once(bound, item)?);
+            } else {
+                script.plant(parse_rule(item)?);
             }
         }
         Ok(script)
@@ -324,15 +377,30 @@ fn parse_times(text: &str) -> Option<u32> {
 }
 
 fn parse_rate(text: &str, item: &str) -> Result<ByteSize, ScriptError> {
-    let size = text
-        .trim()
-        .strip_prefix('=')
-        .and_then(|text| text.strip_suffix("/s"));
-    let size = size.and_then(|size| size.parse::<ByteSize>().ok());
-    size.filter(|size| size.as_u64() > 0)
-        .ok_or_else(|| ScriptError::Rate {
-            item: item.to_owned(),
-        })
+    let rate = text.trim().strip_prefix('=').and_then(rate_of);
+    rate.ok_or_else(|| ScriptError::Rate {
+        item: item.to_owned(),
+    })
+}
+
+fn rate_of(text: &str) -> Option<ByteSize> {
+    let size: ByteSize = text.strip_suffix("/s")?.parse().ok()?;
+    Some(size).filter(|size| size.as_u64() > 0)
+}
+
+fn parse_at_once(text: &str, item: &str) -> Result<AtOnce, ScriptError> {
+    let read = || {
+        let text = text.trim().strip_prefix('=')?;
+        let (most, status) = text.split_once('@').unwrap_or((text, "503"));
+        let bound = AtOnce {
+            most: most.trim().parse().ok()?,
+            status: status.trim().parse().ok()?,
+        };
+        (bound.most > 0 && matches!(bound.status, 429 | 503)).then_some(bound)
+    };
+    read().ok_or_else(|| ScriptError::AtOnce {
+        item: item.to_owned(),
+    })
 }
 
 const fn plain(name: &'static str, meaning: &'static str, fault: fn() -> Fault) -> Word {
@@ -406,6 +474,10 @@ mod tests {
             ],
         );
         check("html=all", &[Rule::file(FileFault::Html).times(u32::MAX)]);
+        check(
+            "paced=all@1MiB/s",
+            &[Rule::manner(Manner::Paced(ByteSize::mib(1)))],
+        );
         check("dead@410", &[Rule::file(FileFault::Dead(410))]);
         let fails = Ending::Fails("resource_exhausted".to_owned());
         check(
@@ -427,6 +499,17 @@ mod tests {
     }
 
     #[test]
+    fn at_once_is_a_bound_and_no_rule() {
+        let script: Script = "at-once=4@429".parse().unwrap();
+        let (most, status) = (4, 429);
+        assert_eq!(script.at_once, Some(AtOnce { most, status }));
+        assert!(script.is_spent());
+        check_error("at-once", "at-once=4@503");
+        check_error("at-once=0", "\"at-once=0\"");
+        check_error("at-once=4@200", "\"at-once=4@200\"");
+    }
+
+    #[test]
     fn errors_name_the_item_and_what_there_is() {
         check_error(
             "stall,flub=2",
@@ -441,6 +524,7 @@ mod tests {
         check_error("redirect-to", "@URL");
         check_error("slow=fast", "64KiB/s");
         check_error("slow=0B/s", "64KiB/s");
+        check_error("paced@slowly", "@RATE");
     }
 
     #[test]
