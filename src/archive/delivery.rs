@@ -13,6 +13,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::archive::download::Download;
 use crate::archive::download::Facts;
 use crate::archive::download::Reader;
@@ -37,6 +39,7 @@ use crate::model::asset::MediaType;
 use crate::model::asset::SourceIdentity;
 use crate::model::failure::Failure;
 use crate::model::key::KeyValues;
+use crate::model::key::ObjectKey;
 use crate::model::object::PartNumber;
 use crate::origin::OriginError;
 use crate::origin::inspect;
@@ -54,8 +57,11 @@ use crate::work::settle::write_patiently;
 /// How far a store's clock may be behind ours when we look for an upload that we may have opened.
 const CLOCK_SKEW: Span = Span::from_secs(900);
 
-/// How long a destination that waits for something else than bytes holds up the others.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Kinds of body that their link's extension tells well enough to look at the key before the first byte is there.
+const GUESSED: [&str; 6] = ["mp4", "mov", "webm", "png", "jpg", "mp3"];
+
+/// How long a look at a key holds: a slot may be waited for in between.
+const STAYS_FREE: Duration = Duration::from_secs(10);
 
 /// The longest body that is passed through in one request, in parts: two requests fewer for most films, and not so
 /// much that a request which breaks is dear.
@@ -77,12 +83,18 @@ pub(crate) struct Delivery<'a> {
 pub(crate) enum Need {
     /// Nothing more.
     Nothing(Proof),
-    /// The body from its first byte.
-    Body,
+    /// The body from its first byte. Where its kind could be guessed, nothing stood at this key a moment ago.
+    Body(Option<FreeKey>),
     /// The body, to compare it with what stands at the key.
     Comparison(ObjectName, Standing),
     /// The parts that an open upload lacks.
     Parts(Resumption),
+}
+
+/// A key at which nothing stood.
+pub(crate) struct FreeKey {
+    key: ObjectKey,
+    seen_at: Instant,
 }
 
 /// An upload to go on with.
@@ -109,7 +121,7 @@ impl Need {
     pub(crate) fn resumption(&self) -> Option<&Resumption> {
         match self {
             Need::Parts(resume) => Some(resume),
-            Need::Nothing(_) | Need::Body | Need::Comparison(..) => None,
+            Need::Nothing(_) | Need::Body(_) | Need::Comparison(..) => None,
         }
     }
 }
@@ -124,34 +136,11 @@ pub(crate) struct Way<'a> {
     pub(crate) _slot: Arc<Slot>,
 }
 
-impl Way<'_> {
-    /// Waits for something else than bytes. Who waits long leaves the window to the others.
-    pub(crate) async fn aside<T>(&self, wait: impl Future<Output = T>) -> T {
-        aside(&self.download, &self.reader, wait).await
-    }
-}
-
-/// See [`Way::aside`].
-pub(crate) async fn aside<T>(
-    download: &Download,
-    reader: &Reader,
-    wait: impl Future<Output = T>,
-) -> T {
-    tokio::pin!(wait);
-    if let Ok(done) = tokio::time::timeout(PATIENCE, &mut wait).await {
-        return done;
-    }
-    if download.is_shared() {
-        reader.leave();
-    }
-    wait.await
-}
-
 impl Delivery<'_> {
     /// Finds out by asking the store what is still to be done.
     pub(crate) async fn look(&self) -> Result<Need, Failure> {
         let Some(name) = &self.object.name else {
-            return Ok(Need::Body);
+            return self.look_ahead().await.map(Need::Body);
         };
         if let Some(standing) = self.find(name).await? {
             return self.recover(name, standing).await;
@@ -160,16 +149,29 @@ impl Delivery<'_> {
             Some(upload) => self.take_up(name, upload).await,
             None => {
                 self.retire_strays(name).await?;
-                Ok(Need::Body)
+                Ok(Need::Body(None))
             }
         }
+    }
+
+    /// Looks at the key that the object will most likely get, while nobody waits for it yet.
+    async fn look_ahead(&self) -> Result<Option<FreeKey>, Failure> {
+        let path = self.transfer.asset.url.path();
+        let extension = path.rsplit_once('.').map(|(_, extension)| extension);
+        let Some(extension) = extension.filter(|it| GUESSED.contains(it)) else {
+            return Ok(None);
+        };
+        let (key, seen_at) = (self.key(extension)?, Instant::now());
+        let found = self.store.find(&key).await;
+        let found = found.map_err(|error| self.of_store(&error))?;
+        Ok(found.is_none().then_some(FreeKey { key, seen_at }))
     }
 
     /// Takes the object from what it needs to its proof, and writes that down.
     pub(crate) async fn deliver(&self, need: Need, way: Way<'_>) -> Result<(), Failure> {
         let proof = match need {
             Need::Nothing(proof) => proof,
-            Need::Body => Box::pin(self.begin(way)).await?,
+            Need::Body(free) => Box::pin(self.begin(free, way)).await?,
             Need::Comparison(name, standing) => self.compare(&name, &way, standing).await?,
             Need::Parts(resume) => {
                 let Resumption { target, rows, .. } = resume;
@@ -217,7 +219,7 @@ impl Delivery<'_> {
                 let proof = self.prove(&name, None, digests, &source).await?;
                 self.mark(&proof).await
             }
-            Need::Nothing(_) | Need::Body | Need::Comparison(..) | Need::Parts(_) => {
+            Need::Nothing(_) | Need::Body(_) | Need::Comparison(..) | Need::Parts(_) => {
                 Err(self.transfer.of_origin(&error))
             }
         }
@@ -226,7 +228,7 @@ impl Delivery<'_> {
     /// Gives an open upload up: the object is begun from the first byte.
     pub(crate) async fn begin_again(&self, need: &mut Need) {
         if need.resumption().is_some() {
-            *need = Need::Body;
+            *need = Need::Body(None);
             if let Err(failure) = self.retire().await {
                 // The upload stays in its row, and the one that is begun now takes its place there.
                 tracing::debug!(%failure, "an upload was not retired");
@@ -238,13 +240,13 @@ impl Delivery<'_> {
     pub(crate) fn stride(&self, need: &Need, facts: &Facts) -> u64 {
         match need {
             Need::Parts(resume) => resume.target.part_size,
-            Need::Body => part_size(facts.identity.length, &self.limits(facts)).unwrap_or(0),
+            Need::Body(_) => part_size(facts.identity.length, &self.limits(facts)).unwrap_or(0),
             Need::Nothing(_) | Need::Comparison(..) => 0,
         }
     }
 
     /// Starts from the first byte.
-    async fn begin(&self, way: Way<'_>) -> Result<Proof, Failure> {
+    async fn begin(&self, free: Option<FreeKey>, way: Way<'_>) -> Result<Proof, Failure> {
         let media = self.sniff(way.head)?;
         let facts = way.download.facts();
         let total = facts.identity.length;
@@ -252,13 +254,13 @@ impl Delivery<'_> {
         let shape = plan::shape(total, &self.limits(facts));
         let shape = shape.map_err(|error| Failure::dead(error.to_string()))?;
 
-        let name = way.aside(self.name(media)).await?;
+        let name = self.name(media).await?;
         let is_new = self.object.name.as_ref() != Some(&name);
-        // A write that the store makes conditional tells by itself that the key is taken, before it takes a byte.
-        let is_guarded = shape == Shape::Single && self.store.quirks().guards_put;
+        let is_free =
+            free.is_some_and(|free| free.key == name.key && free.seen_at.elapsed() < STAYS_FREE);
         if is_new
-            && !is_guarded
-            && let Some(standing) = way.aside(self.find(&name)).await?
+            && !is_free
+            && let Some(standing) = self.find(&name).await?
         {
             return self.compare(&name, &way, standing).await;
         }
@@ -266,7 +268,7 @@ impl Delivery<'_> {
             (Some(total), Shape::Single) => self.write_single(&name, way, total).await,
             (Some(_), Shape::Parts { part_size }) => {
                 let opening = self.open_upload(&name, &facts.identity, part_size);
-                let target = way.aside(opening).await?;
+                let target = opening.await?;
                 self.write_parts(target, Vec::new(), way).await
             }
             (None, Shape::Single | Shape::Parts { .. }) => self.write_unmeasured(&name, way).await,
@@ -283,7 +285,7 @@ impl Delivery<'_> {
             Ok(stored) => retained(&upload.parts, &stored),
             Err(error) if error.kind == StoreErrorKind::UploadGone => {
                 self.retire().await?;
-                return Ok(Need::Body);
+                return Ok(Need::Body(None));
             }
             Err(error) => return Err(self.of_store(&error)),
         };
@@ -303,7 +305,7 @@ impl Delivery<'_> {
             .map(|total| first_missing(&rows, total, upload.part_size));
         let Some(missing) = missing else {
             self.retire().await?;
-            return Ok(Need::Body);
+            return Ok(Need::Body(None));
         };
         let Some(missing) = missing else {
             let finished = self.finish(&target, rows, &upload.source).await;
@@ -320,7 +322,7 @@ impl Delivery<'_> {
             })),
             None => {
                 self.retire().await?;
-                Ok(Need::Body)
+                Ok(Need::Body(None))
             }
         }
     }
@@ -352,21 +354,7 @@ impl Delivery<'_> {
             return Ok(name.clone());
         }
         let Transfer { asset, .. } = self.transfer;
-        let values = KeyValues {
-            provider: &asset.task.provider,
-            model: asset.model.as_deref(),
-            task_id: &asset.task.id,
-            index: asset.index,
-            extension: &media.extension,
-            created: asset.created_at,
-            tags: &asset.tags,
-        };
-        let key = self
-            .object
-            .key_template
-            .render(&values)
-            .and_then(|key| self.store.prefixed(key));
-        let key = key.map_err(|error| Failure::dead("no key").because(error))?;
+        let key = self.key(&media.extension)?;
         let (nonce, named_at) = (self.transfer.dice.nonce(), self.transfer.clock.now());
         let name = ObjectName {
             key,
@@ -380,6 +368,23 @@ impl Delivery<'_> {
             Err(error @ ManifestError::KeyTaken { .. }) => Err(Failure::dead(error.to_string())),
             other => other.map(|()| name).map_err(of_manifest),
         }
+    }
+
+    /// The object's key, if its body is of the kind that has this extension.
+    fn key(&self, extension: &str) -> Result<ObjectKey, Failure> {
+        let Transfer { asset, .. } = self.transfer;
+        let values = KeyValues {
+            provider: &asset.task.provider,
+            model: asset.model.as_deref(),
+            task_id: &asset.task.id,
+            index: asset.index,
+            extension,
+            created: asset.created_at,
+            tags: &asset.tags,
+        };
+        let key = self.object.key_template.render(&values);
+        let key = key.and_then(|key| self.store.prefixed(key));
+        key.map_err(|error| Failure::dead("no key").because(error))
     }
 
     fn sniff(&self, head: &[u8]) -> Result<MediaType, Failure> {

@@ -8,8 +8,8 @@
 //!    window  [tail ............ head)      bounded, and no more than the slowest reader needs
 //!               ^ reader    ^ reader       one for each destination
 //! ```
-//! Whoever waits for something else than bytes leaves the window meanwhile, so that it holds up nobody; what it then
-//! missed it fetches again by range. That keeps the download free of deadlocks, whatever its readers wait for.
+//! A reader that does not move while another waits for it loses its place: it holds up nobody for long, whatever it waits
+//! for itself, be it a store that hangs or memory that the other holds. What it then missed it fetches by range.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -20,6 +20,7 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -43,6 +44,9 @@ const WINDOW_ALONE: u64 = 128 << 10;
 
 /// What the window of several readers holds at most: enough for one to catch its breath while the others go on.
 const WINDOW_SHARED: u64 = 512 << 10;
+
+/// How long a reader may stand still while another waits for it.
+const HELD_UP_MAX: Duration = Duration::from_secs(3);
 
 /// A download that is under way. Clones share it.
 #[derive(Clone)]
@@ -179,15 +183,9 @@ impl Download {
         Reader(Arc::new(Seat {
             download: self.clone(),
             id,
-            left_at: Mutex::new(None),
             turns: AtomicU64::new(0),
             line,
         }))
-    }
-
-    /// Whether others than one reader read.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.state().readers.len() > 1
     }
 
     /// Why the source gave up, if it did.
@@ -298,8 +296,6 @@ pub(crate) struct Reader(Arc<Seat>);
 struct Seat {
     download: Download,
     id: u64,
-    /// Where it stood when it left the window; nothing while it is in.
-    left_at: Mutex<Option<u64>>,
     turns: AtomicU64,
     line: Line,
 }
@@ -330,7 +326,6 @@ pub(crate) type Gate = Box<dyn Fn() -> Result<(), String> + Send>;
 impl Reader {
     /// The next bytes, at most up to `end`; `None` at the end of the body. Cancel-safe.
     pub(crate) async fn next(&self, end: u64) -> Result<Option<Bytes>, ReadError> {
-        self.come_back();
         self.read(end, self.0.turns.load(Ordering::Relaxed)).await
     }
 
@@ -372,7 +367,6 @@ impl Reader {
     /// Goes to `offset`. Where `progress` is known of the bytes before, they are not read for this reader alone.
     pub(crate) fn seek(&self, offset: u64, progress: Option<Vec<u8>>) {
         let Seat { download, id, .. } = self.0.as_ref();
-        *self.left_at() = None;
         let place = Place {
             offset,
             progress,
@@ -385,31 +379,16 @@ impl Reader {
         download.0.room.notify_one();
     }
 
-    /// Leaves the window, which moves on without this reader. The next read comes back, if the bytes are still there.
-    pub(crate) fn leave(&self) {
-        let Seat { download, id, .. } = self.0.as_ref();
-        let mut state = download.state();
-        let Some(place) = state.readers.remove(id) else {
-            return;
-        };
-        state.trim();
-        drop(state);
-        *self.left_at() = Some(place.offset);
-        download.0.room.notify_one();
-    }
-
     /// Whether the next byte is the one at `offset`.
     pub(crate) fn stands_at(&self, offset: u64) -> bool {
         let state = self.0.download.state();
-        let place = state.readers.get(&self.0.id).map(|place| place.offset);
-        drop(state);
-        place.or(*self.left_at()) == Some(offset)
+        let place = state.readers.get(&self.0.id);
+        place.is_some_and(|place| place.offset == offset)
     }
 
     /// The bytes from `start`, where the reader stands, up to `end` as the body of a request, until the reader is
     /// moved. With a `gate`, the last frame passes only where it allows that.
     pub(crate) fn feed(&self, start: u64, end: u64, gate: Option<Gate>) -> (PartBody, Fed) {
-        self.come_back();
         let (done, fed) = oneshot::channel();
         let feed = Feed {
             reader: self.clone(),
@@ -432,20 +411,6 @@ impl Reader {
             frames: frames.boxed(),
         };
         (body, Fed(fed))
-    }
-
-    fn come_back(&self) {
-        let left_at = self.left_at().take();
-        if let Some(offset) = left_at {
-            self.seek(offset, None);
-        }
-    }
-
-    fn left_at(&self) -> MutexGuard<'_, Option<u64>> {
-        self.0
-            .left_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -549,6 +514,12 @@ impl Pump {
                         room.await;
                         continue;
                     }
+                    Wish::HeldUpBy(reader, offset) => {
+                        if tokio::time::timeout(HELD_UP_MAX, room).await.is_err() {
+                            self.download.state().evict(reader, offset);
+                        }
+                        continue;
+                    }
                     Wish::Elsewhere(offset, progress) => (offset, progress),
                 }
             };
@@ -593,13 +564,26 @@ impl Pump {
 enum Wish {
     Nothing,
     More,
+    /// One has all that there is and waits for another to move on from this offset.
+    HeldUpBy(u64, u64),
     /// All of them stand further on, and of what is before the first of them everything is known.
     Elsewhere(u64, Vec<u8>),
 }
 
 impl State {
+    /// Takes its place from a reader that still stands where it stood.
+    fn evict(&mut self, reader: u64, offset: u64) {
+        let place = self.readers.get(&reader);
+        if place.is_some_and(|place| place.offset == offset) {
+            tracing::debug!(offset, "a destination is left behind");
+            self.readers.remove(&reader);
+            self.trim();
+        }
+    }
+
     fn wish(&self) -> Wish {
-        let Some(place) = self.readers.values().min_by_key(|place| place.offset) else {
+        let slowest = self.readers.iter().min_by_key(|(_, place)| place.offset);
+        let Some((reader, place)) = slowest else {
             return Wish::Nothing;
         };
         if place.offset > self.head
@@ -613,9 +597,16 @@ impl State {
             WINDOW_ALONE
         };
         if self.head - self.tail < window {
-            Wish::More
+            return Wish::More;
+        }
+        let has_waiting = self.readers.values().any(|place| place.offset >= self.head);
+        if has_waiting {
+            Wish::HeldUpBy(*reader, place.offset)
         } else {
             Wish::Nothing
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::clock::Clock;
+use crate::model::failure::Failure;
 use crate::model::object::DestinationName;
 use crate::store::StoreError;
 use crate::store::StoreErrorKind;
@@ -69,6 +71,15 @@ struct Closed {
     probe_at: Instant,
 }
 
+impl Closed {
+    fn shut(&self, now: Instant) -> Shut {
+        Shut {
+            why: self.why.clone(),
+            wait: self.probe_at.saturating_duration_since(now),
+        }
+    }
+}
+
 /// A destination takes nothing now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shut {
@@ -76,6 +87,14 @@ pub(crate) struct Shut {
     pub(crate) why: String,
     /// When it may be tried again.
     pub(crate) wait: Duration,
+}
+
+impl Shut {
+    /// What it means for an asset.
+    pub(crate) fn failure(self, clock: &Clock) -> Failure {
+        let until = clock.now().plus(self.wait.into());
+        Failure::wait_until(until, self.why)
+    }
 }
 
 /// The right to have one request with a body under way.
@@ -108,6 +127,15 @@ impl Gate {
         }))
     }
 
+    /// Whether it is worth while to ask for admission.
+    pub(crate) fn peek(&self) -> Result<(), Shut> {
+        let now = Instant::now();
+        match &self.state().closed {
+            Some(closed) if closed.probe_at > now => Err(closed.shut(now)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Whether an asset may try this destination. Of those that ask while it is shut, one a turn may.
     pub(crate) fn admit(&self) -> Result<(), Shut> {
         let mut state = self.state();
@@ -119,10 +147,7 @@ impl Gate {
             closed.probe_at = now + closed.wait;
             return Ok(());
         }
-        Err(Shut {
-            why: closed.why.clone(),
-            wait: closed.probe_at - now,
-        })
+        Err(closed.shut(now))
     }
 
     /// Waits until one more request may be under way. Cancel-safe.

@@ -13,7 +13,6 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
-use std::future::Future;
 
 use bytes::Bytes;
 use tokio::task::JoinError;
@@ -21,7 +20,6 @@ use tokio::task::JoinSet;
 
 use crate::archive::delivery::Delivery;
 use crate::archive::delivery::Way;
-use crate::archive::delivery::aside;
 use crate::archive::download::Download;
 use crate::archive::download::ReadError;
 use crate::archive::download::Reader;
@@ -152,7 +150,7 @@ impl<'a> Parts<'a> {
         let mut outcome = outcome;
         while let Some(landed) = self.in_flight.join_next().await {
             let recorded = self.land(landed).await;
-            outcome = outcome.and(recorded);
+            outcome = outcome.and(recorded.map(drop));
         }
         outcome?;
         if let Some(slot) = self.failed.front() {
@@ -201,7 +199,7 @@ impl<'a> Parts<'a> {
                 self.land_next().await?;
             }
             self.check_stop()?;
-            share = self.aside(self.delivery.hold(part_size)).await?;
+            share = self.delivery.hold(part_size).await?;
             held = self.fill(end, end + part_size).await?.ok_or_else(missed)?;
             offset = end;
         }
@@ -236,7 +234,7 @@ impl<'a> Parts<'a> {
         let is_read = if self.is_passed_through {
             self.pass_through(slot).await?
         } else {
-            let share = self.aside(self.delivery.hold(slot.length)).await?;
+            let share = self.delivery.hold(slot.length).await?;
             match self.fill(slot.offset, slot.end()).await? {
                 Some(held) => {
                     self.send_held(slot, held, share);
@@ -257,7 +255,7 @@ impl<'a> Parts<'a> {
 
     /// Feeds the frames of one part to its request as they come. Whether the request took all of them.
     async fn pass_through(&mut self, slot: Slot) -> Result<bool, Failure> {
-        let pass = self.aside(self.delivery.gate.pass()).await;
+        let pass = self.delivery.gate.pass().await;
         let (body, mut fed) = self.reader.feed(slot.offset, slot.end(), None);
         let sender = self.sender.clone();
         self.in_flight.spawn(async move {
@@ -271,10 +269,16 @@ impl<'a> Parts<'a> {
             }
         });
         let is_read = loop {
-            // Both arms are cancel-safe; what lands meanwhile is recorded at once.
+            // Both arms are cancel-safe; what lands meanwhile is recorded at once. A request that was given up may leave
+            // its body to a connection that hangs, so its end is not to be waited for.
             tokio::select! {
+                biased;
                 is_read = fed.wait() => break is_read,
-                Some(landed) = self.in_flight.join_next() => self.land(landed).await?,
+                Some(landed) = self.in_flight.join_next() => {
+                    if self.land(landed).await? == Some(slot.number) {
+                        break false;
+                    }
+                }
             }
         };
         match self.download.failure() {
@@ -292,7 +296,9 @@ impl<'a> Parts<'a> {
             // Polled by reference, and join_next is cancel-safe.
             tokio::select! {
                 filled = &mut filled => break filled,
-                Some(landed) = self.in_flight.join_next() => self.land(landed).await?,
+                Some(landed) = self.in_flight.join_next() => {
+                    self.land(landed).await?;
+                }
             }
         };
         match filled {
@@ -328,7 +334,7 @@ impl<'a> Parts<'a> {
                 Landed { slot, outcome }
             });
         } else {
-            let share = self.aside(self.delivery.hold(slot.length)).await?;
+            let share = self.delivery.hold(slot.length).await?;
             self.in_flight.spawn(async move {
                 let outcome = sender.fetch_and_hold(slot).await;
                 drop(share);
@@ -348,20 +354,24 @@ impl<'a> Parts<'a> {
     /// Waits for one request to end; `false` when none is in flight.
     async fn land_next(&mut self) -> Result<bool, Failure> {
         match self.in_flight.join_next().await {
-            Some(landed) => self.land(landed).await.map(|()| true),
+            Some(landed) => self.land(landed).await.map(|_| true),
             None => Ok(false),
         }
     }
 
-    /// Records a part that the store has; one that failed in passing is put down to be fetched again.
-    async fn land(&mut self, landed: Result<Landed, JoinError>) -> Result<(), Failure> {
+    /// Records a part that the store has; one that failed in passing is put down to be fetched again. Gives back which
+    /// part it was.
+    async fn land(
+        &mut self,
+        landed: Result<Landed, JoinError>,
+    ) -> Result<Option<PartNumber>, Failure> {
         let Landed { slot, outcome } = match landed {
             Ok(landed) => landed,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return Ok(()),
+            Err(_) => return Ok(None),
         };
         let error = match outcome {
-            Ok(sent) => return self.record(slot, sent).await,
+            Ok(sent) => return self.record(slot, sent).await.map(|()| Some(slot.number)),
             Err(sender::Trouble::Origin(error)) => {
                 return Err(self.delivery.transfer.of_origin(&error));
             }
@@ -373,7 +383,7 @@ impl<'a> Parts<'a> {
             {
                 tracing::debug!(part = %slot.number, %error, "a part failed");
                 self.failed.push_back(slot);
-                Ok(())
+                Ok(Some(slot.number))
             }
             StoreErrorKind::Transient
             | StoreErrorKind::Ambiguous
@@ -387,8 +397,7 @@ impl<'a> Parts<'a> {
     }
 
     async fn record(&mut self, slot: Slot, sent: Sent) -> Result<(), Failure> {
-        let summed = self.download.sum(slot.offset, slot.end());
-        let known = self.aside(summed).await;
+        let known = self.download.sum(slot.offset, slot.end()).await;
         let known = known.map_err(|error| self.delivery.transfer.of_origin(&error))?;
         let crc64nvme = known.ok_or_else(|| Failure::retry("a part was not read in one go"))?;
         if sent.crc64nvme.is_some_and(|sent| sent != crc64nvme) {
@@ -405,10 +414,6 @@ impl<'a> Parts<'a> {
         self.delivery.record_part(&row).await?;
         self.stored.insert(slot.number, row);
         Ok(())
-    }
-
-    async fn aside<T>(&self, wait: impl Future<Output = T>) -> T {
-        aside(&self.download, &self.reader, wait).await
     }
 }
 

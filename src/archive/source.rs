@@ -187,7 +187,7 @@ impl Source {
     /// Back to one connection.
     async fn alone_again(&mut self) -> Result<(), OriginError> {
         let first = match &mut self.stream {
-            Stream::Several(lanes) => lanes.take_first(),
+            Stream::Several(lanes) => lanes.give_up(),
             Stream::Single(_) => return Ok(()),
         };
         let reading = match first {
@@ -198,7 +198,8 @@ impl Source {
             None => {
                 let identity = Some(&self.facts.identity);
                 let window = from(self.read_to());
-                Reading::open(self.origin.clone(), window, identity, self.patience).await?
+                let origin = self.origin.clone();
+                Reading::open_patiently(origin, window, identity, self.patience).await?
             }
         };
         self.stream = Stream::Single(Box::new(reading));

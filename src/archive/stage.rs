@@ -242,10 +242,7 @@ impl Archive {
         };
         let store = self.stores.get(name).ok_or_else(missing)?;
         let gate = self.gates.get(name).ok_or_else(missing)?;
-        gate.admit().map_err(|shut| {
-            let until = self.clock.now().plus(shut.wait.into());
-            Failure::wait_until(until, shut.why)
-        })?;
+        gate.peek().map_err(|shut| shut.failure(&self.clock))?;
         Ok((store, gate))
     }
 

@@ -104,8 +104,18 @@ impl Transfer<'_> {
             let slot = Arc::new(self.slots.take(self.is_urgent).await);
             if self.stop.is_cancelled() {
                 outcomes.push(Err(Failure::drained()));
-            } else {
-                outcomes.extend(Box::pin(self.download(wanting, slot)).await);
+                return worst(outcomes);
+            }
+            // Others may have found a destination shut while this one waited for its turn.
+            let mut admitted = Vec::new();
+            for (delivery, need) in wanting {
+                match delivery.gate.admit() {
+                    Ok(()) => admitted.push((delivery, need)),
+                    Err(shut) => outcomes.push(Err(shut.failure(self.clock))),
+                }
+            }
+            if !admitted.is_empty() {
+                outcomes.extend(Box::pin(self.download(admitted, slot)).await);
             }
         }
         worst(outcomes)

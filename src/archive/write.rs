@@ -74,11 +74,11 @@ impl Delivery<'_> {
         total: u64,
     ) -> Result<Proof, Failure> {
         if !self.passes_through(way.download.facts()) {
-            let _share = way.aside(self.hold(total)).await?;
+            let _share = self.hold(total).await?;
             let held = self.fill(&way, total).await?;
             return self.write_held(name, way, held).await;
         }
-        let pass = way.aside(self.gate.pass()).await;
+        let pass = self.gate.pass().await;
         let transfer = self.transfer;
         let at_end = way.download.clone();
         let gate = move || judge(&at_end).map(|_| ());
@@ -110,15 +110,13 @@ impl Delivery<'_> {
     ) -> Result<Proof, Failure> {
         let limits = self.limits(way.download.facts());
         let part_size = limits.part_size.max(limits.part_size_min);
-        let share = way.aside(self.hold(part_size)).await?;
+        let share = self.hold(part_size).await?;
         let held = self.fill(&way, part_size).await?;
         if held.length < part_size && limits.single_max.is_some() {
             return self.write_held(name, way, held).await;
         }
         let source = way.download.facts().identity.clone();
-        let target = way
-            .aside(self.open_upload(name, &source, part_size))
-            .await?;
+        let target = self.open_upload(name, &source, part_size).await?;
         let parts = Parts::new(self, &way, target.clone(), Vec::new());
         let rows = parts.store_until_end(held, share).await?;
         self.check_end(&way.download).await?;
@@ -166,7 +164,8 @@ impl Delivery<'_> {
         let is_over = written.as_ref().is_err_and(|error| {
             matches!(
                 error.kind,
-                StoreErrorKind::Conflict | StoreErrorKind::UploadGone
+                // Parts that a store does not take together never become an object, whatever they are completed with.
+                StoreErrorKind::Conflict | StoreErrorKind::UploadGone | StoreErrorKind::Rejected
             )
         });
         let outcome = match self.took_effect(&target.name, written).await {

@@ -93,6 +93,26 @@ impl Reading {
         })
     }
 
+    /// Opens as [`Reading::open`] does, but bears a few refusals that may pass: of an origin that gives so many
+    /// connections at once and has not yet seen that others are gone.
+    pub async fn open_patiently(
+        origin: Origin,
+        window: Window,
+        expected: Option<&SourceIdentity>,
+        patience: Patience,
+    ) -> Result<Self, OriginError> {
+        let mut reopens = 0;
+        loop {
+            match Self::open(origin.clone(), window, expected, patience).await {
+                Err(error) if error.is_passing() && reopens < REOPENS_MAX => {
+                    tokio::time::sleep(REOPEN_PAUSE * 2_u32.pow(reopens)).await;
+                    reopens += 1;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
     /// What the origin says of the file.
     pub fn identity(&self) -> &SourceIdentity {
         &self.identity

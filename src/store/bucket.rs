@@ -18,6 +18,8 @@ use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::types::StorageClass;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
+use tokio::time::Instant;
+
 use crate::model::key::ObjectKey;
 use crate::model::object::DestinationName;
 use crate::store::Encryption;
@@ -39,9 +41,11 @@ const FINISH_TIMEOUT: Span = Span::from_secs(120);
 /// an error that names neither cause nor side; a part that is ended before that is begun again at once.
 const BODY_STALL: Duration = Duration::from_secs(18);
 
-/// Time for the answer once all bytes are handed over: what the sockets hold has to get through, and the store has to
-/// write it down.
-const ANSWER_TIMEOUT: Span = Span::from_secs(60);
+/// Time for the answer once all bytes are handed over, besides what the sockets still hold.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What sockets hold at most of bytes that were handed over and are not through yet.
+const SOCKET_BYTES: u64 = 4 << 20;
 
 /// How often a request's progress is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -145,11 +149,12 @@ impl Bucket {
         self.within(verb, allowed, request).await
     }
 
-    /// Sends one request with a body, as long as `clock` shows that both sides go on. Says how long the answer took
+    /// Sends one request with a body of `length` bytes, as long as `clock` shows that both sides go on. Says how long the answer took
     /// after the last byte.
     pub(super) async fn send<Output, E>(
         &self,
         verb: Verb,
+        length: u64,
         clock: Clock,
         request: impl Future<Output = Result<Output, SdkError<E>>>,
     ) -> Result<(Output, Duration), StoreError>
@@ -157,6 +162,7 @@ impl Bucket {
         E: ProvideErrorMetadata + Error + 'static,
     {
         tokio::pin!(request);
+        let begun = Instant::now();
         loop {
             // A request that is polled by reference loses nothing.
             let answer = tokio::time::timeout(LOOK_EVERY, &mut request).await;
@@ -174,8 +180,8 @@ impl Bucket {
                 Awaits::Body if waited >= BODY_STALL => {
                     return Err(call.starved(BODY_STALL.into()));
                 }
-                Awaits::Answer if waited >= ANSWER_TIMEOUT.as_duration() => {
-                    return Err(call.timed_out(ANSWER_TIMEOUT));
+                Awaits::Answer if waited >= answer_timeout(length, begun.elapsed() - waited) => {
+                    return Err(call.timed_out(waited.into()));
                 }
                 Awaits::Store | Awaits::Body | Awaits::Answer => {}
             }
@@ -197,5 +203,31 @@ impl Bucket {
             Ok(Err(error)) => Err(self.call(verb).failed(&error)),
             Err(_) => Err(self.call(verb).timed_out(allowed)),
         }
+    }
+}
+
+/// How long an answer may take after a body of `length` bytes that was handed over in `took`: the slower it went, the
+/// longer the sockets have to get rid of what they hold.
+fn answer_timeout(length: u64, took: Duration) -> Duration {
+    let held = u32::try_from(length.min(SOCKET_BYTES) >> 10).unwrap_or(u32::MAX);
+    let sent = u32::try_from(length >> 10).unwrap_or(u32::MAX);
+    ANSWER_TIMEOUT + took * held / sent.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_to_bodies_that_go_slowly_may_take_longer() {
+        let check = |mib: u64, took: u64, seconds: u64| {
+            let allowed = answer_timeout(mib << 20, Duration::from_secs(took));
+            assert_eq!(allowed.as_secs(), ANSWER_TIMEOUT.as_secs() + seconds);
+        };
+        check(0, 0, 0);
+        check(1, 0, 0);
+        check(16, 0, 0);
+        check(16, 160, 40);
+        check(2, 30, 30);
     }
 }

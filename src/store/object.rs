@@ -68,6 +68,7 @@ impl Bucket {
         object: &NewObject<'_>,
         body: PartBody,
     ) -> Result<Written, StoreError> {
+        let length = body.length();
         let payload = Payload::new(body, self.quirks.proof);
         let (encryption, kms_key) = encryption(self.extras.encryption.as_ref());
         let request = self
@@ -87,7 +88,7 @@ impl Bucket {
             .body(ByteStream::new(payload.body))
             .customize()
             .interceptor(payload.signing);
-        let sent = self.send(Verb::Put, payload.clock, Box::pin(request.send()));
+        let sent = self.send(Verb::Put, length, payload.clock, Box::pin(request.send()));
         let (answer, waited) = sent.await?;
         Ok(Written {
             waited,

@@ -30,8 +30,6 @@ pub struct Quirks {
     pub proof: Proof,
     /// Whether the store knows `If-None-Match: *`.
     pub conditional: bool,
-    /// Whether it is known to keep to it at a write in one request, so that nobody has to look before.
-    pub guards_put: bool,
     /// Whether the completion tells the store how long the object has to be.
     pub declares_length: bool,
     /// Whether objects carry metadata, and so the [`Identity`](crate::store::Identity).
@@ -74,7 +72,6 @@ const AWS: Quirks = Quirks {
     body: BodyPolicy::PassThrough,
     proof: Proof::ByStore,
     conditional: true,
-    guards_put: true,
     declares_length: true,
     has_identity: true,
     retires_failed_completes: false,
@@ -99,7 +96,6 @@ const R2: Quirks = Quirks {
 const GENERIC: Quirks = Quirks {
     name: "generic",
     parts_at_once: 4,
-    guards_put: false,
     retires_failed_completes: false,
     ..R2
 };
@@ -151,7 +147,6 @@ pub(super) const FOLDER: Quirks = Quirks {
     body: BodyPolicy::PassThrough,
     proof: Proof::ByStore,
     conditional: true,
-    guards_put: false,
     declares_length: false,
     has_identity: false,
     retires_failed_completes: false,

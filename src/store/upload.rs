@@ -74,6 +74,7 @@ impl Bucket {
         slot: PartSlot,
         body: PartBody,
     ) -> Result<WrittenPart, StoreError> {
+        let length = body.length();
         let payload = Payload::new(body, self.quirks.proof);
         let request = self
             .client
@@ -87,7 +88,12 @@ impl Bucket {
             .body(ByteStream::new(payload.body))
             .customize()
             .interceptor(payload.signing);
-        let sent = self.send(Verb::PutPart, payload.clock, Box::pin(request.send()));
+        let sent = self.send(
+            Verb::PutPart,
+            length,
+            payload.clock,
+            Box::pin(request.send()),
+        );
         let (answer, waited) = sent.await?;
         let etag = answer.e_tag().filter(|etag| !etag.is_empty());
         let etag = etag.ok_or_else(|| {

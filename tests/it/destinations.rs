@@ -1,6 +1,6 @@
-//! What is to come: one download feeds every destination, and a destination or an origin in trouble costs the others
-//! nothing.
+//! One download feeds every destination, and a destination or an origin in trouble costs the others nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reelvault::manifest::row::ObjectRecord;
@@ -79,37 +79,41 @@ async fn one_download_feeds_every_destination() {
 
 #[tokio::test]
 async fn a_destination_that_stalls_holds_up_no_other() {
-    for (kind, size) in each(&Kind::EACH) {
-        for stalled in ["main", "other"] {
-            let log = Log::default();
-            let _listening = log.listen();
-            let mut plan = two(kind, size);
-            // A store is given up after 20 seconds of silence; the others have their bytes long before.
-            plan.patience = Duration::from_secs(15);
-            plan.extra.push_str("[server]\nshutdown_grace = \"1s\"\n");
-            let world = World::new(plan).await;
-            let other = world.other.as_ref().unwrap();
-            let (bad, good) = if stalled == "main" {
-                (&world.bucket, "other")
-            } else {
-                (other, "main")
-            };
-            for operation in [Operation::PutObject, Operation::UploadPart] {
-                let hang = Fault::new(operation, Effect::Hang(100_000));
-                bad.plant(hang.times(u32::MAX));
-            }
-            world.submit(1).await;
-            let records = world
-                .run_until(|records| are_archived(&objects_at(records, good), 1))
-                .await;
-            assert_eq!(records[0].assets[0].state, AssetState::Due);
-            assert_told(&log, stalled);
-            bad.heal();
-            world.pass(MENDED);
-            let records = world.run_to_the_end().await;
-            world.assert_all_archived(&records);
+    let cases = each(&Kind::EACH).into_iter();
+    let cases = cases.flat_map(|case| [(case, "main"), (case, "other")]);
+    let runs = cases.map(|((kind, size), stalled)| async move {
+        let mut plan = two(kind, size);
+        plan.extra.push_str("[server]\nshutdown_grace = \"1s\"\n");
+        let world = World::new(plan).await;
+        let good = if stalled == "main" { "other" } else { "main" };
+        let bad = if stalled == "main" {
+            Arc::clone(&world.bucket)
+        } else {
+            Arc::clone(world.other.as_ref().unwrap())
+        };
+        for operation in [Operation::PutObject, Operation::UploadPart] {
+            let hang = Fault::new(operation, Effect::Hang(100_000));
+            bad.plant(hang.times(u32::MAX));
         }
-    }
+        world.submit(1).await;
+        // A store is given up after some 20 seconds of silence; the other has its bytes long before.
+        let has_good = |records: &[TaskRecord]| are_archived(&objects_at(records, good), 1);
+        let soon = Duration::from_secs(15);
+        let records = tokio::time::timeout(soon, world.run_until(has_good)).await;
+        assert!(records.is_ok(), "{kind:?} {size} {stalled}");
+        let world = world.reopened().await;
+        let told = |records: &[TaskRecord]| {
+            let error = records[0].assets[0].error.as_deref().unwrap_or_default();
+            error.contains(stalled)
+        };
+        let records = world.run_until(told).await;
+        assert_eq!(records[0].assets[0].state, AssetState::Due);
+        bad.heal();
+        world.pass(MENDED);
+        let records = world.run_to_the_end().await;
+        world.assert_all_archived(&records);
+    });
+    futures::future::join_all(runs).await;
 }
 
 #[tokio::test]
@@ -213,8 +217,11 @@ async fn a_body_without_a_length_or_boxes_is_read_twice_and_compared() {
         world.announce(&ids).await;
         let records = world.run_to_the_end().await;
         world.assert_all_archived(&records);
-        for id in &ids {
-            assert!(world.simulator.seen_file(id, FIRST).gets >= 3);
+        for (id, (format, _)) in ids.iter().zip(kinds) {
+            let gets = world.simulator.seen_file(id, FIRST).gets;
+            // What ends a PNG or a WebM can be seen; of an MP3 only a second reading tells.
+            let least = if format == FileKind::Mp3 { 3 } else { 2 };
+            assert!(gets >= least, "{format:?}: {gets}");
         }
     }
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::archive::delivery::Delivery;
 use crate::archive::download::Download;
@@ -38,6 +40,9 @@ use crate::store::WrittenPart;
 
 /// Tries of one part before the whole transfer is put off; its other parts stay stored.
 const PART_TRIES: u32 = 4;
+
+/// A try that failed after this long was the last one for now: the asset is told of it, and comes back to this part.
+const LONG_TRY: Duration = Duration::from_secs(15);
 
 /// Frames on their way between origin and store: one being sent, one being read.
 const FRAMES_AHEAD: usize = 1;
@@ -105,7 +110,8 @@ impl Sender {
         body: PartBody,
         pass: Pass,
     ) -> Result<WrittenPart, Trouble> {
-        self.count(slot);
+        self.count(slot, 1);
+        let began = Instant::now();
         let place = PartSlot {
             number: slot.number,
             offset: slot.offset,
@@ -115,7 +121,12 @@ impl Sender {
         drop(pass);
         match &put {
             Ok(written) => self.gate.succeeded(written.waited),
-            Err(error) => self.gate.failed(error),
+            Err(error) => {
+                self.gate.failed(error);
+                if began.elapsed() >= LONG_TRY {
+                    self.count(slot, PART_TRIES);
+                }
+            }
         }
         Ok(put?)
     }
@@ -216,8 +227,8 @@ impl Sender {
         self.tries().get(&slot.number).copied().unwrap_or_default()
     }
 
-    fn count(&self, slot: Slot) {
-        *self.tries().entry(slot.number).or_default() += 1;
+    fn count(&self, slot: Slot, tries: u32) {
+        *self.tries().entry(slot.number).or_default() += tries;
     }
 
     fn tries(&self) -> std::sync::MutexGuard<'_, BTreeMap<PartNumber, u32>> {

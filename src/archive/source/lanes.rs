@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -45,8 +46,8 @@ const STRIPE_MAX: u64 = 4 << 20;
 /// A stripe takes this many times as long as asking for it, so that asking costs little of a lane's time.
 const STRIPE_TO_ASKING: u128 = 8;
 
-/// How many stripes are under way or waiting to be given out, for each lane.
-const STRIPES_A_LANE: usize = 2;
+/// How many stripes wait to be given out, besides those under way: lanes that are quicker than the first need not stop.
+const STRIPES_AHEAD: usize = 4;
 
 /// What all downloads of the process share: the connections that they may have beyond one each, and the memory for
 /// what those bring too early.
@@ -111,6 +112,8 @@ struct Fetch {
     patience: Patience,
     /// The shortest time that headers have taken, in microseconds: on a connection that was there already.
     asking_us: Arc<AtomicU64>,
+    /// Whether a stripe failed: no more are asked for, or an origin that is asked too much would be asked more.
+    has_failed: Arc<AtomicBool>,
 }
 
 /// A stretch of the file on its way.
@@ -144,6 +147,7 @@ impl Lanes {
                 identity: identity.clone(),
                 patience,
                 asking_us: Arc::new(AtomicU64::new(u64::MAX)),
+                has_failed: Arc::default(),
             },
             spare: spare.clone(),
             first: None,
@@ -181,8 +185,11 @@ impl Lanes {
         self.refill();
     }
 
-    /// The connection that was there before the lanes, where it still is, with what it has given already.
-    pub(super) fn take_first(&mut self) -> Option<(Reading, Option<Bytes>)> {
+    /// Hangs up, and gives back the connection that was there before the lanes, where it still is, with what it has
+    /// given already.
+    pub(super) fn give_up(&mut self) -> Option<(Reading, Option<Bytes>)> {
+        self.tasks.abort_all();
+        self.stripes.clear();
         let surplus = self.surplus.take();
         self.first.take().map(|first| (first, surplus))
     }
@@ -273,8 +280,9 @@ impl Lanes {
             crash_with(ended);
         }
         let width = usize::try_from(self.width).unwrap_or(1);
-        while self.tasks.len() < width
-            && self.stripes.len() < width * STRIPES_A_LANE
+        while !self.fetch.has_failed.load(Ordering::Relaxed)
+            && self.tasks.len() < width
+            && self.stripes.len() < width + STRIPES_AHEAD
             && self.next_at < self.total
         {
             let (start, end) = (
@@ -337,6 +345,9 @@ impl Fetch {
 
     async fn run(self, stripe: &Stripe) {
         let outcome = self.fill(stripe).await;
+        if outcome.is_err() {
+            self.has_failed.store(true, Ordering::Relaxed);
+        }
         stripe.arriving().outcome = Some(outcome);
         stripe.news.notify_one();
     }
