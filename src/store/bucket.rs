@@ -180,7 +180,9 @@ impl Bucket {
                 Awaits::Body if waited >= BODY_STALL => {
                     return Err(call.starved(BODY_STALL.into()));
                 }
-                Awaits::Answer if waited >= answer_timeout(length, begun.elapsed() - waited) => {
+                Awaits::Answer
+                    if waited >= answer_timeout(length, begun.elapsed().saturating_sub(waited)) =>
+                {
                     return Err(call.timed_out(waited.into()));
                 }
                 Awaits::Store | Awaits::Body | Awaits::Answer => {}
