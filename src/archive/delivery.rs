@@ -192,6 +192,7 @@ impl Delivery<'_> {
         marked.map_err(|error| {
             Failure::retry("the manifest does not take the proof").because(error)
         })?;
+        self.gate.works();
         tracing::info!(
             destination.name = %self.object.destination,
             bytes = proof.size,
@@ -465,6 +466,11 @@ impl Delivery<'_> {
     /// takes note.
     pub(crate) fn of_store(&self, error: &StoreError) -> Failure {
         self.gate.failed(error);
+        self.meaning(error)
+    }
+
+    /// As [`Delivery::of_store`], of an error that the gate knows of.
+    pub(crate) fn meaning(&self, error: &StoreError) -> Failure {
         let what = error.to_string();
         match error.kind {
             StoreErrorKind::Blocked | StoreErrorKind::Rejected => {

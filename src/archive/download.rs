@@ -43,7 +43,7 @@ use crate::store::PartBody;
 const WINDOW_ALONE: u64 = 128 << 10;
 
 /// What the window of several readers holds at most: enough for one to catch its breath while the others go on.
-const WINDOW_SHARED: u64 = 512 << 10;
+const WINDOW_SHARED: u64 = 256 << 10;
 
 /// How long a reader may stand still while another waits for it.
 const HELD_UP_MAX: Duration = Duration::from_secs(3);
@@ -282,7 +282,12 @@ impl State {
             if mark.since != at {
                 return None;
             }
-            whole = whole.followed_by(mark.crc64nvme, offset - at);
+            // Combining costs more than hashing some megabytes, and most parts are one stretch.
+            whole = if at == start {
+                mark.crc64nvme
+            } else {
+                whole.followed_by(mark.crc64nvme, offset - at)
+            };
             at = *offset;
         }
         (at == end).then_some(whole)
@@ -321,7 +326,7 @@ impl Fed {
 }
 
 /// Judges a body before its last frame is let go.
-pub(crate) type Gate = Box<dyn Fn() -> Result<(), String> + Send>;
+pub(crate) type EndCheck = Box<dyn Fn() -> Result<(), String> + Send>;
 
 impl Reader {
     /// The next bytes, at most up to `end`; `None` at the end of the body. Cancel-safe.
@@ -387,15 +392,15 @@ impl Reader {
     }
 
     /// The bytes from `start`, where the reader stands, up to `end` as the body of a request, until the reader is
-    /// moved. With a `gate`, the last frame passes only where it allows that.
-    pub(crate) fn feed(&self, start: u64, end: u64, gate: Option<Gate>) -> (PartBody, Fed) {
+    /// moved. With a `check`, the last frame passes only where it allows that.
+    pub(crate) fn feed(&self, start: u64, end: u64, check: Option<EndCheck>) -> (PartBody, Fed) {
         let (done, fed) = oneshot::channel();
         let feed = Feed {
             reader: self.clone(),
             turn: self.0.turns.load(Ordering::Relaxed),
             left: end - start,
             end,
-            gate,
+            check,
             done: Some(done),
         };
         let frames = futures::stream::unfold(Some(feed), |feed| async {
@@ -420,7 +425,7 @@ struct Feed {
     turn: u64,
     left: u64,
     end: u64,
-    gate: Option<Gate>,
+    check: Option<EndCheck>,
     done: Option<oneshot::Sender<()>>,
 }
 
@@ -437,8 +442,8 @@ impl Feed {
         };
         self.left = self.left.saturating_sub(length(&frame));
         if self.left == 0 {
-            if let Some(gate) = &self.gate {
-                gate().map_err(BrokenSource::new)?;
+            if let Some(check) = &self.check {
+                check().map_err(BrokenSource::new)?;
             }
             if let Some(done) = self.done.take() {
                 // Nobody waits for it where the transfer has ended.
@@ -485,8 +490,8 @@ impl Pump {
         Ok(Some(head) != total)
     }
 
-    /// Puts a frame that ends at `head` into the window. How the body ends is told with the last one, since the gate
-    /// before it wants to know.
+    /// Puts a frame that ends at `head` into the window. How the body ends is told with the last one, since the
+    /// check before it wants to know.
     fn give(&self, frame: Bytes, head: u64, is_last: bool) {
         let mut state = self.download.state();
         state.frames.push_back(frame);

@@ -5,7 +5,7 @@
 //! blocked (a right, a bucket, a key is missing) -> closed: everything waits, one asset a minute tries
 //! dead (no answer, time after time)             -> the same, sooner
 //! ```
-//! Kept in memory only: after a restart the destination shows anew how it is.
+//! Kept in memory only: after a restart or a reload the destination shows anew how it is.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -174,12 +174,11 @@ impl Gate {
 
     /// Takes note of a success, whose answer came `waited` after the last byte of the request.
     pub(crate) fn succeeded(&self, waited: Duration) {
+        self.works();
         let mut state = self.state();
-        state.silent = 0;
-        let was_closed = state.closed.take().is_some();
-        let quickest = state
-            .quickest
-            .map_or(waited, |quickest| quickest.min(waited));
+        // It is forgotten by and by: a path that has become longer is no crowd.
+        let quickest = state.quickest.map(|quickest| quickest + quickest / 64);
+        let quickest = quickest.map_or(waited, |quickest| quickest.min(waited));
         state.quickest = Some(quickest);
         if waited > SLOW_MIN && waited > quickest * SLOWER_MAX {
             self.halve(&mut state);
@@ -187,10 +186,18 @@ impl Gate {
             state.limit = (state.limit + 1.0 / state.limit).min(f64::from(self.0.most));
         }
         drop(state);
+        self.0.room.notify_one();
+    }
+
+    /// Opens: something was written or proven at the destination.
+    pub(crate) fn works(&self) {
+        let mut state = self.state();
+        state.silent = 0;
+        let was_closed = state.closed.take().is_some();
+        drop(state);
         if was_closed {
             tracing::info!(destination.name = %self.0.destination, "the destination works again");
         }
-        self.0.room.notify_one();
     }
 
     /// Takes note of a failure.

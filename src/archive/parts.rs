@@ -392,7 +392,7 @@ impl<'a> Parts<'a> {
             | StoreErrorKind::Exists
             | StoreErrorKind::Conflict
             | StoreErrorKind::UploadGone
-            | StoreErrorKind::Rejected => Err(self.delivery.of_store(&error)),
+            | StoreErrorKind::Rejected => Err(self.delivery.meaning(&error)),
         }
     }
 

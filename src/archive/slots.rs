@@ -73,12 +73,14 @@ impl Slots {
 }
 
 impl Slot {
-    /// Goes on in a slot for the slow, if there is one left.
-    pub(crate) fn make_room(&self) {
-        if let Ok(permit) = Arc::clone(&self.slow).try_acquire_owned() {
-            let mut own = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
-            *own = permit;
-        }
+    /// Goes on in a slot for the slow; `false` when none is left.
+    pub(crate) fn make_room(&self) -> bool {
+        let Ok(permit) = Arc::clone(&self.slow).try_acquire_owned() else {
+            return false;
+        };
+        let mut own = self.permit.lock().unwrap_or_else(PoisonError::into_inner);
+        *own = permit;
+        true
     }
 }
 
@@ -93,7 +95,7 @@ mod tests {
         let slots = Slots::new(2);
         let (slow, _other) = (slots.take(false).await, slots.take(false).await);
         assert!(slots.take(false).now_or_never().is_none());
-        slow.make_room();
+        assert!(slow.make_room());
         let _third = slots.take(false).now_or_never().unwrap();
         assert!(slots.take(false).now_or_never().is_none());
         drop(slow);

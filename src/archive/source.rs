@@ -240,6 +240,9 @@ impl Source {
         let Stream::Several(lanes) = &mut self.stream else {
             return;
         };
+        if self.judge.is_settling() {
+            return;
+        }
         match self.judge.gain(seen.rate) {
             // It was not the number of connections that held it up.
             Some(gain) if gain < GAIN_MIN_PERCENT && lanes.width() > 1 => {
@@ -250,9 +253,10 @@ impl Source {
                 } else {
                     0
                 });
-                self.judge.settle();
             }
-            _ if seen.is_starved && lanes.width() < self.lanes_max && self.spare.has_some() => {
+            Some(_) | None
+                if seen.is_starved && lanes.width() < self.lanes_max && self.spare.has_some() =>
+            {
                 self.judge.expect_more_than(seen.rate);
                 let wider = lanes.width().saturating_mul(GROWTH);
                 lanes.set_width(wider.min(self.lanes_max));
@@ -334,19 +338,18 @@ impl Judge {
         self.before = Some((rate, 0));
     }
 
-    /// This rate in percent of that before the last change; `None` where it is too early to say, or said.
-    fn gain(&mut self, rate: u64) -> Option<u64> {
-        let (before, periods) = self.before.as_mut()?;
+    /// Whether the last change has not had a whole period to show yet. Counts the periods.
+    fn is_settling(&mut self) -> bool {
+        let Some((_, periods)) = &mut self.before else {
+            return false;
+        };
         *periods += 1;
-        if *periods < 2 {
-            return None;
-        }
-        let gain = rate.saturating_mul(100) / (*before).max(1);
-        self.before = None;
-        Some(gain)
+        *periods < 2
     }
 
-    fn settle(&mut self) {
-        self.before = None;
+    /// This rate in percent of that before the last change, once after each change.
+    fn gain(&mut self, rate: u64) -> Option<u64> {
+        let (before, _) = self.before.take()?;
+        Some(rate.saturating_mul(100) / before.max(1))
     }
 }

@@ -157,7 +157,7 @@ impl Stage for Archive {
         };
         let missing = asset.objects.iter();
         let missing = missing.filter(|object| object.state != ObjectState::Archived);
-        let (mut deliveries, mut refused) = (Vec::new(), None);
+        let (mut deliveries, mut refused) = (Vec::new(), Vec::new());
         for object in missing {
             match self.admit(&object.destination) {
                 Ok((store, gate)) => deliveries.push(Delivery {
@@ -166,12 +166,11 @@ impl Stage for Archive {
                     store,
                     gate,
                 }),
-                Err(failure) => refused = Some(failure),
+                Err(failure) => refused.push(failure),
             }
         }
         // Boxed, since it is large and lives in a task of its own.
-        let outcome = Box::pin(transfer.run(deliveries)).await;
-        outcome.and(refused.map_or(Ok(()), Err))
+        Box::pin(transfer.run(deliveries, refused)).await
     }
 
     async fn settle(&self, asset: &ClaimedAsset, failure: Failure) {

@@ -87,11 +87,15 @@ pub(crate) struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Takes each object as far as it goes: to its proof, if nothing fails. The failure is the one that decides what
-    /// becomes of the asset.
-    pub(crate) async fn run(&self, deliveries: Vec<Delivery<'_>>) -> Result<(), Failure> {
+    /// Takes each object as far as it goes: to its proof, if nothing fails. Some were `refused` before they began. The
+    /// failure is the one that decides what becomes of the asset.
+    pub(crate) async fn run(
+        &self,
+        deliveries: Vec<Delivery<'_>>,
+        refused: Vec<Failure>,
+    ) -> Result<(), Failure> {
         let looked = join_all(deliveries.iter().map(Delivery::look)).await;
-        let mut outcomes = Vec::new();
+        let mut outcomes: Vec<_> = refused.into_iter().map(Err).collect();
         let mut wanting = Vec::new();
         for (delivery, looked) in deliveries.iter().zip(looked) {
             match looked {
@@ -238,6 +242,7 @@ impl Transfer<'_> {
         let mut reading = reading.await.map_err(of_origin)?;
         let (mut read, mut crc) = (0, Crc64Digester::new());
         while let Some(frame) = reading.next().await.map_err(of_origin)? {
+            self.bandwidth.pass(length(&frame)).await;
             crc.update(&frame);
             read += length(&frame);
             self.check_size(read)?;
@@ -327,8 +332,10 @@ async fn make_room_when_slow(download: &Download, slot: &std::sync::Weak<Slot>) 
         let head = download.head();
         let is_slow = head.saturating_sub(before) < SLOW_RATE * SLOW_JUDGED_OVER.as_secs();
         before = head;
-        if is_slow && let Some(slot) = slot.upgrade() {
-            slot.make_room();
+        if is_slow
+            && let Some(slot) = slot.upgrade()
+            && slot.make_room()
+        {
             break;
         }
     }

@@ -81,8 +81,8 @@ impl Delivery<'_> {
         let pass = self.gate.pass().await;
         let transfer = self.transfer;
         let at_end = way.download.clone();
-        let gate = move || judge(&at_end).map(|_| ());
-        let (body, _fed) = way.reader.feed(0, total, Some(Box::new(gate)));
+        let check = move || judge(&at_end).map(|_| ());
+        let (body, _fed) = way.reader.feed(0, total, Some(Box::new(check)));
         let identity = self.identity(name);
         let object = Self::new_object(name, &identity);
         let written = self.store.put(&object, body).await;

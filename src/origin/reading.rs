@@ -1,7 +1,8 @@
 //! A body as a run of frames that re-opens itself at its offset when it breaks, stalls or trickles.
 //!
-//! This, `archive::parts` and `work::settle` are the places that try again by themselves: a transfer in the middle of a part is
-//! dearer to give up than a GET. It is bounded: a few tries in a row without progress, and then the failure stands.
+//! This, `archive::source`, `archive::parts` and `work::settle` are the places that try again by themselves: a transfer
+//! in the middle of a part is dearer to give up than a GET. It is bounded: a few tries in a row without progress, and then
+//! the failure stands.
 
 use std::time::Duration;
 

@@ -295,16 +295,16 @@ async fn what_is_known_is_not_read_for_one_who_goes_on_behind_it() {
 }
 
 #[tokio::test]
-async fn the_last_frame_passes_only_where_the_gate_allows_it() {
+async fn the_last_frame_passes_only_where_its_check_allows_it() {
     let (download, pump, _) = download().await;
     let reader = download.reader(0, None, line());
     let total = u64::try_from(FILE).unwrap();
     let at_end = download.clone();
-    let gate = move || match at_end.ended() {
+    let check = move || match at_end.ended() {
         Some(_) => Err("not whole".to_owned()),
         None => Err("asked too early".to_owned()),
     };
-    let (body, _fed) = reader.feed(0, total, Some(Box::new(gate)));
+    let (body, _fed) = reader.feed(0, total, Some(Box::new(check)));
     let PartBody::Stream { frames, .. } = body else {
         panic!("a stream")
     };

@@ -10,6 +10,7 @@ use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::archive::bandwidth::Bandwidth;
 use crate::archive::delivery::Delivery;
 use crate::archive::download::Download;
 use crate::archive::gate::Gate;
@@ -56,6 +57,7 @@ pub(super) struct Sender {
     origin: Origin,
     identity: SourceIdentity,
     patience: Patience,
+    bandwidth: Bandwidth,
     dice: Dice,
     tries: Arc<Mutex<BTreeMap<PartNumber, u32>>>,
 }
@@ -89,6 +91,7 @@ impl Sender {
             origin: delivery.transfer.origin.clone(),
             identity: download.facts().identity.clone(),
             patience: delivery.transfer.patience(),
+            bandwidth: delivery.transfer.bandwidth.clone(),
             dice: delivery.transfer.dice.clone(),
             tries: Arc::default(),
         }
@@ -163,6 +166,7 @@ impl Sender {
             length: slot.length,
             frames,
         };
+        let bandwidth = self.bandwidth.clone();
         let fed = async move {
             let mut crc = Crc64Digester::new();
             loop {
@@ -178,6 +182,7 @@ impl Sender {
                     }
                 };
                 crc.update(&frame);
+                bandwidth.pass(length(&frame)).await;
                 if feed.send(Ok(frame)).await.is_err() {
                     return Ok::<Option<Crc64>, OriginError>(None);
                 }
@@ -199,6 +204,7 @@ impl Sender {
         let mut crc = Crc64Digester::new();
         while let Some(frame) = reading.next().await? {
             crc.update(&frame);
+            self.bandwidth.pass(length(&frame)).await;
             held.length += length(&frame);
             held.frames.push(frame);
         }

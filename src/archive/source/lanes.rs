@@ -92,6 +92,8 @@ pub(super) struct Lanes {
     /// What `first` has given beyond the start of the first stripe; of use only if that stripe never comes.
     surplus: Option<Bytes>,
     stripes: VecDeque<Arc<Stripe>>,
+    /// The last one that was given out whole: its frames may still be on their way, so its share is kept.
+    spent: Option<Arc<Stripe>>,
     /// Where the next frame begins.
     offset: u64,
     /// Where the next stripe begins.
@@ -153,6 +155,7 @@ impl Lanes {
             first: None,
             surplus: None,
             stripes: VecDeque::new(),
+            spent: None,
             offset: 0,
             next_at: 0,
             total: identity.length.unwrap_or_default(),
@@ -231,7 +234,7 @@ impl Lanes {
                 }
             };
             let Some(frame) = taken else {
-                self.stripes.pop_front();
+                self.spent = self.stripes.pop_front();
                 self.adjust_stripes();
                 continue;
             };
@@ -291,7 +294,7 @@ impl Lanes {
             );
             // The lane whose stripe is given out stands for the one connection that every download has.
             let is_needed = self.stripes.is_empty() && self.first.is_none();
-            let lane = self.spare.take();
+            let lane = if is_needed { None } else { self.spare.take() };
             let share = self.spare.budget.try_take(end - start);
             let Some(share) = share.filter(|_| is_needed || lane.is_some()) else {
                 return;
