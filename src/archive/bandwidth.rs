@@ -35,18 +35,20 @@ impl Bandwidth {
 
     /// Changes the limit, also for those who wait.
     pub fn change(&self, rate: Option<ByteRate>) {
-        *self.paid_at() = None;
+        let mut paid_at = self.paid_at();
+        *paid_at = None;
         self.0.limit.send_replace(rate);
     }
 
     /// Counts bytes that have passed, and waits until they are paid for.
     pub async fn pass(&self, bytes: u64) {
         let mut limit = self.0.limit.subscribe();
-        let rate = *limit.borrow_and_update();
-        let Some(rate) = rate else { return };
         let now = Instant::now();
         let paid_at = {
+            // Rate and debt belong together: both are read, and changed, under this lock.
             let mut paid_at = self.paid_at();
+            let rate = *limit.borrow_and_update();
+            let Some(rate) = rate else { return };
             let from = paid_at.map_or(now, |paid| paid.max(now));
             let paid = from + rate.time_for(bytes);
             *paid_at = Some(paid);

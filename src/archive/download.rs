@@ -26,6 +26,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::Notify;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::archive::bandwidth::Bandwidth;
 use crate::archive::gauge::Line;
@@ -124,6 +125,15 @@ pub(crate) struct Pump {
     /// The lengths of parts that readers cut the body into.
     strides: Vec<u64>,
     bandwidth: Bandwidth,
+    held_up: Option<HeldUp>,
+}
+
+/// Who holds up the others, since where, and for how long it still may.
+#[derive(Clone, Copy)]
+struct HeldUp {
+    reader: u64,
+    from: u64,
+    until: Instant,
 }
 
 impl Download {
@@ -158,6 +168,7 @@ impl Download {
             marked_at: start,
             strides,
             bandwidth,
+            held_up: None,
         };
         (download, pump)
     }
@@ -210,6 +221,12 @@ impl Download {
             Some(Ok(_)) | None => None,
         })
         .await
+    }
+
+    /// Waits until the head is at `offset`, or nothing more comes.
+    pub(crate) async fn reached(&self, offset: u64) {
+        self.wait(|state| (state.head >= offset || state.end.is_some()).then_some(()))
+            .await;
     }
 
     /// What was known at `offset`, the end of a part.
@@ -277,6 +294,9 @@ impl State {
 
     /// The checksum between two marks; `None` where one is missing.
     fn sum(&self, start: u64, end: u64) -> Option<Crc64> {
+        if start >= end {
+            return (start == end).then(Crc64::default);
+        }
         let (mut whole, mut at) = (Crc64::default(), start);
         for (offset, mark) in self.marks.range(start + 1..=end) {
             if mark.since != at {
@@ -382,6 +402,11 @@ impl Reader {
         state.trim();
         drop(state);
         download.0.room.notify_one();
+    }
+
+    /// Whether the bytes from `offset` on have gone by.
+    pub(crate) fn has_missed(&self, offset: u64) -> bool {
+        offset < self.0.download.state().tail
     }
 
     /// Whether the next byte is the one at `offset`.
@@ -520,7 +545,17 @@ impl Pump {
                         continue;
                     }
                     Wish::HeldUpBy(reader, offset) => {
-                        if tokio::time::timeout(HELD_UP_MAX, room).await.is_err() {
+                        // A few bytes now and then are no progress.
+                        let held_up = self.held_up.filter(|held_up| {
+                            held_up.reader == reader && offset < held_up.from + WINDOW_SHARED
+                        });
+                        let held_up = held_up.unwrap_or_else(|| HeldUp {
+                            reader,
+                            from: offset,
+                            until: Instant::now() + HELD_UP_MAX,
+                        });
+                        self.held_up = Some(held_up);
+                        if tokio::time::timeout_at(held_up.until, room).await.is_err() {
                             self.download.state().evict(reader, offset);
                         }
                         continue;

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
+use std::future::Future;
 
 use bytes::Bytes;
 use tokio::task::JoinError;
@@ -41,6 +42,7 @@ use crate::work::budget::Share;
 mod sender;
 
 use sender::Sender;
+pub(crate) use sender::is_long_silence;
 
 /// Where a stream of parts goes.
 #[derive(Clone, Debug)]
@@ -74,6 +76,8 @@ pub(crate) struct Parts<'a> {
     stored: BTreeMap<PartNumber, PartRow>,
     /// Stored, in flight, or put down to be fetched again.
     taken: BTreeSet<PartNumber>,
+    /// Everything before this offset is taken.
+    taken_to: u64,
     in_flight: JoinSet<Landed>,
     failed: VecDeque<Slot>,
 }
@@ -124,6 +128,7 @@ impl<'a> Parts<'a> {
             is_passed_through,
             taken: stored.iter().map(|part| part.number).collect(),
             stored: stored.into_iter().map(|part| (part.number, part)).collect(),
+            taken_to: 0,
             in_flight: JoinSet::new(),
             failed: VecDeque::new(),
         }
@@ -150,7 +155,7 @@ impl<'a> Parts<'a> {
         let mut outcome = outcome;
         while let Some(landed) = self.in_flight.join_next().await {
             let recorded = self.land(landed).await;
-            outcome = outcome.and(recorded.map(drop));
+            outcome = outcome.and(recorded);
         }
         outcome?;
         if let Some(slot) = self.failed.front() {
@@ -199,7 +204,7 @@ impl<'a> Parts<'a> {
                 self.land_next().await?;
             }
             self.check_stop()?;
-            share = self.delivery.hold(part_size).await?;
+            share = self.landing(self.delivery.hold(part_size)).await??;
             held = self.fill(end, end + part_size).await?.ok_or_else(missed)?;
             offset = end;
         }
@@ -215,26 +220,35 @@ impl<'a> Parts<'a> {
     }
 
     /// The next part that nobody has taken up yet.
-    fn next_slot(&self, total: u64) -> Option<Slot> {
-        let slots = plan::slots(total, self.sender.part_size());
-        slots
-            .into_iter()
-            .find(|slot| !self.taken.contains(&slot.number))
+    fn next_slot(&mut self, total: u64) -> Option<Slot> {
+        loop {
+            let slot = plan::slot_at(self.taken_to, total, self.sender.part_size())?;
+            if !self.taken.contains(&slot.number) {
+                return Some(slot);
+            }
+            self.taken_to = slot.end();
+        }
     }
 
     /// Writes a part from the download, if its bytes are still there.
     async fn write(&mut self, slot: Slot) -> Result<(), Failure> {
         self.taken.insert(slot.number);
         if !self.reader.stands_at(slot.offset) {
-            let rows: Vec<PartRow> = self.stored.values().cloned().collect();
-            let sha256 = self.delivery.transfer.config.verify.sha256;
-            let progress = progress_before(&rows, slot, sha256);
+            let before = slot.number.0.checked_sub(1).map(PartNumber);
+            let before = before.and_then(|before| self.stored.get(&before));
+            let progress = before.and_then(|row| row.progress.clone());
             self.reader.seek(slot.offset, progress);
         }
-        let is_read = if self.is_passed_through {
+        // Others may be far behind: no request is opened, and nothing held, before there is something to send.
+        let download = self.download.clone();
+        self.landing(download.reached(slot.offset)).await?;
+        let is_read = if self.reader.has_missed(slot.offset) {
+            self.failed.push_back(slot);
+            false
+        } else if self.is_passed_through {
             self.pass_through(slot).await?
         } else {
-            let share = self.delivery.hold(slot.length).await?;
+            let share = self.landing(self.delivery.hold(slot.length)).await??;
             match self.fill(slot.offset, slot.end()).await? {
                 Some(held) => {
                     self.send_held(slot, held, share);
@@ -255,7 +269,7 @@ impl<'a> Parts<'a> {
 
     /// Feeds the frames of one part to its request as they come. Whether the request took all of them.
     async fn pass_through(&mut self, slot: Slot) -> Result<bool, Failure> {
-        let pass = self.delivery.gate.pass().await;
+        let pass = self.landing(self.delivery.gate.pass()).await?;
         let (body, mut fed) = self.reader.feed(slot.offset, slot.end(), None);
         let sender = self.sender.clone();
         self.in_flight.spawn(async move {
@@ -275,7 +289,13 @@ impl<'a> Parts<'a> {
                 biased;
                 is_read = fed.wait() => break is_read,
                 Some(landed) = self.in_flight.join_next() => {
-                    if self.land(landed).await? == Some(slot.number) {
+                    let is_own = landed.as_ref().is_ok_and(|landed| landed.slot == slot);
+                    if is_own {
+                        // It ended before its body: what is left is read for the digests alone.
+                        self.reader.seek(slot.end(), None);
+                    }
+                    self.land(landed).await?;
+                    if is_own {
                         break false;
                     }
                 }
@@ -290,18 +310,7 @@ impl<'a> Parts<'a> {
     /// Reads the bytes between two offsets into memory that was taken from the budget; `None` when they were missed.
     async fn fill(&mut self, start: u64, end: u64) -> Result<Option<Held>, Failure> {
         let reader = self.reader.clone();
-        let filled = fill(&reader, start, end);
-        tokio::pin!(filled);
-        let filled = loop {
-            // Polled by reference, and join_next is cancel-safe.
-            tokio::select! {
-                filled = &mut filled => break filled,
-                Some(landed) = self.in_flight.join_next() => {
-                    self.land(landed).await?;
-                }
-            }
-        };
-        match filled {
+        match self.landing(fill(&reader, start, end)).await? {
             Ok(held) => Ok(Some(held)),
             Err(ReadError::Missed) => Ok(None),
             Err(ReadError::Origin(error)) => Err(self.delivery.transfer.of_origin(&error)),
@@ -334,7 +343,7 @@ impl<'a> Parts<'a> {
                 Landed { slot, outcome }
             });
         } else {
-            let share = self.delivery.hold(slot.length).await?;
+            let share = self.landing(self.delivery.hold(slot.length)).await??;
             self.in_flight.spawn(async move {
                 let outcome = sender.fetch_and_hold(slot).await;
                 drop(share);
@@ -342,6 +351,19 @@ impl<'a> Parts<'a> {
             });
         }
         Ok(())
+    }
+
+    /// Waits for something else; what lands meanwhile is recorded at once.
+    async fn landing<T>(&mut self, wait: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::pin!(wait);
+        loop {
+            // Polled by reference, and join_next is cancel-safe.
+            tokio::select! {
+                biased;
+                done = &mut wait => return Ok(done),
+                Some(landed) = self.in_flight.join_next() => self.land(landed).await?,
+            }
+        }
     }
 
     async fn land_what_landed(&mut self) -> Result<(), Failure> {
@@ -354,24 +376,20 @@ impl<'a> Parts<'a> {
     /// Waits for one request to end; `false` when none is in flight.
     async fn land_next(&mut self) -> Result<bool, Failure> {
         match self.in_flight.join_next().await {
-            Some(landed) => self.land(landed).await.map(|_| true),
+            Some(landed) => self.land(landed).await.map(|()| true),
             None => Ok(false),
         }
     }
 
-    /// Records a part that the store has; one that failed in passing is put down to be fetched again. Gives back which
-    /// part it was.
-    async fn land(
-        &mut self,
-        landed: Result<Landed, JoinError>,
-    ) -> Result<Option<PartNumber>, Failure> {
+    /// Records a part that the store has; one that failed in passing is put down to be fetched again.
+    async fn land(&mut self, landed: Result<Landed, JoinError>) -> Result<(), Failure> {
         let Landed { slot, outcome } = match landed {
             Ok(landed) => landed,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return Ok(None),
+            Err(_) => return Ok(()),
         };
         let error = match outcome {
-            Ok(sent) => return self.record(slot, sent).await.map(|()| Some(slot.number)),
+            Ok(sent) => return self.record(slot, sent).await,
             Err(sender::Trouble::Origin(error)) => {
                 return Err(self.delivery.transfer.of_origin(&error));
             }
@@ -383,7 +401,7 @@ impl<'a> Parts<'a> {
             {
                 tracing::debug!(part = %slot.number, %error, "a part failed");
                 self.failed.push_back(slot);
-                Ok(Some(slot.number))
+                Ok(())
             }
             StoreErrorKind::Transient
             | StoreErrorKind::Ambiguous
@@ -399,7 +417,9 @@ impl<'a> Parts<'a> {
     async fn record(&mut self, slot: Slot, sent: Sent) -> Result<(), Failure> {
         let known = self.download.sum(slot.offset, slot.end()).await;
         let known = known.map_err(|error| self.delivery.transfer.of_origin(&error))?;
-        let crc64nvme = known.ok_or_else(|| Failure::retry("a part was not read in one go"))?;
+        // A download that went on elsewhere never read this part; the request that did was pinned to the same file.
+        let crc64nvme = known.or(sent.crc64nvme);
+        let crc64nvme = crc64nvme.ok_or_else(|| Failure::retry("a part was not read in one go"))?;
         if sent.crc64nvme.is_some_and(|sent| sent != crc64nvme) {
             let what = "the origin sent other bytes for a part than before";
             return Err(Failure::retry(what));

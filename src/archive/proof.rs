@@ -143,12 +143,20 @@ impl Delivery<'_> {
         way: &Way<'_>,
         standing: Standing,
     ) -> Result<Proof, Failure> {
+        let is_ours = !self.is_another(name, &standing) && self.store.quirks().has_identity;
         let taken = || {
+            if is_ours {
+                // Proven or not, it is whole, since it came in one write: the origin may have a bad moment.
+                let place = self.store.locate(&name.key);
+                let what = format!("{place}: the origin sends other bytes than stand there");
+                return self.transfer.refuse_late(what);
+            }
             self.differs(
                 name,
                 "the key is taken by another object, which is not overwritten",
             )
         };
+        self.sniff(way.head)?;
         let source = way.download.facts().identity.clone();
         if source
             .length
@@ -161,6 +169,7 @@ impl Delivery<'_> {
         let length = way.download.head();
         let crc64nvme = way.download.sum(0, length).await;
         let crc64nvme = crc64nvme.map_err(|error| self.transfer.of_origin(&error))?;
+        let crc64nvme = crc64nvme.ok_or_else(|| Failure::retry("the body was not read whole"))?;
         let there = match standing.crc64nvme {
             Some(crc64nvme) => (standing.length, crc64nvme),
             None => self
@@ -168,9 +177,9 @@ impl Delivery<'_> {
                 .await
                 .map(|read| (read.length, read.crc64nvme))?,
         };
-        let Some(crc64nvme) = crc64nvme.filter(|crc64nvme| there == (length, *crc64nvme)) else {
+        if there != (length, crc64nvme) {
             return Err(taken());
-        };
+        }
         let verified = if standing.crc64nvme.is_some() {
             Verified::Checksum
         } else {

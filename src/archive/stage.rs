@@ -126,7 +126,12 @@ impl Stage for Archive {
                 .manifest
                 .claim_urgent_assets(most - ordinary, before)
                 .await;
-            claimed.extend(urgent?);
+            match urgent {
+                Ok(urgent) => claimed.extend(urgent),
+                Err(error) if claimed.is_empty() => return Err(error),
+                // What is claimed already is worked on.
+                Err(error) => tracing::error!(%error, "failed to claim what is urgent"),
+            }
         }
         Ok(claimed)
     }

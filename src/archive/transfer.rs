@@ -21,10 +21,12 @@ use crate::archive::delivery::Delivery;
 use crate::archive::delivery::Need;
 use crate::archive::delivery::Way;
 use crate::archive::download::Download;
+use crate::archive::download::Facts;
 use crate::archive::gauge::Gauge;
 use crate::archive::gauge::Line;
 use crate::archive::gauge::Moving;
 use crate::archive::length;
+use crate::archive::parts::Held;
 use crate::archive::plan;
 use crate::archive::progress::Progress;
 use crate::archive::slots::Slot;
@@ -233,6 +235,23 @@ impl Transfer<'_> {
             self.spare.clone(),
         )
         .await
+    }
+
+    /// The whole of a file of which the first reading told `facts`, into memory that was taken from the budget.
+    pub(crate) async fn fetch_whole(&self, facts: &Facts) -> Result<Held, Failure> {
+        let of_origin = |error| self.of_origin(&error);
+        let (origin, identity) = (self.origin.clone(), Some(&facts.identity));
+        let reading = Reading::open_patiently(origin, Window::ALL, identity, self.patience());
+        let mut reading = reading.await.map_err(of_origin)?;
+        let (mut held, mut crc) = (Held::default(), Crc64Digester::new());
+        while let Some(frame) = reading.next().await.map_err(of_origin)? {
+            self.bandwidth.pass(length(&frame)).await;
+            crc.update(&frame);
+            held.length += length(&frame);
+            held.frames.push(frame);
+        }
+        held.crc64nvme = crc.value();
+        Ok(held)
     }
 
     /// Length and checksum of a second reading of the whole body.

@@ -1,6 +1,8 @@
 //! The three ways in which a body gets to a destination: in one request, in parts of a known whole, and in parts
 //! until it ends. All end in a proof.
 
+use tokio::time::Instant;
+
 use crate::archive::delivery::Delivery;
 use crate::archive::delivery::Way;
 use crate::archive::download::Download;
@@ -9,9 +11,11 @@ use crate::archive::parts::Held;
 use crate::archive::parts::Parts;
 use crate::archive::parts::Target;
 use crate::archive::parts::fill;
+use crate::archive::parts::is_long_silence;
 use crate::archive::parts::missed;
 use crate::archive::progress::Progress;
 use crate::archive::proof::Digests;
+use crate::backoff;
 use crate::manifest::row::NewUpload;
 use crate::manifest::row::ObjectName;
 use crate::manifest::row::PartRow;
@@ -25,6 +29,9 @@ use crate::store::StoreError;
 use crate::store::StoreErrorKind;
 use crate::store::Total;
 use crate::store::Written;
+
+/// Tries of a body that is held in memory, before the whole transfer is put off.
+const PUT_TRIES: u32 = 4;
 
 impl Delivery<'_> {
     /// Opens an upload and writes it down before its first part.
@@ -85,6 +92,7 @@ impl Delivery<'_> {
         let (body, _fed) = way.reader.feed(0, total, Some(Box::new(check)));
         let identity = self.identity(name);
         let object = Self::new_object(name, &identity);
+        let began = Instant::now();
         let written = self.store.put(&object, body).await;
         drop(pass);
         if written
@@ -98,8 +106,82 @@ impl Delivery<'_> {
                 judge(&way.download).map_err(|broken| transfer.refuse_late(broken))?;
             }
         }
+        let written = match written {
+            Err(error)
+                if !is_long_silence(&error, began) && self.may_pass(name, &error).await? =>
+            {
+                tracing::debug!(%error, "writing from memory");
+                self.gate.failed(&error);
+                self.write_again(name, &way, total).await?
+            }
+            written => written,
+        };
         self.note(&written);
         self.conclude(name, written, way).await
+    }
+
+    /// Whether a write that failed certainly wrote nothing, and the same bytes again may do.
+    async fn may_pass(&self, name: &ObjectName, error: &StoreError) -> Result<bool, Failure> {
+        Ok(match error.kind {
+            StoreErrorKind::Transient | StoreErrorKind::Source => true,
+            StoreErrorKind::Ambiguous => self.find(name).await?.is_none(),
+            StoreErrorKind::Blocked
+            | StoreErrorKind::Exists
+            | StoreErrorKind::Conflict
+            | StoreErrorKind::UploadGone
+            | StoreErrorKind::Rejected => false,
+        })
+    }
+
+    /// Fetches a body again and writes it from memory: it broke in passing, by no fault of the origin's file.
+    async fn write_again(
+        &self,
+        name: &ObjectName,
+        way: &Way<'_>,
+        total: u64,
+    ) -> Result<Result<Written, StoreError>, Failure> {
+        let of_origin = |error| self.transfer.of_origin(&error);
+        // The rest is read for the digests all the same.
+        way.reader.seek(total, None);
+        let crc64nvme = way.download.sum(0, total).await.map_err(of_origin)?;
+        judge(&way.download).map_err(|broken| self.transfer.refuse_late(broken))?;
+        let _share = self.hold(total).await?;
+        let held = self.transfer.fetch_whole(way.download.facts()).await?;
+        if Some(held.crc64nvme) != crc64nvme {
+            let what = "the origin sent other bytes than before";
+            return Err(Failure::retry(what));
+        }
+        Ok(self.put_held(name, &held).await)
+    }
+
+    /// Writes a body that is held in memory, as often as it takes within the limit.
+    async fn put_held(&self, name: &ObjectName, held: &Held) -> Result<Written, StoreError> {
+        let identity = self.identity(name);
+        let object = Self::new_object(name, &identity);
+        let mut tries = 1;
+        loop {
+            let body = PartBody::Filled {
+                frames: held.frames.clone(),
+                crc64nvme: held.crc64nvme,
+            };
+            let pass = self.gate.pass().await;
+            let began = Instant::now();
+            let written = self.store.put(&object, body).await;
+            drop(pass);
+            match written {
+                Err(error)
+                    if error.kind == StoreErrorKind::Transient
+                        && tries < PUT_TRIES
+                        && !is_long_silence(&error, began) =>
+                {
+                    self.gate.failed(&error);
+                    tries += 1;
+                    let pause = backoff::delay(tries, None, self.transfer.dice);
+                    tokio::time::sleep(pause.as_duration()).await;
+                }
+                written => return written,
+            }
+        }
     }
 
     /// Writes a body whose length nobody told.
@@ -209,15 +291,8 @@ impl Delivery<'_> {
         }
         self.check_end(&way.download).await?;
         self.transfer.check_size(held.length)?;
-        let identity = self.identity(name);
-        let body = PartBody::Filled {
-            frames: held.frames,
-            crc64nvme: held.crc64nvme,
-        };
-        let pass = self.gate.pass().await;
-        let object = Self::new_object(name, &identity);
-        let written = self.store.put(&object, body).await;
-        drop(pass);
+        let written = self.put_held(name, &held).await;
+        drop(held);
         self.note(&written);
         self.conclude(name, written, way).await
     }

@@ -218,6 +218,11 @@ fn read_answer(
             what,
         });
     }
+    if status == StatusCode::PARTIAL_CONTENT
+        && expected.is_some_and(|expected| !is_pinned(expected, &identity))
+    {
+        return Err(OriginError::NoRange { host: owned() });
+    }
     let accepts = text(headers, &header::ACCEPT_RANGES);
     let has_ranges = status == StatusCode::PARTIAL_CONTENT
         || accepts.is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"));
@@ -230,6 +235,14 @@ fn read_answer(
         is_framed,
         body: response.into_body(),
     })
+}
+
+/// Whether a range says that it is of the version that was asked for: a range has to carry the tag that a whole answer
+/// would, or at least the date.
+fn is_pinned(expected: &SourceIdentity, now: &SourceIdentity) -> bool {
+    let has_tag = expected.validator().is_some() && expected.validator() == now.validator();
+    let has_date = expected.last_modified.is_some() && expected.last_modified == now.last_modified;
+    has_tag || has_date
 }
 
 /// What tells `now` apart from `expected`, among the things that both answers said.

@@ -65,7 +65,7 @@ impl PartBody {
         match self {
             PartBody::Stream { length, frames } => {
                 let exact = Exact {
-                    frames: Mutex::new(frames),
+                    frames: Arc::new(Mutex::new(Some(frames))),
                     left: length,
                     clock: Clock::new(),
                 };
@@ -107,6 +107,8 @@ pub(super) struct Payload {
     pub(super) body: SdkBody,
     /// How far the request is with it.
     pub(super) clock: Clock,
+    /// Takes the body back when the request is over.
+    pub(super) loan: Loan,
     /// What stands in the signature: its SHA-256, or that there is none.
     pub(super) signing: Signing,
     /// In base64, where the store is to check it.
@@ -120,8 +122,9 @@ impl Payload {
     pub(super) fn new(body: PartBody, proof: Proof) -> Self {
         let length = body.length();
         let clock = Clock::new();
-        let bare = |body| Self {
+        let bare = |(body, loan)| Self {
             body,
+            loan,
             clock: clock.clone(),
             signing: Signing(PayloadSigningOverride::UnsignedPayload),
             crc64nvme: None,
@@ -208,6 +211,8 @@ pub(super) struct Clock(Arc<Mutex<Ticking>>);
 struct Ticking {
     awaits: Awaits,
     since: Instant,
+    /// What the store took of the time before.
+    on_store: Duration,
 }
 
 /// Who has to act next.
@@ -226,22 +231,38 @@ impl Clock {
         Self(Arc::new(Mutex::new(Ticking {
             awaits: Awaits::Store,
             since: Instant::now(),
+            on_store: Duration::ZERO,
         })))
     }
 
     /// Who is waited for, and for how long.
     pub(super) fn read(&self) -> (Awaits, Duration) {
-        let Ticking { awaits, since } = *self.ticking();
+        let Ticking { awaits, since, .. } = *self.ticking();
         (awaits, since.elapsed())
+    }
+
+    /// How long the store was waited for in all.
+    pub(super) fn on_store(&self) -> Duration {
+        let Ticking {
+            awaits,
+            since,
+            on_store,
+        } = *self.ticking();
+        match awaits {
+            Awaits::Store | Awaits::Answer => on_store + since.elapsed(),
+            Awaits::Body => on_store,
+        }
     }
 
     /// Takes note of who is waited for from now on. Waiting for the same side goes on.
     fn set(&self, awaits: Awaits) {
+        let on_store = self.on_store();
         let mut ticking = self.ticking();
         if ticking.awaits != awaits || awaits == Awaits::Store {
             *ticking = Ticking {
                 awaits,
                 since: Instant::now(),
+                on_store,
             };
         }
     }
@@ -260,25 +281,64 @@ impl Clock {
     }
 }
 
+/// What a request has only lent to it. A request that is given up leaves its body to its connection, which may hang on
+/// for as long as a dead peer does; dropping this takes away what the body is made of.
+pub(super) struct Loan(Option<Box<dyn FnOnce() + Send>>);
+
+impl Loan {
+    /// Lends `thing`, for as long as the loan lives.
+    fn of<T: Send + 'static>(thing: T) -> (Lent<T>, Self) {
+        let lent = Arc::new(Mutex::new(Some(thing)));
+        let back = Arc::clone(&lent);
+        let take = move || drop(back.lock().unwrap_or_else(PoisonError::into_inner).take());
+        (lent, Self(Some(Box::new(take))))
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let Some(take) = self.0.take() {
+            take();
+        }
+    }
+}
+
+impl fmt::Debug for Loan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Loan")
+    }
+}
+
+/// Something that may have been taken back.
+type Lent<T> = Arc<Mutex<Option<T>>>;
+
+fn taken_back() -> BrokenSource {
+    BrokenSource::new("the request was given up")
+}
+
 /// A body of frames that come from elsewhere.
 fn passed_through(
     length: u64,
     frames: BoxStream<'static, Result<Bytes, BrokenSource>>,
     clock: &Clock,
-) -> SdkBody {
-    SdkBody::from_body_1_x(Exact {
-        frames: Mutex::new(frames),
+) -> (SdkBody, Loan) {
+    let (frames, loan) = Loan::of(frames);
+    let body = SdkBody::from_body_1_x(Exact {
+        frames,
         left: length,
         clock: clock.clone(),
-    })
+    });
+    (body, loan)
 }
 
 /// A body of frames that are all there.
-fn filled(frames: Vec<Bytes>, clock: &Clock) -> SdkBody {
-    let (frames, clock): (Arc<[Bytes]>, Clock) = (frames.into(), clock.clone());
-    SdkBody::retryable(move || {
-        SdkBody::from_body_1_x(Frames::new(Arc::clone(&frames), clock.clone()))
-    })
+fn filled(frames: Vec<Bytes>, clock: &Clock) -> (SdkBody, Loan) {
+    let (length, clock) = (length_of(&frames), clock.clone());
+    let (frames, loan) = Loan::of(frames);
+    let body = SdkBody::retryable(move || {
+        SdkBody::from_body_1_x(Frames::new(Arc::clone(&frames), length, clock.clone()))
+    });
+    (body, loan)
 }
 
 /// The bytes of all frames together.
@@ -294,8 +354,7 @@ fn frame_length(frame: &Bytes) -> u64 {
 /// A stream that ends in an error unless it gives exactly the bytes that were announced: a `Content-Length` that is
 /// not kept would leave the store waiting for the rest.
 struct Exact {
-    /// The SDK wants a body that is `Sync`. The lock is never taken: `get_mut` goes around it.
-    frames: Mutex<BoxStream<'static, Result<Bytes, BrokenSource>>>,
+    frames: Lent<BoxStream<'static, Result<Bytes, BrokenSource>>>,
     left: u64,
     clock: Clock,
 }
@@ -309,10 +368,10 @@ impl Body for Exact {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenSource>>> {
         let this = self.get_mut();
-        let frames = this
-            .frames
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut frames = this.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(frames) = frames.as_mut() else {
+            return Poll::Ready(Some(Err(taken_back())));
+        };
         let left = this.left;
         let polled = frames.as_mut().poll_next(context);
         if polled.is_pending() && left > 0 {
@@ -346,19 +405,18 @@ impl Body for Exact {
 
 /// A walk over shared frames.
 struct Frames {
-    shared: Arc<[Bytes]>,
+    shared: Lent<Vec<Bytes>>,
     next: usize,
     left: u64,
     clock: Clock,
 }
 
 impl Frames {
-    fn new(frames: Arc<[Bytes]>, clock: Clock) -> Self {
-        let left = length_of(&frames);
+    fn new(shared: Lent<Vec<Bytes>>, length: u64, clock: Clock) -> Self {
         Self {
-            shared: frames,
+            shared,
             next: 0,
-            left,
+            left: length,
             clock,
         }
     }
@@ -373,7 +431,12 @@ impl Body for Frames {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenSource>>> {
         let this = self.get_mut();
-        let frame = this.shared.get(this.next).cloned();
+        let shared = this.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(frames) = shared.as_ref() else {
+            return Poll::Ready(Some(Err(taken_back())));
+        };
+        let frame = frames.get(this.next).cloned();
+        drop(shared);
         Poll::Ready(frame.map(|frame| {
             this.next += 1;
             this.left = this.left.saturating_sub(frame_length(&frame));
@@ -419,14 +482,38 @@ mod tests {
             crc64nvme: Crc64::of(&frame),
         };
         assert_eq!(body.length(), 100);
-        let mut sent = Frames::new(vec![frame.clone()].into(), Clock::new());
+        let (lent, loan) = Loan::of(vec![frame.clone(), frame.clone()]);
+        let mut sent = Frames::new(lent, 200, Clock::new());
         let polled = Pin::new(&mut sent)
             .poll_frame(&mut Context::from_waker(futures::task::noop_waker_ref()));
         let Poll::Ready(Some(Ok(polled))) = polled else {
             panic!("a frame is there")
         };
         assert_eq!(polled.into_data().unwrap().as_ptr(), frame.as_ptr());
-        assert!(sent.is_end_stream());
+        assert!(!sent.is_end_stream());
+        // Whoever holds the body after that holds nothing.
+        drop(loan);
+        let polled = Pin::new(&mut sent)
+            .poll_frame(&mut Context::from_waker(futures::task::noop_waker_ref()));
+        assert!(matches!(polled, Poll::Ready(Some(Err(_)))));
+        drop(sent);
+        drop(body);
+        assert!(frame.is_unique());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_taken_back_lets_go_of_where_it_came_from() {
+        let witness = Arc::new(());
+        let held = Arc::clone(&witness);
+        let frames = stream::once(async move {
+            drop(held);
+            Ok(Bytes::new())
+        });
+        let (body, loan) = passed_through(5, frames.boxed(), &Clock::new());
+        assert_eq!(Arc::strong_count(&witness), 2);
+        drop(loan);
+        assert_eq!(Arc::strong_count(&witness), 1);
+        drop(body);
     }
 
     #[tokio::test]
@@ -451,7 +538,7 @@ mod tests {
                 Ok(Bytes::from_static(b"c"))
             }))
             .boxed();
-        let mut body = passed_through(3, frames, &clock);
+        let (mut body, _loan) = passed_through(3, frames, &clock);
         let mut next =
             async || std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         tokio::time::advance(second).await;
@@ -506,10 +593,10 @@ mod tests {
     fn a_filled_body_can_be_made_again_and_knows_its_length() {
         let clock = Clock::new();
         let frames = vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")];
-        let body = filled(frames, &clock);
+        let (body, _loan) = filled(frames, &clock);
         assert_eq!(body.content_length(), Some(3));
         assert_eq!(body.try_clone().unwrap().content_length(), Some(3));
-        let passed = passed_through(8, stream::empty().boxed(), &clock);
+        let (passed, _loan) = passed_through(8, stream::empty().boxed(), &clock);
         assert_eq!(passed.content_length(), Some(8));
         assert!(passed.try_clone().is_none());
     }

@@ -41,6 +41,10 @@ const FINISH_TIMEOUT: Span = Span::from_secs(120);
 /// an error that names neither cause nor side; a part that is ended before that is begun again at once.
 const BODY_STALL: Duration = Duration::from_secs(18);
 
+/// The least rate, in bytes a second, at which a store has to take a body while there is something to take. Slower, and
+/// a part holds its memory and its place for hours.
+const BODY_RATE_MIN: u64 = 64 << 10;
+
 /// Time for the answer once all bytes are handed over, besides what the sockets still hold.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -173,6 +177,9 @@ impl Bucket {
                 Err(_) => {}
             }
             let call = self.call(verb);
+            if clock.on_store() >= body_timeout(length) {
+                return Err(call.timed_out(clock.on_store().into()));
+            }
             match awaits {
                 Awaits::Store if waited >= BODY_STALL => {
                     return Err(call.stalled(BODY_STALL.into()));
@@ -206,6 +213,12 @@ impl Bucket {
             Err(_) => Err(self.call(verb).timed_out(allowed)),
         }
     }
+}
+
+/// How long a store may take over a body of `length` bytes, the time in which it waited for the body left out.
+fn body_timeout(length: u64) -> Duration {
+    let moving = Duration::from_secs(length / BODY_RATE_MIN);
+    SMALL_VERB_TIMEOUT.as_duration() + moving
 }
 
 /// How long an answer may take after a body of `length` bytes that was handed over in `took`: the slower it went, the

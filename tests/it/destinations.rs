@@ -33,6 +33,7 @@ use crate::faults::all_say_why;
 use crate::faults::assert_told;
 use crate::faults::each;
 use crate::process::Outside;
+use crate::store_faults::certificate;
 use crate::world::FIRST;
 use crate::world::Log;
 use crate::world::Plan;
@@ -155,6 +156,12 @@ async fn a_store_that_stops_reading_is_given_up_in_time() {
     let cases = cases.flat_map(|case| [(case, 0), (case, 100_000)]);
     let runs = cases.map(|((kind, size), after)| async move {
         let mut plan = kind.plan(size);
+        if after > 0 {
+            // A connection that hangs is left differently where there is TLS on it.
+            let (tls, authority) = certificate();
+            plan.bucket.tls = Some(tls);
+            plan.roots = authority.into_bytes();
+        }
         plan.patience = Duration::from_secs(28);
         plan.extra.push_str("[server]\nshutdown_grace = \"1s\"\n");
         let world = World::new(plan).await;

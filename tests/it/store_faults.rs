@@ -132,7 +132,7 @@ async fn a_small_memory_is_enough_for_many_transfers() {
 }
 
 /// A certificate for 127.0.0.1, and the authority that vouches for it.
-fn certificate() -> (Arc<rustls::ServerConfig>, String) {
+pub(crate) fn certificate() -> (Arc<rustls::ServerConfig>, String) {
     let mut authority = rcgen::CertificateParams::default();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority_key = rcgen::KeyPair::generate().unwrap();

@@ -190,14 +190,16 @@ async fn no_more_is_held_than_the_slowest_reader_may_lack() {
     let race = async {
         let blocked = read_to(&quick, u64::MAX);
         tokio::pin!(blocked);
-        // Every step of the slow one lets the quick one get a little further, for as long as it takes.
+        // As long as the slow one gets on, the quick one goes at its pace.
         for _ in 0..4 {
             let almost = HELD_UP_MAX.mul_f64(0.9);
             let still = tokio::time::timeout(almost, &mut blocked).await;
             assert!(still.is_err());
             let lead = download.head() - slow_offset(&download, &slow);
             assert!((WINDOW_SHARED..=WINDOW_SHARED + 2 * STEP).contains(&lead));
-            slow.next(u64::MAX).await.unwrap();
+            for _ in 0..WINDOW_SHARED / STEP {
+                slow.next(u64::MAX).await.unwrap();
+            }
         }
         // Once it is gone, nothing holds the quick one up.
         drop(slow);
@@ -233,6 +235,30 @@ async fn who_does_not_move_loses_its_place_to_those_who_wait() {
     let (stood, went) = while_pumping(pump, work).await;
     let part = usize::try_from(STRIDE * 2).unwrap();
     assert!(stood.unwrap() == file()[part..] && went.unwrap() == file()[part..]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_few_bytes_now_and_then_keep_no_place() {
+    let (download, pump, _) = download().await;
+    let (goes, crawls) = (
+        download.reader(0, None, line()),
+        download.reader(0, None, line()),
+    );
+    let work = async {
+        let crawl = async {
+            loop {
+                tokio::time::sleep(HELD_UP_MAX / 2).await;
+                if crawls.next(u64::MAX).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let started = tokio::time::Instant::now();
+        let (read, ()) = tokio::join!(read_to(&goes, u64::MAX), crawl);
+        assert!(started.elapsed() < HELD_UP_MAX * 2);
+        read.unwrap()
+    };
+    assert!(while_pumping(pump, work).await == file());
 }
 
 #[tokio::test(start_paused = true)]

@@ -42,7 +42,7 @@ use crate::store::WrittenPart;
 /// Tries of one part before the whole transfer is put off; its other parts stay stored.
 const PART_TRIES: u32 = 4;
 
-/// A try that failed after this long was the last one for now: the asset is told of it, and comes back to this part.
+/// A store that was silent for this long is not tried again at once: the asset is told of it, and comes back.
 const LONG_TRY: Duration = Duration::from_secs(15);
 
 /// Frames on their way between origin and store: one being sent, one being read.
@@ -126,7 +126,7 @@ impl Sender {
             Ok(written) => self.gate.succeeded(written.waited),
             Err(error) => {
                 self.gate.failed(error);
-                if began.elapsed() >= LONG_TRY {
+                if is_long_silence(error, began) {
                     self.count(slot, PART_TRIES);
                 }
             }
@@ -188,13 +188,20 @@ impl Sender {
                 }
             }
         };
+        // A request that ends lets go of its body, and with it of the feed.
         let (put, fed) = tokio::join!(self.put(slot, body, pass), fed);
-        let crc64nvme = fed?;
-        Ok(Sent {
-            written: put?,
-            // A part that the store took was read to its end; without a checksum it is compared with none.
-            crc64nvme: Some(crc64nvme.unwrap_or_default()),
-        })
+        match (put, fed) {
+            (Ok(written), Ok(crc64nvme)) => Ok(Sent {
+                written,
+                // What was answered before it was read to its end has no checksum, and must equal no part's.
+                crc64nvme: Some(crc64nvme.unwrap_or_default()),
+            }),
+            (Err(Trouble::Store(error)), Err(broke)) if error.kind == StoreErrorKind::Source => {
+                Err(broke.into())
+            }
+            (Err(trouble), _) => Err(trouble),
+            (Ok(_), Err(broke)) => Err(broke.into()),
+        }
     }
 
     /// Fetches a part into memory that was taken from the budget, and sends it from there.
@@ -221,7 +228,7 @@ impl Sender {
             end: Some(slot.end()),
         };
         let identity = Some(&self.identity);
-        Reading::open(self.origin.clone(), window, identity, self.patience).await
+        Reading::open_patiently(self.origin.clone(), window, identity, self.patience).await
     }
 
     async fn pause(&self, slot: Slot) {
@@ -240,6 +247,12 @@ impl Sender {
     fn tries(&self) -> std::sync::MutexGuard<'_, BTreeMap<PartNumber, u32>> {
         self.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a request that `began` then failed by a store's long silence, not by an origin that took its time.
+pub(crate) fn is_long_silence(error: &StoreError, began: Instant) -> bool {
+    let is_silence = error.status.is_none() && error.kind != StoreErrorKind::Source;
+    is_silence && began.elapsed() >= LONG_TRY
 }
 
 /// Whether the same request may succeed when it is sent again.

@@ -17,6 +17,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytes::BytesMut;
@@ -45,6 +46,12 @@ const STRIPE_MAX: u64 = 4 << 20;
 
 /// A stripe takes this many times as long as asking for it, so that asking costs little of a lane's time.
 const STRIPE_TO_ASKING: u128 = 8;
+
+/// A frame that is given out is no longer: a store asks for the next one in time, and little is on its way at once.
+const FRAME_MAX: usize = 64 << 10;
+
+/// How long the first range may take to come before the connection that works goes on alone.
+const OPENED_WITHIN: Duration = Duration::from_secs(3);
 
 /// How many stripes wait to be given out, besides those under way: lanes that are quicker than the first need not stop.
 const STRIPES_AHEAD: usize = 4;
@@ -222,7 +229,11 @@ impl Lanes {
                     return Ok(Some(frame));
                 }
                 // Only a range that really came is worth giving up the connection that works.
-                stripe.opened().await?;
+                let opened = tokio::time::timeout(OPENED_WITHIN, stripe.opened()).await;
+                opened.unwrap_or_else(|_| {
+                    let host = self.fetch.origin.host().to_owned();
+                    Err(OriginError::Stalled { host })
+                })?;
                 (self.first, self.surplus) = (None, None);
             }
             // Both arms are cancel-safe; a lane that ends is sent for the next stripe at once.
@@ -400,7 +411,7 @@ impl Stripe {
                 return Some(Ok(None));
             }
             if !arriving.bytes.is_empty() {
-                let taken = arriving.bytes.len().min(most);
+                let taken = arriving.bytes.len().min(most).min(FRAME_MAX);
                 let frame = arriving.bytes.split_to(taken).freeze();
                 arriving.given += length(&frame);
                 return Some(Ok(Some(frame)));
