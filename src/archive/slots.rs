@@ -17,6 +17,8 @@ pub(crate) struct Slots {
     /// Where slow transfers go on, so that a slow origin does not fill the ordinary slots.
     slow: Arc<Semaphore>,
     urgent: Arc<Semaphore>,
+    /// Questions to stores before the bytes: no more connections are opened for them than bytes will use.
+    looks: Arc<Semaphore>,
 }
 
 /// A slot, given back by dropping.
@@ -37,6 +39,7 @@ impl Slots {
             ordinary: semaphore(concurrent),
             slow: semaphore(concurrent),
             urgent: semaphore(Self::urgent(concurrent)),
+            looks: semaphore(concurrent),
         }
     }
 
@@ -50,6 +53,12 @@ impl Slots {
     /// How many of them only urgent assets take.
     pub(crate) fn urgent(concurrent: u32) -> u32 {
         concurrent.div_ceil(URGENT_ONE_IN)
+    }
+
+    /// Waits until one more asset may be asked about at its stores.
+    pub(crate) async fn look(&self) -> OwnedSemaphorePermit {
+        let look = Arc::clone(&self.looks).acquire_owned().await;
+        look.expect("the semaphores are never closed")
     }
 
     /// Waits for a slot, in the order of asking; an urgent asset has some more to itself.

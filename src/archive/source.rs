@@ -219,13 +219,18 @@ impl Source {
         let left = total.saturating_sub(read_to);
         if matches!(self.stream, Stream::Single(_)) {
             let is_worth_it = seen.is_slow() && seen.time_for(left) > WORTH_IT;
-            if self.lanes_max > 1 && is_worth_it && self.spare.has_some() {
+            if self.lanes_max > 1
+                && is_worth_it
+                && let Some(base) = self.spare.take()
+                && self.spare.has_some()
+            {
                 let width = GROWTH.min(self.lanes_max);
                 let next = Stream::Several(Box::new(Lanes::new(
                     &self.origin,
                     &self.facts.identity,
                     self.patience,
                     &self.spare,
+                    base,
                 )));
                 let Stream::Single(first) = std::mem::replace(&mut self.stream, next) else {
                     return;

@@ -96,7 +96,9 @@ impl Transfer<'_> {
         deliveries: Vec<Delivery<'_>>,
         refused: Vec<Failure>,
     ) -> Result<(), Failure> {
+        let look = self.slots.look().await;
         let looked = join_all(deliveries.iter().map(Delivery::look)).await;
+        drop(look);
         let mut outcomes: Vec<_> = refused.into_iter().map(Err).collect();
         let mut wanting = Vec::new();
         for (delivery, looked) in deliveries.iter().zip(looked) {

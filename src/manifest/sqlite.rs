@@ -336,6 +336,9 @@ fn stored(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+/// How often the change to the log ahead is tried beside other processes that do the same.
+const MODE_TRIES: u32 = 20;
+
 /// Settings that belong to a connection, not to the file.
 fn prepare(connection: &Connection) -> Result<(), Fault> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -404,11 +407,29 @@ fn make_file(path: &Path) -> std::io::Result<()> {
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
+/// Another process that opens the same new file in the same moment is in the way of this change, and SQLite does not
+/// wait for it by itself as it does elsewhere; it waits for a transaction.
+fn set_mode(connection: &Connection) -> rusqlite::Result<String> {
+    let mut tries = 1;
+    loop {
+        let set = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+        match set {
+            Err(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                    && tries < MODE_TRIES =>
+            {
+                tries += 1;
+                connection.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
+            }
+            set => return set,
+        }
+    }
+}
+
 /// Sets how commits reach the disk.
 fn log_ahead(connection: &Connection, path: &Path) -> Result<(), ManifestError> {
     let set = || -> Result<String, Fault> {
-        let set_mode = "PRAGMA journal_mode = WAL";
-        let mode = connection.query_row(set_mode, [], |row| row.get(0))?;
+        let mode = set_mode(connection)?;
         // Acknowledged means synced: in WAL mode anything less loses the last commits with the power.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;

@@ -86,7 +86,8 @@ impl SpareLanes {
         self.free.available_permits() > 0
     }
 
-    fn take(&self) -> Option<OwnedSemaphorePermit> {
+    /// One of them, if there is one.
+    pub(super) fn take(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.free).try_acquire_owned().ok()
     }
 }
@@ -95,6 +96,8 @@ impl SpareLanes {
 pub(super) struct Lanes {
     fetch: Fetch,
     spare: SpareLanes,
+    /// For the lane whose stripe is given out: no more downloads have lanes than there are spare ones.
+    _base: OwnedSemaphorePermit,
     first: Option<Reading>,
     /// What `first` has given beyond the start of the first stripe; of use only if that stripe never comes.
     surplus: Option<Bytes>,
@@ -143,12 +146,13 @@ struct Arriving {
 }
 
 impl Lanes {
-    /// No connection yet.
+    /// No connection yet. `base` is the one that this download has to itself.
     pub(super) fn new(
         origin: &Origin,
         identity: &SourceIdentity,
         patience: Patience,
         spare: &SpareLanes,
+        base: OwnedSemaphorePermit,
     ) -> Self {
         Self {
             fetch: Fetch {
@@ -159,6 +163,7 @@ impl Lanes {
                 has_failed: Arc::default(),
             },
             spare: spare.clone(),
+            _base: base,
             first: None,
             surplus: None,
             stripes: VecDeque::new(),
@@ -303,7 +308,6 @@ impl Lanes {
                 self.next_at,
                 self.total.min(self.next_at + self.stripe_bytes),
             );
-            // The lane whose stripe is given out stands for the one connection that every download has.
             let is_needed = self.stripes.is_empty() && self.first.is_none();
             let lane = if is_needed { None } else { self.spare.take() };
             let share = self.spare.budget.try_take(end - start);

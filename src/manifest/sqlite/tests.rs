@@ -702,3 +702,18 @@ async fn child_that_is_killed() {
         join_all(learns).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_new_file_is_opened_by_many_at_once() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            url: format!("sqlite:{}/manifest.db", folder.path().display()),
+            lease: Span::from_secs(60),
+        };
+        let opening = (0..8).map(|_| Manifest::open(&config, Clock::system(), Access::Writer));
+        for opened in join_all(opening).await {
+            opened.unwrap().close().await;
+        }
+    }
+}
