@@ -94,9 +94,14 @@ fn read_version(connection: &Connection, path: &Path) -> Result<u32, ManifestErr
     let foreign = || ManifestError::Foreign {
         path: path.to_owned(),
     };
-    let version = read("PRAGMA user_version").map_err(engine)?;
+    let mut version = read("PRAGMA user_version").map_err(engine)?;
+    let is_empty = version == 0 && read("SELECT COUNT(*) FROM sqlite_master").map_err(engine)? == 0;
+    if version == 0 && !is_empty {
+        // Another process may have made the first schema between the two looks; it did so in one transaction.
+        version = read("PRAGMA user_version").map_err(engine)?;
+    }
     let is_ours = match version {
-        0 => read("SELECT COUNT(*) FROM sqlite_master").map_err(engine)? == 0,
+        0 => is_empty,
         _ => read("PRAGMA application_id").map_err(engine)? == APPLICATION_ID,
     };
     let version = u32::try_from(version).ok().filter(|_| is_ours);

@@ -197,15 +197,15 @@ async fn a_reload_takes_the_new_file_or_keeps_the_old_one_whole() {
         .home
         .configure("[transfer]\nconcurrent = \"many\"\n");
     daemon.signal("HUP");
-    let log = daemon.says("not reloaded").await;
-    assert!(log.contains("many"), "{log}");
+    daemon.says("not reloaded").await;
+    daemon.says("many").await;
 
     // This one can be read, but not be put into force.
     let extra = "[provider.other]\nkind = \"evolink\"\napi_key = { env = \"UNSET\" }\n";
     outside.home.configure(&outside.config("", extra));
     daemon.signal("HUP");
-    let log = daemon.says_times("not reloaded", 2).await;
-    assert!(log.contains("UNSET"), "{log}");
+    daemon.says_times("not reloaded", 2).await;
+    daemon.says("UNSET").await;
 
     outside.home.configure(&outside.config("", ""));
     outside.add(1).await;

@@ -10,6 +10,8 @@ use http::HeaderMap;
 use http::Request;
 use http::Response;
 
+use super::pump::HELD_UP_MAX;
+use super::pump::WINDOW_SHARED;
 use super::*;
 use crate::archive::gauge::Gauge;
 use crate::archive::gauge::Moving;
@@ -22,6 +24,8 @@ use crate::model::asset::AssetIndex;
 use crate::model::task::TaskKey;
 use crate::origin::open::Origin;
 use crate::origin::reading::Patience;
+use crate::store::BrokenSource;
+use crate::store::PartBody;
 use crate::units::ByteRate;
 use crate::units::ByteSize;
 use crate::units::Span;
@@ -131,7 +135,7 @@ async fn read_to(reader: &Reader, end: u64) -> Result<Vec<u8>, ReadError> {
     let mut read = Vec::new();
     while let Some(frame) = reader.next(end).await? {
         read.extend_from_slice(&frame);
-        let at = reader.0.download.state().readers[&reader.0.id].offset;
+        let at = reader.offset();
         if at == end {
             break;
         }
@@ -195,7 +199,7 @@ async fn no_more_is_held_than_the_slowest_reader_may_lack() {
             let almost = HELD_UP_MAX.mul_f64(0.9);
             let still = tokio::time::timeout(almost, &mut blocked).await;
             assert!(still.is_err());
-            let lead = download.head() - slow_offset(&download, &slow);
+            let lead = download.head() - slow.offset();
             assert!((WINDOW_SHARED..=WINDOW_SHARED + 2 * STEP).contains(&lead));
             for _ in 0..WINDOW_SHARED / STEP {
                 slow.next(u64::MAX).await.unwrap();
@@ -210,10 +214,6 @@ async fn no_more_is_held_than_the_slowest_reader_may_lack() {
 
 /// The length of a frame in the type of offsets.
 const STEP: u64 = 64 << 10;
-
-fn slow_offset(download: &Download, reader: &Reader) -> u64 {
-    download.state().readers[&reader.0.id].offset
-}
 
 #[tokio::test(start_paused = true)]
 async fn who_does_not_move_loses_its_place_to_those_who_wait() {
