@@ -355,6 +355,7 @@ fn desk(
     commits: &Arc<AtomicU64>,
 ) -> Result<Desk, ManifestError> {
     let path = &opening.path;
+    let making = alone_in_folder(path);
     let mut connection = open_writable(path)?;
     let standing = migrate::standing(&connection, path, MIGRATIONS)?;
     log_ahead(&connection, path)?;
@@ -365,6 +366,7 @@ fn desk(
     };
     migrate::migrate(&mut connection, path, MIGRATIONS)?;
     drop(borrowed);
+    drop(making);
     if lock.is_some() {
         claims::release_all(&connection).map_err(|fault| fault.named("open"))?;
     }
@@ -376,6 +378,16 @@ fn desk(
         commits: Arc::clone(commits),
         lock,
     })
+}
+
+/// Keeps other processes from making or migrating a manifest in the same folder until it is dropped. A file system that
+/// knows no such locks goes without.
+fn alone_in_folder(path: &Path) -> Option<File> {
+    let folder = path.parent();
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+    let folder = File::open(folder.unwrap_or(Path::new("."))).ok()?;
+    folder.lock().ok()?;
+    Some(folder)
 }
 
 fn open_writable(path: &Path) -> Result<Connection, ManifestError> {
@@ -415,7 +427,7 @@ fn set_mode(connection: &Connection) -> rusqlite::Result<String> {
         let set = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
         match set {
             Err(error)
-                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
                     && tries < MODE_TRIES =>
             {
                 tries += 1;
