@@ -19,6 +19,7 @@ use bytes::Bytes;
 use tokio::task::JoinError;
 use tokio::task::JoinSet;
 
+use crate::archive::bandwidth::Bandwidth;
 use crate::archive::delivery::Delivery;
 use crate::archive::delivery::Way;
 use crate::archive::download::Download;
@@ -35,6 +36,8 @@ use crate::model::digest::Crc64Digester;
 use crate::model::failure::Failure;
 use crate::model::object::PartNumber;
 use crate::model::object::UploadId;
+use crate::origin::OriginError;
+use crate::origin::reading::Reading;
 use crate::store::StoreErrorKind;
 use crate::store::WrittenPart;
 use crate::work::budget::Share;
@@ -445,6 +448,23 @@ pub(crate) async fn fill(reader: &Reader, start: u64, end: u64) -> Result<Held, 
         let Some(frame) = reader.next(end).await? else {
             break;
         };
+        crc.update(&frame);
+        held.length += length(&frame);
+        held.frames.push(frame);
+    }
+    held.crc64nvme = crc.value();
+    Ok(held)
+}
+
+/// Reads a request of one's own to its end, into memory that was taken from the budget.
+pub(crate) async fn hold_all(
+    mut reading: Reading,
+    bandwidth: &Bandwidth,
+) -> Result<Held, OriginError> {
+    let mut held = Held::default();
+    let mut crc = Crc64Digester::new();
+    while let Some(frame) = reading.next().await? {
+        bandwidth.pass(length(&frame)).await;
         crc.update(&frame);
         held.length += length(&frame);
         held.frames.push(frame);

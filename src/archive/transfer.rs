@@ -27,6 +27,7 @@ use crate::archive::gauge::Line;
 use crate::archive::gauge::Moving;
 use crate::archive::length;
 use crate::archive::parts::Held;
+use crate::archive::parts::hold_all;
 use crate::archive::plan;
 use crate::archive::progress::Progress;
 use crate::archive::slots::Slot;
@@ -244,16 +245,8 @@ impl Transfer<'_> {
         let of_origin = |error| self.of_origin(&error);
         let (origin, identity) = (self.origin.clone(), Some(&facts.identity));
         let reading = Reading::open_patiently(origin, Window::ALL, identity, self.patience());
-        let mut reading = reading.await.map_err(of_origin)?;
-        let (mut held, mut crc) = (Held::default(), Crc64Digester::new());
-        while let Some(frame) = reading.next().await.map_err(of_origin)? {
-            self.bandwidth.pass(length(&frame)).await;
-            crc.update(&frame);
-            held.length += length(&frame);
-            held.frames.push(frame);
-        }
-        held.crc64nvme = crc.value();
-        Ok(held)
+        let reading = reading.await.map_err(of_origin)?;
+        hold_all(reading, self.bandwidth).await.map_err(of_origin)
     }
 
     /// Length and checksum of a second reading of the whole body.

@@ -20,6 +20,7 @@ use crate::archive::parts::Held;
 use crate::archive::parts::Sent;
 use crate::archive::parts::Slot;
 use crate::archive::parts::Target;
+use crate::archive::parts::hold_all;
 use crate::backoff;
 use crate::chance::Dice;
 use crate::model::asset::SourceIdentity;
@@ -206,16 +207,7 @@ impl Sender {
 
     /// Fetches a part into memory that was taken from the budget, and sends it from there.
     pub(super) async fn fetch_and_hold(&self, slot: Slot) -> Result<Sent, Trouble> {
-        let mut reading = self.fetch(slot).await?;
-        let mut held = Held::default();
-        let mut crc = Crc64Digester::new();
-        while let Some(frame) = reading.next().await? {
-            crc.update(&frame);
-            self.bandwidth.pass(length(&frame)).await;
-            held.length += length(&frame);
-            held.frames.push(frame);
-        }
-        held.crc64nvme = crc.value();
+        let held = hold_all(self.fetch(slot).await?, &self.bandwidth).await?;
         Ok(Sent {
             written: self.put_held(slot, &held).await?,
             crc64nvme: Some(held.crc64nvme),
