@@ -3,9 +3,11 @@
 //! Ports never see a client library: they hold an [`Http`], which a simulation can own as well.
 
 pub mod body;
+pub mod bulk;
 pub mod client;
 pub mod guard;
 pub mod pace;
+pub mod roots;
 
 use std::fmt;
 use std::sync::Arc;

@@ -18,8 +18,10 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::Http;
 use crate::http::client::ClientConfig;
+use crate::http::client::Traffic;
 use crate::http::client::USER_AGENT;
 use crate::http::guard::Guard;
+use crate::http::roots::Roots;
 use crate::manifest::Manifest;
 use crate::model::object::DestinationName;
 use crate::model::task::FETCH_PROVIDER;
@@ -65,8 +67,8 @@ pub struct Seams {
     pub http: ClientMaker,
     /// The client of every S3 destination.
     pub s3_http: SharedHttpClient,
-    /// Certificates (PEM) of further authorities that `http` trusts; may be empty.
-    pub extra_roots: Vec<u8>,
+    /// Whom `http` trusts.
+    pub roots: Roots,
 }
 
 /// What of the stages outlives a reload: transfers go on while the stages that began them are replaced.
@@ -202,11 +204,11 @@ pub fn provider(
 ) -> anyhow::Result<Provider> {
     let client = ClientConfig {
         guard: guard(settings, &[])?,
-        http2: true,
+        traffic: Traffic::Answers,
         connect_timeout: config.transfer.connect_timeout,
         read_timeout: API_TIMEOUT,
         user_agent: USER_AGENT.to_owned(),
-        extra_roots: seams.extra_roots.clone(),
+        roots: seams.roots.clone(),
     };
     let provider = Provider::connect(
         name.clone(),
@@ -227,12 +229,11 @@ fn downloads(
 ) -> anyhow::Result<BTreeMap<ProviderName, Downloads>> {
     let client = |guard| ClientConfig {
         guard,
-        // A big body over HTTP/2 costs more for its windows than the connections that it saves.
-        http2: false,
+        traffic: Traffic::Files,
         connect_timeout: config.transfer.connect_timeout,
         read_timeout: config.transfer.stall_timeout,
         user_agent: USER_AGENT.to_owned(),
-        extra_roots: seams.extra_roots.clone(),
+        roots: seams.roots.clone(),
     };
     let mut downloads = BTreeMap::new();
     for (name, provider) in providers {

@@ -16,8 +16,8 @@ use reelvault::config::Config;
 use reelvault::daemon::supervisor::Supervisor;
 use reelvault::daemon::systemd::Systemd;
 use reelvault::daemon::wiring::Seams;
-use reelvault::http::Http;
-use reelvault::http::client::Reqwest;
+use reelvault::http::client;
+use reelvault::http::roots::Roots;
 use reelvault::intake;
 use reelvault::intake::Announcement;
 use reelvault::manifest::Access;
@@ -522,13 +522,13 @@ fn clock(ahead: &Arc<AtomicU64>) -> Clock {
 
 fn seams(bucket: &Bucket, roots: &[u8], clock: Clock) -> Seams {
     let variables = variables(bucket);
-    let roots_of_store = (!roots.is_empty()).then_some(roots);
+    let roots = Roots::load(roots).unwrap();
     Seams {
         clock,
         dice: Dice::new(),
         env: Arc::new(move |name| variables.get(name).cloned()),
-        http: Arc::new(|client| Ok(Http::new(Reqwest::new(&client)?))),
-        s3_http: Store::http_client(Span::from_secs(5), roots_of_store).unwrap(),
-        extra_roots: roots.to_vec(),
+        http: Arc::new(|client| Ok(client::connect(&client)?)),
+        s3_http: Store::http_client(Span::from_secs(5), &roots).unwrap(),
+        roots,
     }
 }
