@@ -22,6 +22,7 @@ use crate::clock::Timestamp;
 use crate::model::digest::Crc64;
 use crate::model::key::ObjectKey;
 use crate::model::object::ETag;
+use crate::store::Condition;
 use crate::store::Encryption;
 use crate::store::Identity;
 use crate::store::NewObject;
@@ -135,7 +136,7 @@ impl Bucket {
 
     /// "Only if nothing stands there", where the store knows how to say that.
     pub(super) fn condition(&self) -> Option<String> {
-        self.quirks.conditional.then(|| "*".to_owned())
+        (self.quirks.condition != Condition::Refused).then(|| "*".to_owned())
     }
 }
 
