@@ -1,5 +1,7 @@
 //! The intake stage: the one door by which a task becomes known. It validates, writes, and the rest follows.
 
+pub mod hooks;
+
 use url::Url;
 
 use crate::clock::Timestamp;
