@@ -1,4 +1,5 @@
-//! Tools for HTTP as a client: the transport, bodies, the pace of calls, and the guard against inside addresses.
+//! Tools for HTTP: the transport of a client, bodies, the pace of calls, the guard against inside addresses, and
+//! signatures of webhooks.
 //!
 //! Ports never see a client library: they hold an [`Http`], which a simulation can own as well.
 
@@ -6,6 +7,7 @@ pub mod body;
 pub mod client;
 pub mod guard;
 pub mod pace;
+pub mod standard_webhooks;
 
 use std::fmt;
 use std::sync::Arc;
