@@ -5,6 +5,7 @@
 
 pub mod row;
 
+mod answers;
 mod error;
 mod links;
 mod migrate;
@@ -133,6 +134,11 @@ impl Manifest {
     /// Whether a daemon works on the manifest that `config` names.
     pub fn is_daemon_running(config: &Config) -> bool {
         database_path(&config.url).is_ok_and(|path| Sqlite::is_daemon_running(&path))
+    }
+
+    /// The file of the manifest that `config` names.
+    pub fn path(config: &Config) -> Option<PathBuf> {
+        database_path(&config.url).ok()
     }
 
     /// Writes what is queued, closes the files and frees the lock. Verbs fail from here on.

@@ -12,6 +12,9 @@ mod api;
 mod call;
 mod connect;
 mod error;
+mod json;
+mod relay;
+mod rewrite;
 mod scrub;
 
 use std::collections::BTreeMap;
@@ -28,6 +31,7 @@ pub use api::Provider;
 pub use connect::ConnectError;
 pub use error::ProviderError;
 pub use error::Said;
+pub use relay::Passing;
 
 /// `[provider.NAME]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -54,6 +58,9 @@ pub struct Config {
     /// Further headers for every call to the API.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// Whether its API is served again, under `/gateway/NAME/`.
+    #[serde(default)]
+    pub gateway: bool,
     /// Its API and its result links may be plain http and on private addresses (an intranet, a test).
     #[serde(default)]
     pub allow_private: bool,

@@ -1,5 +1,6 @@
 //! What goes into the manifest's verbs and what comes out: rows as domain types, the same for every engine.
 
+pub mod answer;
 pub mod event;
 
 use serde::Serialize;

@@ -6,6 +6,7 @@
 //! ```
 
 pub(super) mod alarms;
+pub(super) mod answers;
 pub(super) mod assets;
 pub(super) mod claims;
 mod columns;

@@ -64,7 +64,7 @@ struct Trouble {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     headers: HeaderMap,
-    body: Bytes,
+    pub(super) body: Bytes,
 }
 
 impl Caller {
@@ -348,6 +348,7 @@ pub(super) mod tests {
             requests: None,
             output_ttl: None,
             headers: [].into(),
+            gateway: false,
             allow_private: false,
         };
         let env = |_: &str| Some("sk-canary".to_owned());

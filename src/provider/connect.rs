@@ -132,9 +132,14 @@ impl Account {
         })
     }
 
+    /// The address of `path`, without the key.
+    pub(super) fn address_without_key(&self, path: &str) -> Result<Url, url::ParseError> {
+        Url::parse(&format!("{}{path}", self.base_url))
+    }
+
     /// The address of `path`, with the key where that travels in the query.
     pub(super) fn address(&self, path: &str) -> Result<Url, url::ParseError> {
-        let mut url = Url::parse(&format!("{}{path}", self.base_url))?;
+        let mut url = self.address_without_key(path)?;
         if let (Auth::Query { name }, Some(key)) = (&self.description.auth, &self.key) {
             url.query_pairs_mut().append_pair(name, key.expose());
         }
@@ -275,6 +280,7 @@ mod tests {
             requests: None,
             output_ttl: None,
             headers: [].into(),
+            gateway: false,
             allow_private: false,
         }
     }

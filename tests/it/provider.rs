@@ -41,6 +41,7 @@ fn config(server: &ServerGuard) -> Config {
         requests: Some("1000/s".parse().unwrap()),
         output_ttl: None,
         headers: [].into(),
+        gateway: false,
         allow_private: true,
     }
 }
@@ -142,6 +143,7 @@ async fn a_pending_task() {
         estimate: Some(Span::from_secs(165)),
         results: Vec::new(),
         error: None,
+        answer: None,
     };
     assert_eq!(seen(&pending).await, expected);
 }

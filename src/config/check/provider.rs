@@ -17,6 +17,9 @@ impl Check<'_> {
             } else {
                 self.description(&path, name.as_str(), provider);
             }
+            if provider.gateway && name.as_str() != FETCH_PROVIDER {
+                self.gateway(&path, name.as_str(), provider);
+            }
             if let Some(source) = &provider.api_key {
                 self.secret(path.key("api_key"), source);
             }
@@ -35,11 +38,26 @@ impl Check<'_> {
             ("base_url", provider.base_url.is_some()),
             ("requests", provider.requests.is_some()),
             ("output_ttl", provider.output_ttl.is_some()),
+            ("gateway", provider.gateway),
         ];
         for (key, _) in given.iter().filter(|(_, is_given)| *is_given) {
             let what = format!("`{FETCH_PROVIDER}` stands for bare links, which have no API");
             let note = "only `allow_private` and `headers` have a meaning here";
             self.wrong(At::Key, path.key(key), what, note);
+        }
+    }
+
+    /// What is built in says whether its API can be served again; a file is read when the daemon starts.
+    fn gateway(&mut self, path: &Path, name: &str, provider: &provider::Config) {
+        if provider.description.is_some() {
+            return;
+        }
+        let kind = provider.kind.as_deref().unwrap_or(name);
+        let lacks_it = |description: Description| description.gateway.is_none();
+        if Description::built_in(kind).is_some_and(lacks_it) {
+            let what = format!("the built-in description of {kind:?} has no [gateway]");
+            let note = "leave it out, or write a description of your own with a [gateway] in it";
+            self.wrong(At::Value, path.key("gateway"), what, note);
         }
     }
 

@@ -342,6 +342,7 @@ pub(in crate::manifest) fn sighting(progress: Progress) -> Sighting {
         estimate: None,
         results: Vec::new(),
         error: None,
+        answer: None,
     }
 }
 

@@ -6,6 +6,7 @@ use url::Url;
 use super::Fault;
 use super::Tx;
 use super::all;
+use super::answers;
 use super::assets;
 use super::claims::touched;
 use super::events;
@@ -220,6 +221,11 @@ pub(in crate::manifest) fn observe(
         said.join(": ")
     });
     append_change(tx, lease.row, before, observation.state, reason.as_deref())?;
+    if let Some(answer) = &sighting.answer
+        && observation.state.is_final()
+    {
+        answers::keep(tx, lease.row, answer)?;
+    }
     assets::write_links(tx, lease.row, &observation.assets, &observation.objects)
 }
 

@@ -1,0 +1,27 @@
+//! The verbs of the gateway: what it answers from, and the hint that a task is over.
+
+use super::Manifest;
+use super::ManifestError;
+use super::sqlite;
+use crate::manifest::row::answer::ServedTask;
+use crate::model::task::TaskKey;
+
+impl Manifest {
+    /// A task, with the provider's last answer about it where that was kept.
+    pub async fn served_task(&self, key: &TaskKey) -> Result<Option<ServedTask>, ManifestError> {
+        let key = key.clone();
+        self.sqlite
+            .read("served_task", move |db| {
+                sqlite::answers::served_task(db, &key)
+            })
+            .await
+    }
+
+    /// Makes a watched task due now, since it may be over; whether it was not due before.
+    pub async fn hint(&self, key: &TaskKey) -> Result<bool, ManifestError> {
+        let key = key.clone();
+        self.sqlite
+            .write("hint", move |tx| sqlite::answers::hint(tx, &key))
+            .await
+    }
+}
