@@ -12,6 +12,7 @@ use crate::config::locate::Document;
 use crate::config::node::Node;
 use crate::config::problem::Sources;
 use crate::config::salvage::salvage;
+use crate::intake::gateway;
 use crate::manifest;
 use crate::model::key::KeyTemplate;
 use crate::model::object::DestinationName;
@@ -57,6 +58,8 @@ pub struct Config {
     pub deadline: watch::DeadlineConfig,
     /// `[poll]`
     pub poll: watch::Config,
+    /// `[gateway]`
+    pub gateway: gateway::Config,
     /// `[provider.NAME]`
     #[serde(default)]
     pub provider: BTreeMap<ProviderName, provider::Config>,

@@ -1,5 +1,6 @@
 //! The daemon: wires the rooms together, starts the stages, and stops them cleanly.
 
+pub mod gateway;
 pub mod routes;
 pub mod server;
 pub mod supervisor;

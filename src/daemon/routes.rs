@@ -6,11 +6,14 @@ use axum::http::StatusCode;
 use axum::routing::get;
 
 use crate::http::problem::Problem;
+use crate::intake::gateway;
+use crate::intake::gateway::Gateway;
 
 /// The routes of one configuration.
-pub(super) fn routes() -> Router {
+pub(super) fn routes(gateway: Gateway) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
+        .merge(gateway::router(gateway))
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_method)
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::bandwidth::Bandwidth;
 use crate::archive::gauge::Gauge;
 use crate::config::Config;
+use crate::daemon::gateway;
 use crate::daemon::sentence;
 use crate::daemon::server::Server;
 use crate::daemon::systemd::Systemd;
@@ -136,6 +137,12 @@ impl Supervisor<'_> {
         running.spawn(stages.watch.run());
         running.spawn(stages.archive.run());
         running.spawn(stages.tend.run());
+        let (gateway, ttl) = (stages.gateway, config.deadline.default);
+        let gateway_stop = stop.clone();
+        running.spawn(async move {
+            gateway.keep_up(ttl, gateway_stop).await;
+            Ok(())
+        });
 
         let mut status_at = Instant::now();
         let ended = loop {
@@ -237,6 +244,7 @@ impl Supervisor<'_> {
         Outliving {
             gauge: self.gauge.clone(),
             bandwidth: Bandwidth::new(config.transfer.bandwidth),
+            gateway: gateway::Kept::default(),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::archive::stage::Downloads;
 use crate::chance::Dice;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::daemon::gateway;
 use crate::daemon::routes;
 use crate::daemon::server::Face;
 use crate::daemon::server::Rules;
@@ -23,6 +24,7 @@ use crate::http::Http;
 use crate::http::client::ClientConfig;
 use crate::http::client::USER_AGENT;
 use crate::http::guard::Guard;
+use crate::intake::gateway::Gateway;
 use crate::manifest::Manifest;
 use crate::model::object::DestinationName;
 use crate::model::task::FETCH_PROVIDER;
@@ -79,6 +81,8 @@ pub struct Outliving {
     pub gauge: Gauge,
     /// The limit on all downloads.
     pub bandwidth: Bandwidth,
+    /// What the gateway keeps.
+    pub gateway: gateway::Kept,
 }
 
 /// What runs: one driver a stage, and the tokens that stop them.
@@ -89,6 +93,8 @@ pub struct Stages {
     pub archive: Driver<Archive>,
     /// Cleans up and warns.
     pub tend: Driver<Tend>,
+    /// What the gateway does beside answering.
+    pub gateway: Gateway,
     /// What answers requests while these stages run.
     pub face: Face,
     /// Asks all of them to end soon.
@@ -153,6 +159,15 @@ pub async fn stages(
         dice: seams.dice.clone(),
         watch: watch_wake.clone(),
     });
+    let around_gateway = gateway::Around {
+        manifest,
+        providers: &providers,
+        links: Arc::new(|_| Box::pin(async { BTreeMap::new() })),
+        kept: &outliving.gateway,
+        seams,
+        watch: watch_wake.clone(),
+    };
+    let gateway = gateway::gateway(config, around_gateway)?;
     let watch = Watch {
         manifest: manifest.clone(),
         providers,
@@ -175,12 +190,13 @@ pub async fn stages(
     let tend = Driver::new(tend, TEND_ROOM, tend_wake, around);
     let face = Face {
         rules: rules(config, seams)?,
-        routes: routes::routes(),
+        routes: routes::routes(gateway.clone()),
     };
     Ok(Stages {
         watch,
         archive,
         tend,
+        gateway,
         face,
         stop,
         halt,
@@ -221,23 +237,32 @@ pub fn provider(
     config: &Config,
     seams: &Seams,
 ) -> anyhow::Result<Provider> {
-    let client = ClientConfig {
-        guard: guard(settings, &[])?,
-        http2: true,
-        connect_timeout: config.transfer.connect_timeout,
-        read_timeout: API_TIMEOUT,
-        user_agent: USER_AGENT.to_owned(),
-        extra_roots: seams.extra_roots.clone(),
-    };
     let provider = Provider::connect(
         name.clone(),
         settings,
         config.deadline.default,
-        (seams.http)(client)?,
+        api_client(settings, config, seams, API_TIMEOUT)?,
         seams.clock.clone(),
         seams.env.as_ref(),
     );
     provider.with_context(|| format!("provider.{name}"))
+}
+
+/// A client for a task API that waits so long for an answer.
+pub(super) fn api_client(
+    settings: &provider::Config,
+    config: &Config,
+    seams: &Seams,
+    read_timeout: Span,
+) -> anyhow::Result<Http> {
+    (seams.http)(ClientConfig {
+        guard: guard(settings, &[])?,
+        http2: true,
+        connect_timeout: config.transfer.connect_timeout,
+        read_timeout,
+        user_agent: USER_AGENT.to_owned(),
+        extra_roots: seams.extra_roots.clone(),
+    })
 }
 
 /// How each provider's results are fetched, and bare links.
@@ -294,7 +319,7 @@ fn downloads(
     Ok(downloads)
 }
 
-fn guard(settings: &provider::Config, hosts: &[String]) -> anyhow::Result<Guard> {
+pub(super) fn guard(settings: &provider::Config, hosts: &[String]) -> anyhow::Result<Guard> {
     let guard = if settings.allow_private {
         Guard::private()
     } else {

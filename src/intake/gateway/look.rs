@@ -1,0 +1,284 @@
+//! Looks at tasks: answered in the provider's words, with links that last where there are any.
+
+use std::collections::BTreeMap;
+
+use axum::body::Body as Outgoing;
+use axum::response::IntoResponse as _;
+use axum::response::Response;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::StatusCode;
+use http::header;
+use url::Url;
+
+use crate::http::problem::Problem;
+use crate::intake::gateway::Call;
+use crate::intake::gateway::Count;
+use crate::intake::gateway::Gateway;
+use crate::intake::gateway::body;
+use crate::intake::gateway::body::Taken;
+use crate::intake::gateway::headers;
+use crate::intake::gateway::submit;
+use crate::manifest::row::AssetRecord;
+use crate::manifest::row::TaskRecord;
+use crate::manifest::row::answer::ServedTask;
+use crate::model::asset::AssetIndex;
+use crate::model::asset::AssetState;
+use crate::model::task::Progress;
+use crate::model::task::TaskId;
+use crate::model::task::TaskKey;
+use crate::model::task::TaskState;
+use crate::provider::Passing;
+use crate::units::ByteSize;
+
+/// An answer about one task takes a few KiB. A longer one passes unread.
+const ANSWER_BYTES_MAX: ByteSize = ByteSize::mib(1);
+
+impl Gateway {
+    /// Answers a look at a task.
+    pub(super) async fn look(&self, mut call: Call, id: TaskId, body: Outgoing) -> Response {
+        let key = TaskKey {
+            provider: call.name.clone(),
+            id,
+        };
+        let known = self.known(&key).await;
+        if let Some(kept) = self
+            .kept(
+                &call,
+                known.as_ref().filter(|known| is_archived(&known.task)),
+            )
+            .await
+        {
+            return kept;
+        }
+        call.headers.insert(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        );
+        // "Not modified" would be about the provider's answer, not about ours.
+        call.headers.remove(header::IF_NONE_MATCH);
+        call.headers.remove(header::IF_MODIFIED_SINCE);
+        match self.ask(&call, &key, known.as_ref(), body).await {
+            Ok(response) => response,
+            // What is final is known without the provider.
+            Err(problem) => match self.kept(&call, known.as_ref()).await {
+                Some(kept) => kept,
+                None => problem.into_response(),
+            },
+        }
+    }
+
+    async fn ask(
+        &self,
+        call: &Call,
+        key: &TaskKey,
+        known: Option<&ServedTask>,
+        body: Outgoing,
+    ) -> Result<Response, Problem> {
+        let answer = self.send(call, body).await?;
+        if !headers::is_in_the_open(answer.headers()) {
+            return Ok(body::outgoing(answer));
+        }
+        let (head, body) = answer.into_parts();
+        let taken = body::take(body, ANSWER_BYTES_MAX).await;
+        let body = match taken.map_err(|error| self.no_answer(&call.name, &error))? {
+            Taken::Whole(body) => body,
+            Taken::Long(body) => return Ok(body::outgoing(http::Response::from_parts(head, body))),
+        };
+        let passing = call.served.provider.passing(&key.id, head.status, &body);
+        let shown = match passing {
+            Passing::Task { progress, results } => {
+                self.take_hint(call, key, known, progress).await;
+                self.shown(call, known, progress, &results, body.clone())
+                    .await
+            }
+            Passing::Gone | Passing::Trouble => {
+                if let Some(kept) = self.kept(call, known).await {
+                    return Ok(kept);
+                }
+                body.clone()
+            }
+            Passing::Other => body.clone(),
+        };
+        let is_same = shown == body;
+        let mut response = body::outgoing(http::Response::from_parts(
+            head,
+            crate::http::body::full(shown.clone()),
+        ));
+        if !is_same {
+            headers::forget_body(response.headers_mut());
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, HeaderValue::from(shown.len()));
+        }
+        Ok(response)
+    }
+
+    /// What is known of a task; nothing where the manifest does not answer, so that the provider's answer passes.
+    async fn known(&self, key: &TaskKey) -> Option<ServedTask> {
+        match self.parts().manifest.served_task(key).await {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::warn!(task.id = %key.id, %error, "a look passes without what the manifest knows");
+                None
+            }
+        }
+    }
+
+    /// What was seen in passing is a hint, never believed: our own look finds out.
+    async fn take_hint(
+        &self,
+        call: &Call,
+        key: &TaskKey,
+        known: Option<&ServedTask>,
+        progress: Progress,
+    ) {
+        let is_over = match progress {
+            Progress::Pending | Progress::Running => false,
+            Progress::Completed | Progress::Failed | Progress::Cancelled => true,
+        };
+        match known.map(|known| known.task.state) {
+            None => {
+                self.remember(&call.served.provider, key.clone(), None)
+                    .await;
+            }
+            Some(TaskState::Watching) if is_over => match self.parts().manifest.hint(key).await {
+                Ok(_) => self.parts().watch.poke(),
+                Err(error) => tracing::warn!(task.id = %key.id, %error, "a hint was not taken"),
+            },
+            Some(
+                TaskState::Watching
+                | TaskState::Completed
+                | TaskState::Failed
+                | TaskState::Cancelled
+                | TaskState::Vanished
+                | TaskState::Abandoned,
+            ) => {}
+        }
+    }
+
+    /// The provider's answer as the caller sees it.
+    async fn shown(
+        &self,
+        call: &Call,
+        known: Option<&ServedTask>,
+        progress: Progress,
+        results: &[Url],
+        body: Bytes,
+    ) -> Bytes {
+        let provider = &call.served.provider;
+        let own = known.and_then(|known| known.callback.as_ref());
+        let body = submit::without_ours(provider, body, call.served.callback.as_ref(), own);
+        if progress != Progress::Completed {
+            return body;
+        }
+        let holds =
+            self.parts().config.hold && known.is_none_or(|known| may_yet_be_archived(&known.task));
+        match known {
+            _ if holds => provider.held_back(&body).into(),
+            Some(known) => self
+                .with_links(call, &known.task, results, &body)
+                .await
+                .into(),
+            None => body,
+        }
+    }
+
+    async fn with_links(
+        &self,
+        call: &Call,
+        task: &TaskRecord,
+        results: &[Url],
+        body: &[u8],
+    ) -> Vec<u8> {
+        let has_any = task
+            .assets
+            .iter()
+            .any(|asset| asset.state == AssetState::Archived);
+        if !has_any {
+            return body.to_vec();
+        }
+        let links = (self.parts().links)(task.clone()).await;
+        let assets = assets_of(results, &task.assets);
+        call.served
+            .provider
+            .relink(body, &mut |url| links.get(assets.get(url)?).cloned())
+    }
+
+    /// The answer that the provider once gave about a final task, for whoever may see what our own key may see.
+    async fn kept(&self, call: &Call, known: Option<&ServedTask>) -> Option<Response> {
+        let known = known.filter(|known| call.is_ours && known.task.state.is_final())?;
+        let answer = known.answer.as_ref()?;
+        let provider = &call.served.provider;
+        let passing = provider.passing(&known.task.key.id, StatusCode::OK, answer);
+        let Passing::Task { progress, results } = passing else {
+            return None;
+        };
+        let shown = self
+            .shown(call, Some(known), progress, &results, answer.clone().into())
+            .await;
+        self.parts().counts.add(Count::Kept);
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        headers.insert(headers::ARCHIVING, HeaderValue::from_static("kept"));
+        Some((headers, shown).into_response())
+    }
+}
+
+/// Whether every asset of a completed task is safe.
+fn is_archived(task: &TaskRecord) -> bool {
+    task.state == TaskState::Completed
+        && !task.assets.is_empty()
+        && task
+            .assets
+            .iter()
+            .all(|asset| asset.state == AssetState::Archived)
+}
+
+/// Whether waiting for it makes sense.
+fn may_yet_be_archived(task: &TaskRecord) -> bool {
+    match task.state {
+        TaskState::Watching => true,
+        TaskState::Completed => task
+            .assets
+            .iter()
+            .any(|asset| asset.state == AssetState::Due),
+        TaskState::Failed | TaskState::Cancelled | TaskState::Vanished | TaskState::Abandoned => {
+            false
+        }
+    }
+}
+
+/// Which asset each link of an answer belongs to: the same link, the same file under another signature, or, where there
+/// are as many links as assets, the same place.
+fn assets_of(results: &[Url], assets: &[AssetRecord]) -> BTreeMap<Url, AssetIndex> {
+    let is_same_file =
+        |one: &Url, other: &Url| one.host_str() == other.host_str() && one.path() == other.path();
+    let mut free: Vec<&AssetRecord> = assets.iter().collect();
+    let mut found = BTreeMap::new();
+    let signs: [&dyn Fn(usize, &Url, &AssetRecord) -> bool; 4] = [
+        &|_, url, asset| *url == asset.url,
+        &|place, url, asset| is_at(place, asset) && is_same_file(url, &asset.url),
+        &|_, url, asset| is_same_file(url, &asset.url),
+        &|place, _, asset| is_at(place, asset) && results.len() == assets.len(),
+    ];
+    for sign in signs {
+        for (place, url) in results.iter().enumerate() {
+            if found.contains_key(url) {
+                continue;
+            }
+            if let Some(at) = free.iter().position(|asset| sign(place, url, asset)) {
+                found.insert(url.clone(), free.swap_remove(at).index);
+            }
+        }
+    }
+    found
+}
+
+fn is_at(place: usize, asset: &AssetRecord) -> bool {
+    usize::try_from(asset.index.0) == Ok(place)
+}
