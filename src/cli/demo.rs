@@ -383,6 +383,7 @@ async fn submit(stage: &Stage, count: usize) -> anyhow::Result<Vec<TaskId>> {
         tags: Tags::new(),
         via: LearnedVia::Cli,
         ttl: stage.config.deadline.default,
+        callback: None,
     });
     intake::learn(&stage.manifest, announced.collect(), Clock::system().now()).await?;
     Ok(ids)

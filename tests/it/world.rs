@@ -237,6 +237,7 @@ impl World {
             tags: Tags::new(),
             via: LearnedVia::Cli,
             ttl: Span::from_secs(86_400),
+            callback: None,
         });
         intake::learn(&self.manifest, announced.collect(), Clock::system().now())
             .await
