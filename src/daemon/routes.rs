@@ -6,11 +6,19 @@ use axum::http::StatusCode;
 use axum::routing::get;
 
 use crate::http::problem::Problem;
+use crate::intake::hooks;
+use crate::intake::hooks::Hooks;
+
+/// What answers beside the stages.
+pub(super) struct Rooms {
+    pub(super) hooks: Hooks,
+}
 
 /// The routes of one configuration.
-pub(super) fn routes() -> Router {
+pub(super) fn routes(rooms: Rooms) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
+        .merge(hooks::router(rooms.hooks))
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_method)
 }

@@ -17,12 +17,14 @@ use crate::chance::Dice;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::routes;
+use crate::daemon::routes::Rooms;
 use crate::daemon::server::Face;
 use crate::daemon::server::Rules;
 use crate::http::Http;
 use crate::http::client::ClientConfig;
 use crate::http::client::USER_AGENT;
 use crate::http::guard::Guard;
+use crate::intake::hooks::Hooks;
 use crate::manifest::Manifest;
 use crate::model::object::DestinationName;
 use crate::model::task::FETCH_PROVIDER;
@@ -153,6 +155,13 @@ pub async fn stages(
         dice: seams.dice.clone(),
         watch: watch_wake.clone(),
     });
+    let hooks = Hooks {
+        manifest: manifest.clone(),
+        providers: providers.clone(),
+        config: config.server.hooks.clone(),
+        clock: seams.clock.clone(),
+        watch: watch_wake.clone(),
+    };
     let watch = Watch {
         manifest: manifest.clone(),
         providers,
@@ -175,7 +184,7 @@ pub async fn stages(
     let tend = Driver::new(tend, TEND_ROOM, tend_wake, around);
     let face = Face {
         rules: rules(config, seams)?,
-        routes: routes::routes(),
+        routes: routes::routes(Rooms { hooks }),
     };
     Ok(Stages {
         watch,
