@@ -1,5 +1,5 @@
-//! Tools for HTTP. As a client: the transport, bodies, the pace of calls, the guard against inside addresses, and
-//! signatures of webhooks. As a server: how requests come in, and problems that go out.
+//! Tools for HTTP. As a client: the transport, bodies, the pace of calls, and the guard against inside addresses. As a
+//! server: how requests come in, and problems that go out. For both: signatures of webhooks.
 //!
 //! Ports never see a client library: they hold an [`Http`], which a simulation can own as well.
 

@@ -29,6 +29,7 @@ use self::row::Claimable;
 use self::row::ClaimedAsset;
 use self::row::ClaimedOrphan;
 use self::row::ClaimedTask;
+use self::row::Heard;
 use self::row::Learned;
 use self::row::NewLink;
 use self::row::NewTask;
@@ -50,6 +51,7 @@ use crate::model::object::PartNumber;
 use crate::model::object::UploadId;
 use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
+use crate::model::task::TaskKey;
 use crate::units::Span;
 
 /// A starting daemon tries the lock this often: `is_daemon_running` holds it for a moment.
@@ -159,6 +161,23 @@ impl Manifest {
     pub async fn learn(&self, tasks: Vec<NewTask>) -> Result<Vec<Learned>, ManifestError> {
         self.sqlite
             .write("learn", move |tx| sqlite::tasks::learn(tx, &tasks))
+            .await
+    }
+
+    /// Takes note that a task may have news: one that is watched is looked at now, and one under lease once more as
+    /// soon as its claim ends. Nothing is ever put off by it, and no claim is touched.
+    pub async fn hear(&self, key: &TaskKey) -> Result<Heard, ManifestError> {
+        let key = key.clone();
+        self.sqlite
+            .write("hear", move |tx| sqlite::hints::hear(tx, &key))
+            .await
+    }
+
+    /// Watches a task again that was given up, since its provider speaks of it. Whether it was given up.
+    pub async fn revive(&self, key: &TaskKey) -> Result<bool, ManifestError> {
+        let key = key.clone();
+        self.sqlite
+            .write("revive", move |tx| sqlite::hints::revive(tx, &key))
             .await
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
+use url::Url;
 
 use crate::config::Config;
 use crate::daemon::wiring::Seams;
@@ -63,7 +64,7 @@ pub(super) fn gateway(config: &Config, around: Around<'_>) -> anyhow::Result<Gat
             provider: provider.clone(),
             http: api_client(settings, config, around.seams, ANSWER_TIMEOUT)?,
             guard: guard(settings, &[])?,
-            callback: None,
+            callback: hook(config, provider)?,
         };
         served.insert(name.clone(), one);
     }
@@ -81,6 +82,16 @@ pub(super) fn gateway(config: &Config, around: Around<'_>) -> anyhow::Result<Gat
         clock: around.seams.clock.clone(),
         watch: around.watch,
     }))
+}
+
+/// Where the provider is asked to call us: where others reach us and its webhooks are taken.
+fn hook(config: &Config, provider: &Provider) -> anyhow::Result<Option<Url>> {
+    let (Some(public), Some(path)) = (&config.server.public_url, provider.hook_path()) else {
+        return Ok(None);
+    };
+    let public = public.as_str().trim_end_matches('/');
+    let url = Url::parse(&format!("{public}{path}"));
+    url.map(Some).context("server.public_url")
 }
 
 impl Kept {

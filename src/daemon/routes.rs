@@ -8,12 +8,21 @@ use axum::routing::get;
 use crate::http::problem::Problem;
 use crate::intake::gateway;
 use crate::intake::gateway::Gateway;
+use crate::intake::hooks;
+use crate::intake::hooks::Hooks;
+
+/// What answers beside the stages.
+pub(super) struct Rooms {
+    pub(super) hooks: Hooks,
+    pub(super) gateway: Gateway,
+}
 
 /// The routes of one configuration.
-pub(super) fn routes(gateway: Gateway) -> Router {
+pub(super) fn routes(rooms: Rooms) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
-        .merge(gateway::router(gateway))
+        .merge(hooks::router(rooms.hooks))
+        .merge(gateway::router(rooms.gateway))
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_method)
 }

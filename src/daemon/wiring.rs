@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::gateway;
 use crate::daemon::routes;
+use crate::daemon::routes::Rooms;
 use crate::daemon::server::Face;
 use crate::daemon::server::Rules;
 use crate::http::Http;
@@ -25,6 +26,7 @@ use crate::http::client::ClientConfig;
 use crate::http::client::USER_AGENT;
 use crate::http::guard::Guard;
 use crate::intake::gateway::Gateway;
+use crate::intake::hooks::Hooks;
 use crate::manifest::Manifest;
 use crate::model::object::DestinationName;
 use crate::model::task::FETCH_PROVIDER;
@@ -168,6 +170,13 @@ pub async fn stages(
         watch: watch_wake.clone(),
     };
     let gateway = gateway::gateway(config, around_gateway)?;
+    let hooks = Hooks {
+        manifest: manifest.clone(),
+        providers: providers.clone(),
+        config: config.server.hooks.clone(),
+        clock: seams.clock.clone(),
+        watch: watch_wake.clone(),
+    };
     let watch = Watch {
         manifest: manifest.clone(),
         providers,
@@ -190,7 +199,10 @@ pub async fn stages(
     let tend = Driver::new(tend, TEND_ROOM, tend_wake, around);
     let face = Face {
         rules: rules(config, seams)?,
-        routes: routes::routes(gateway.clone()),
+        routes: routes::routes(Rooms {
+            hooks,
+            gateway: gateway.clone(),
+        }),
     };
     Ok(Stages {
         watch,

@@ -1,4 +1,4 @@
-//! The verbs of the gateway: what it answers from, and the hint that a task is over.
+//! The verb of the gateway: what it answers from.
 
 use super::Manifest;
 use super::ManifestError;
@@ -14,14 +14,6 @@ impl Manifest {
             .read("served_task", move |db| {
                 sqlite::answers::served_task(db, &key)
             })
-            .await
-    }
-
-    /// Makes a watched task due now, since it may be over; whether it was not due before.
-    pub async fn hint(&self, key: &TaskKey) -> Result<bool, ManifestError> {
-        let key = key.clone();
-        self.sqlite
-            .write("hint", move |tx| sqlite::answers::hint(tx, &key))
             .await
     }
 }

@@ -2,9 +2,12 @@
 
 pub mod answer;
 pub mod event;
+mod hint;
 
 use serde::Serialize;
 use url::Url;
+
+pub use self::hint::Heard;
 
 use crate::clock::Timestamp;
 use crate::model::asset::AssetIndex;

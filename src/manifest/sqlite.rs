@@ -12,6 +12,7 @@ pub(super) mod claims;
 mod columns;
 pub(super) mod deliveries;
 pub(super) mod events;
+pub(super) mod hints;
 mod lock;
 pub(super) mod objects;
 mod readers;

@@ -2,6 +2,7 @@
 
 pub mod field;
 pub mod gateway;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +16,7 @@ use crate::provider::description::field::Good;
 use crate::provider::description::field::HostPattern;
 use crate::provider::description::field::PathTemplate;
 use crate::provider::description::gateway::Gateway;
+use crate::provider::description::webhook::Webhook;
 use crate::provider::pointer::Pointer;
 use crate::units::Rate;
 use crate::units::Span;
@@ -51,6 +53,8 @@ pub struct Description {
     pub check: Option<Check>,
     /// What the gateway has to know; absent = the API cannot be served again.
     pub gateway: Option<Gateway>,
+    /// How its callbacks are read; absent = none are taken.
+    pub webhook: Option<Webhook>,
     /// How fast.
     #[serde(default)]
     pub limits: Limits,

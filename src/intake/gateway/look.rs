@@ -143,7 +143,7 @@ impl Gateway {
                 self.remember(&call.served.provider, key.clone(), None)
                     .await;
             }
-            Some(TaskState::Watching) if is_over => match self.parts().manifest.hint(key).await {
+            Some(TaskState::Watching) if is_over => match self.parts().manifest.hear(key).await {
                 Ok(_) => self.parts().watch.poke(),
                 Err(error) => tracing::warn!(task.id = %key.id, %error, "a hint was not taken"),
             },

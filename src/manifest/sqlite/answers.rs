@@ -1,4 +1,4 @@
-//! The provider's last answers about tasks that are over, and the hint that one may be.
+//! The provider's last answers about tasks that are over.
 
 use rusqlite::Connection;
 use rusqlite::named_params;
@@ -50,17 +50,4 @@ pub(in crate::manifest) fn served_task(
         callback,
         answer,
     }))
-}
-
-const HINT: &str = "-- manifest::hint
-    UPDATE tasks SET next_look_at = :now
-    WHERE task_id = :task_id AND provider = :provider
-        AND state = 'watching' AND next_look_at > :now AND lease_expires_at IS NULL";
-
-/// Makes a watched task due now; whether that changed anything.
-pub(in crate::manifest) fn hint(tx: &Tx<'_>, key: &TaskKey) -> Result<bool, Fault> {
-    let params = named_params! {
-        ":now": tx.now.as_unix_millis(), ":task_id": key.id.as_str(), ":provider": key.provider.as_str(),
-    };
-    Ok(execute(tx.db, HINT, params)? > 0)
 }
