@@ -12,10 +12,10 @@ mod api;
 mod call;
 mod connect;
 mod error;
+mod hook;
 mod json;
 mod relay;
 mod rewrite;
-mod hook;
 mod scrub;
 
 use std::collections::BTreeMap;
@@ -32,9 +32,9 @@ pub use api::Provider;
 pub use connect::ConnectError;
 pub use error::ProviderError;
 pub use error::Said;
-pub use relay::Passing;
 pub use hook::HookError;
 pub use hook::HookSaid;
+pub use relay::Passing;
 
 /// `[provider.NAME]`
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

@@ -28,10 +28,10 @@ use crate::provider::description::Batch;
 use crate::provider::description::Description;
 use crate::provider::description::DownloadAuth;
 use crate::provider::error::ProviderError;
-use crate::provider::rewrite;
 use crate::provider::hook::Hook;
 use crate::provider::hook::HookError;
 use crate::provider::hook::HookSaid;
+use crate::provider::rewrite;
 use crate::units::Span;
 
 /// Looks in flight at once where there is no batch; the pace holds besides.

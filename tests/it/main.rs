@@ -16,6 +16,7 @@ mod archive;
 mod cli;
 mod destinations;
 mod faults;
+mod gateway;
 mod hostile;
 mod kill;
 mod origin_failures;

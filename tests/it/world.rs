@@ -496,6 +496,8 @@ secret_key = {{ env = "SECRET_KEY" }}
 pub(crate) fn variables(bucket: &Bucket) -> BTreeMap<String, String> {
     let pairs = [
         ("SIM_KEY", "sk-canary-provider"),
+        ("TOKEN", "canary-token-of-the-api"),
+        ("HOOK_SECRET", "canary-hook-secret"),
         ("ACCESS_KEY", bucket.access_key()),
         ("SECRET_KEY", bucket.secret_key()),
     ];

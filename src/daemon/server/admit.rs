@@ -128,10 +128,12 @@ fn is_hook(path: &str) -> bool {
     path.starts_with("/hooks/")
 }
 
-/// What needs no token: whether we live, and links that carry a proof of their own.
+/// What needs no token: whether we live, links that carry a proof of their own, and the gateway, where the provider's
+/// key is one.
 fn is_open(path: &str, query: Option<&str>) -> bool {
     let is_signed = || query.is_some_and(|query| query.split('&').any(|it| it.starts_with("sig=")));
     matches!(path, "/healthz" | "/readyz")
+        || path.starts_with("/gateway/")
         || (path.starts_with("/api/v1/tasks/") && path.contains("/assets/") && is_signed())
 }
 

@@ -147,13 +147,17 @@ impl Gateway {
                 Ok(_) => self.parts().watch.poke(),
                 Err(error) => tracing::warn!(task.id = %key.id, %error, "a hint was not taken"),
             },
+            Some(TaskState::Vanished | TaskState::Abandoned) => {
+                match self.parts().manifest.revive(key).await {
+                    Ok(_) => self.parts().watch.poke(),
+                    Err(error) => tracing::warn!(task.id = %key.id, %error, "a hint was not taken"),
+                }
+            }
             Some(
                 TaskState::Watching
                 | TaskState::Completed
                 | TaskState::Failed
-                | TaskState::Cancelled
-                | TaskState::Vanished
-                | TaskState::Abandoned,
+                | TaskState::Cancelled,
             ) => {}
         }
     }
