@@ -12,11 +12,14 @@ use crate::config::locate::Document;
 use crate::config::node::Node;
 use crate::config::problem::Sources;
 use crate::config::salvage::salvage;
+use crate::intake::spool;
 use crate::manifest;
 use crate::model::key::KeyTemplate;
 use crate::model::object::DestinationName;
 use crate::model::task::ProviderName;
 use crate::provider;
+use crate::report::heartbeat;
+use crate::report::notify;
 use crate::store;
 use crate::telemetry::log;
 use crate::watch;
@@ -57,6 +60,16 @@ pub struct Config {
     pub deadline: watch::DeadlineConfig,
     /// `[poll]`
     pub poll: watch::Config,
+    /// `[spool]`
+    pub spool: spool::Config,
+    /// `[heartbeat]`
+    pub heartbeat: heartbeat::Config,
+    /// `[callback]`
+    #[serde(default)]
+    pub callback: notify::CallbackConfig,
+    /// `[[notify]]`
+    #[serde(default)]
+    pub notify: Vec<notify::Config>,
     /// `[provider.NAME]`
     #[serde(default)]
     pub provider: BTreeMap<ProviderName, provider::Config>,

@@ -1,6 +1,9 @@
 //! The intake stage: the one door by which a task becomes known. It validates, writes, and the rest follows.
 
 pub mod hooks;
+pub mod import;
+pub mod line;
+pub mod spool;
 
 use url::Url;
 

@@ -13,7 +13,14 @@ use crate::config::node::Step;
 use crate::config::problem::count;
 
 /// Keys of secrets: what stands there must be a place, and is never shown when it is not.
-pub(super) const SECRETS: [&str; 4] = ["api_key", "access_key", "secret_key", "token"];
+pub(super) const SECRETS: [&str; 6] = [
+    "api_key",
+    "access_key",
+    "secret_key",
+    "token",
+    "secret",
+    "previous_secret",
+];
 
 /// Keys whose values may hold something secret: a token in a header, a password in an address, and what people take
 /// `credentials` for.
