@@ -13,11 +13,14 @@ use crate::config::node::Node;
 use crate::config::problem::Sources;
 use crate::config::salvage::salvage;
 use crate::intake::gateway;
+use crate::intake::spool;
 use crate::manifest;
 use crate::model::key::KeyTemplate;
 use crate::model::object::DestinationName;
 use crate::model::task::ProviderName;
 use crate::provider;
+use crate::report::heartbeat;
+use crate::report::notify;
 use crate::store;
 use crate::telemetry::log;
 use crate::watch;
@@ -60,6 +63,16 @@ pub struct Config {
     pub poll: watch::Config,
     /// `[gateway]`
     pub gateway: gateway::Config,
+    /// `[spool]`
+    pub spool: spool::Config,
+    /// `[heartbeat]`
+    pub heartbeat: heartbeat::Config,
+    /// `[callback]`
+    #[serde(default)]
+    pub callback: notify::CallbackConfig,
+    /// `[[notify]]`
+    #[serde(default)]
+    pub notify: Vec<notify::Config>,
     /// `[provider.NAME]`
     #[serde(default)]
     pub provider: BTreeMap<ProviderName, provider::Config>,

@@ -2,6 +2,9 @@
 
 pub mod gateway;
 pub mod hooks;
+pub mod import;
+pub mod line;
+pub mod spool;
 
 use url::Url;
 

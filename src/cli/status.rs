@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::manifest::Manifest;
 use crate::manifest::row::AtRisk;
 use crate::manifest::row::Tally;
+use crate::manifest::row::event::EndpointTrouble;
 use crate::model::asset::AssetState;
 use crate::model::task::TaskState;
 use crate::units::ByteSize;
@@ -45,6 +46,8 @@ struct Status {
     bytes_archived: u64,
     orphans: u64,
     next_deadline: Option<Timestamp>,
+    /// Endpoints that take no messages.
+    endpoints: Vec<EndpointTrouble>,
     #[serde(skip)]
     tally: Tally,
 }
@@ -60,6 +63,7 @@ pub(crate) async fn status(
         .at_risk(now.plus(config.deadline.warn), RISKS_MAX)
         .await?;
     let tally = manifest.tally().await?;
+    let endpoints = manifest.endpoint_troubles().await?;
     manifest.close().await;
 
     let lost = tally.assets_in(AssetState::Lost);
@@ -85,6 +89,7 @@ pub(crate) async fn status(
         bytes_archived: tally.bytes_archived,
         orphans: tally.orphans,
         next_deadline: tally.next_deadline,
+        endpoints,
         tally,
     };
     if arguments.json {
@@ -133,7 +138,31 @@ fn describe(status: &Status, now: Timestamp) -> String {
     if let Some(deadline) = tally.next_deadline {
         lines.push(format!("     the next deadline is {}", when(deadline, now)));
     }
+    lines.extend(status.endpoints.iter().flat_map(|it| untold(it, now)));
     lines.join("\n") + "\n"
+}
+
+/// Who is not told, and what to do about it.
+fn untold(trouble: &EndpointTrouble, now: Timestamp) -> Vec<String> {
+    let EndpointTrouble {
+        endpoint, error, ..
+    } = trouble;
+    match trouble.disabled_at {
+        None => {
+            let failing_for = now.since(trouble.failing_since);
+            vec![format!(
+                "     {endpoint} takes no messages for {failing_for}: {error}"
+            )]
+        }
+        Some(disabled_at) => {
+            let ago = now.since(disabled_at);
+            vec![
+                format!("MUTE {endpoint} is disabled for {ago}: {error}"),
+                "     hint:  mend it and reload the daemon (SIGHUP); then `reelvault events replay`"
+                    .to_owned(),
+            ]
+        }
+    }
 }
 
 fn risk(count: usize, first: &AtRisk, now: Timestamp) -> String {

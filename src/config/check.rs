@@ -15,6 +15,7 @@ use crate::units::ByteSize;
 use crate::units::Span;
 
 mod destination;
+mod notify;
 mod provider;
 mod route;
 mod server;
@@ -53,6 +54,7 @@ pub(super) fn check(config: &Config, tree: &Node, failed: &[Path]) -> Checked {
     check.providers();
     check.destinations();
     check.routes();
+    check.notify();
     check.keys();
     let mut warnings = Vec::new();
     if check.providers_named().is_empty() {

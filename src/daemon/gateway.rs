@@ -11,7 +11,7 @@ use url::Url;
 use crate::config::Config;
 use crate::daemon::wiring::Seams;
 use crate::daemon::wiring::api_client;
-use crate::daemon::wiring::guard;
+use crate::http::guard::Guard;
 use crate::intake::gateway::Counts;
 use crate::intake::gateway::Deferred;
 use crate::intake::gateway::Gateway;
@@ -21,6 +21,7 @@ use crate::intake::gateway::Served;
 use crate::manifest::Manifest;
 use crate::model::task::ProviderName;
 use crate::provider::Provider;
+use crate::report::notify::CallbackBody;
 use crate::units::Span;
 use crate::work::wake::Wake;
 
@@ -48,6 +49,11 @@ pub(super) struct Around<'a> {
 
 /// Builds the gateway that `config` describes.
 pub(super) fn gateway(config: &Config, around: Around<'_>) -> anyhow::Result<Gateway> {
+    let callbacks = if config.callback.allow_private {
+        Guard::private()
+    } else {
+        Guard::public()
+    };
     let mut served = BTreeMap::new();
     for (name, settings) in config
         .provider
@@ -63,7 +69,7 @@ pub(super) fn gateway(config: &Config, around: Around<'_>) -> anyhow::Result<Gat
         let one = Served {
             provider: provider.clone(),
             http: api_client(settings, config, around.seams, ANSWER_TIMEOUT)?,
-            guard: guard(settings, &[])?,
+            guard: callbacks.clone(),
             callback: hook(config, provider)?,
         };
         served.insert(name.clone(), one);
@@ -82,6 +88,15 @@ pub(super) fn gateway(config: &Config, around: Around<'_>) -> anyhow::Result<Gat
         clock: around.seams.clock.clone(),
         watch: around.watch,
     }))
+}
+
+/// What makes the bodies of callbacks in the words of the task's provider.
+pub(super) fn callback_body(gateway: &Gateway) -> CallbackBody {
+    let gateway = gateway.clone();
+    Arc::new(move |_, task| {
+        let gateway = gateway.clone();
+        Box::pin(async move { gateway.told(task).await })
+    })
 }
 
 /// Where the provider is asked to call us: where others reach us and its webhooks are taken.

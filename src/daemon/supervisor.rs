@@ -22,6 +22,7 @@ use crate::daemon::wiring::Outliving;
 use crate::daemon::wiring::Seams;
 use crate::daemon::wiring::Stages;
 use crate::manifest::Manifest;
+use crate::manifest::row::event::EndpointTrouble;
 use crate::model::asset::AssetState;
 use crate::model::task::TaskState;
 use crate::units::Span;
@@ -99,16 +100,28 @@ impl Supervisor<'_> {
         let mut signals = Signals::listen()?;
         let grace = config.server.shutdown_grace;
         let work = async {
+            if let Some(spool) = stages.spool {
+                spool.sweep(&stop).await;
+            }
+            stages.gateway.catch_up(config.deadline.default).await;
             stages.watch.run_until_idle().await?;
             stages.archive.run_until_idle().await?;
             // Links that died early were handed back to be asked for: one more look, one more try.
             stages.watch.run_until_idle().await?;
             stages.archive.run_until_idle().await?;
-            stages.tend.run_until_idle().await
+            stages.tend.run_until_idle().await?;
+            stages.notify.run_until_idle().await?;
+            if let Some(heartbeat) = stages.heartbeat {
+                heartbeat.beat_once().await;
+            }
+            Ok(())
         };
         tokio::pin!(work);
         tokio::select! {
-            done = &mut work => return done.context("a stage crashed"),
+            done = &mut work => {
+                let done: Result<(), tokio::task::JoinError> = done;
+                return done.context("a stage crashed");
+            }
             () = signals.stopped(&self.stop) => {}
         }
         stop.cancel();
@@ -143,6 +156,21 @@ impl Supervisor<'_> {
             gateway.keep_up(ttl, gateway_stop).await;
             Ok(())
         });
+        running.spawn(stages.notify.run());
+        if let Some(heartbeat) = stages.heartbeat {
+            let stop = stop.clone();
+            running.spawn(async move {
+                heartbeat.run(stop).await;
+                Ok(())
+            });
+        }
+        if let Some(spool) = stages.spool {
+            let stop = stop.clone();
+            running.spawn(async move {
+                spool.run(stop).await;
+                Ok(())
+            });
+        }
 
         let mut status_at = Instant::now();
         let ended = loop {
@@ -223,6 +251,7 @@ impl Supervisor<'_> {
                 tracing::warn!("listeners of [server] take effect at the next start only");
             }
             wiring::stages(&new, self.manifest, outliving, self.seams).await?;
+            self.enable_endpoints().await;
             // At once, also for the transfers that the old stages are still to finish.
             outliving.bandwidth.change(new.transfer.bandwidth);
             anyhow::Ok(new)
@@ -237,6 +266,18 @@ impl Supervisor<'_> {
                 self.systemd.ready();
                 None
             }
+        }
+    }
+
+    /// A reload says that somebody has mended something: whoever was given up on is tried again.
+    async fn enable_endpoints(&self) {
+        match self.manifest.enable_endpoints().await {
+            Ok(enabled) => {
+                for EndpointTrouble { endpoint, .. } in enabled {
+                    tracing::info!(endpoint.name = %endpoint, "the endpoint is enabled again");
+                }
+            }
+            Err(error) => tracing::error!(%error, "failed to enable endpoints"),
         }
     }
 

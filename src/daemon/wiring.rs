@@ -27,13 +27,22 @@ use crate::http::client::USER_AGENT;
 use crate::http::guard::Guard;
 use crate::intake::gateway::Gateway;
 use crate::intake::hooks::Hooks;
+use crate::intake::line::Accounts;
+use crate::intake::spool::Spool;
 use crate::manifest::Manifest;
 use crate::model::object::DestinationName;
 use crate::model::task::FETCH_PROVIDER;
 use crate::model::task::ProviderName;
 use crate::provider;
 use crate::provider::Provider;
+use crate::report::heartbeat::Heartbeat;
+use crate::report::notify::Callbacks;
+use crate::report::notify::Endpoint;
+use crate::report::notify::Notify;
+use crate::report::notify::Signer;
+use crate::report::record::Places;
 use crate::store;
+use crate::store::Address;
 use crate::store::Store;
 use crate::tend::Tend;
 use crate::units::Span;
@@ -49,6 +58,12 @@ const WATCH_ROOM: usize = 16;
 
 /// Aborts under way at once.
 const TEND_ROOM: usize = 4;
+
+/// Messages under way at once, to all endpoints together.
+const NOTIFY_ROOM: usize = 32;
+
+/// How long an endpoint may take to answer, and each frame of its answer.
+const ENDPOINT_TIMEOUT: Span = Span::from_secs(15);
 
 /// How long an answer of a task API may take.
 const API_TIMEOUT: Span = Span::from_secs(30);
@@ -97,6 +112,13 @@ pub struct Stages {
     pub tend: Driver<Tend>,
     /// What the gateway does beside answering.
     pub gateway: Gateway,
+    /// Tells others.
+    pub notify: Driver<Notify>,
+    /// Says that all is well, where somebody wants to hear it.
+    pub heartbeat: Option<Heartbeat>,
+    /// Takes files that announce tasks, where there is a folder for them.
+    pub spool: Option<Spool>,
+    pulses: Vec<(&'static str, Pulse)>,
     /// What answers requests while these stages run.
     pub face: Face,
     /// Asks all of them to end soon.
@@ -108,11 +130,7 @@ pub struct Stages {
 impl Stages {
     /// The pulses of all drivers, by name.
     pub fn pulses(&self) -> Vec<(&'static str, Pulse)> {
-        vec![
-            ("watch", self.watch.pulse()),
-            ("archive", self.archive.pulse()),
-            ("tend", self.tend.pulse()),
-        ]
+        self.pulses.clone()
     }
 }
 
@@ -164,7 +182,7 @@ pub async fn stages(
     let around_gateway = gateway::Around {
         manifest,
         providers: &providers,
-        links: Arc::new(|_| Box::pin(async { BTreeMap::new() })),
+        links: Arc::new(|_| Box::pin(async { Ok(BTreeMap::new()) })),
         kept: &outliving.gateway,
         seams,
         watch: watch_wake.clone(),
@@ -196,7 +214,15 @@ pub async fn stages(
     let room = Archive::room(&config.transfer);
     let watch = Driver::new(watch, WATCH_ROOM, watch_wake, around.clone());
     let archive = Driver::new(archive, room, archive_wake, around.clone());
-    let tend = Driver::new(tend, TEND_ROOM, tend_wake, around);
+    let tend = Driver::new(tend, TEND_ROOM, tend_wake, around.clone());
+    let notify = notify(config, manifest, &gateway, seams)?;
+    let notify = Driver::new(notify, NOTIFY_ROOM, Wake::new(), around);
+    let pulses = vec![
+        ("watch", watch.pulse()),
+        ("archive", archive.pulse()),
+        ("tend", tend.pulse()),
+        ("notify", notify.pulse()),
+    ];
     let face = Face {
         rules: rules(config, seams)?,
         routes: routes::routes(Rooms {
@@ -209,9 +235,109 @@ pub async fn stages(
         archive,
         tend,
         gateway,
+        notify,
+        heartbeat: heartbeat(config, manifest, pulses.clone(), seams)?,
+        pulses,
+        spool: spool(config, manifest, seams),
         face,
         stop,
         halt,
+    })
+}
+
+/// Where each configured destination is, for records.
+pub fn places(config: &Config) -> Places {
+    let destinations = config.destination.iter();
+    destinations
+        .filter_map(|(name, it)| Some((name.clone(), Address::of(it)?)))
+        .collect()
+}
+
+/// Whose tasks can be announced.
+pub fn accounts(config: &Config) -> Accounts {
+    Accounts::new(task_apis(config).map(|(name, settings)| {
+        let ttl = settings.output_ttl.unwrap_or(config.deadline.default);
+        (name.clone(), ttl)
+    }))
+}
+
+/// Who is told what.
+fn notify(
+    config: &Config,
+    manifest: &Manifest,
+    gateway: &Gateway,
+    seams: &Seams,
+) -> anyhow::Result<Notify> {
+    let mut endpoints = BTreeMap::new();
+    for settings in &config.notify {
+        let http = endpoint_http(config, settings.allow_private, seams)?;
+        let endpoint = Endpoint::connect(settings, http, seams.env.as_ref())?;
+        endpoints.insert(settings.endpoint(), endpoint);
+    }
+    let callback = &config.callback;
+    let (secret, previous) = (callback.secret.as_ref(), callback.previous_secret.as_ref());
+    Ok(Notify {
+        manifest: manifest.clone(),
+        endpoints,
+        callbacks: Callbacks {
+            signer: Signer::read("callback", secret, previous, seams.env.as_ref())?,
+            http: endpoint_http(config, callback.allow_private, seams)?,
+            body: Some(gateway::callback_body(gateway)),
+        },
+        places: places(config),
+        clock: seams.clock.clone(),
+        dice: seams.dice.clone(),
+    })
+}
+
+fn heartbeat(
+    config: &Config,
+    manifest: &Manifest,
+    pulses: Vec<(&'static str, Pulse)>,
+    seams: &Seams,
+) -> anyhow::Result<Option<Heartbeat>> {
+    let settings = &config.heartbeat;
+    let Some(url) = settings.url.clone() else {
+        return Ok(None);
+    };
+    Ok(Some(Heartbeat {
+        url,
+        every: settings.every,
+        warn: config.deadline.warn,
+        manifest: manifest.clone(),
+        http: endpoint_http(config, settings.allow_private, seams)?,
+        pulses,
+        clock: seams.clock.clone(),
+    }))
+}
+
+fn spool(config: &Config, manifest: &Manifest, seams: &Seams) -> Option<Spool> {
+    let path = config.spool.path.clone();
+    let is_wanted = !path.as_os_str().is_empty();
+    is_wanted.then(|| {
+        Spool::new(
+            path,
+            accounts(config),
+            manifest.clone(),
+            seams.clock.clone(),
+        )
+    })
+}
+
+/// The client for addresses that somebody else chose.
+fn endpoint_http(config: &Config, allow_private: bool, seams: &Seams) -> anyhow::Result<Http> {
+    let guard = if allow_private {
+        Guard::private()
+    } else {
+        Guard::public()
+    };
+    (seams.http)(ClientConfig {
+        guard,
+        http2: true,
+        connect_timeout: config.transfer.connect_timeout,
+        read_timeout: ENDPOINT_TIMEOUT,
+        user_agent: USER_AGENT.to_owned(),
+        extra_roots: seams.extra_roots.clone(),
     })
 }
 
@@ -331,7 +457,7 @@ fn downloads(
     Ok(downloads)
 }
 
-pub(super) fn guard(settings: &provider::Config, hosts: &[String]) -> anyhow::Result<Guard> {
+fn guard(settings: &provider::Config, hosts: &[String]) -> anyhow::Result<Guard> {
     let guard = if settings.allow_private {
         Guard::private()
     } else {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::clock::Timestamp;
 use crate::units::Rate;
 use crate::units::Span;
 
@@ -29,6 +30,18 @@ pub struct Pace {
     /// The lock is the line: tokio's mutex is fair, and whoever holds it waits for the next token.
     bucket: Option<tokio::sync::Mutex<Bucket>>,
     paused_until: Mutex<Option<Instant>>,
+}
+
+/// What a `Retry-After` asks for, in seconds or as a date. Nobody has to believe it.
+pub fn retry_after(value: &str, now: Timestamp) -> Option<Span> {
+    let value = value.trim();
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number {
+        // More digits than a u64 has mean longer than ever, too.
+        return Some(Span::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value);
+    Some(Timestamp::from_unix_millis(date.ok()?.as_millisecond()).since(now))
 }
 
 impl Pace {

@@ -96,9 +96,11 @@ pub struct Served {
     pub callback: Option<Url>,
 }
 
-/// The durable links of a task's archived assets.
-pub type Links =
-    Arc<dyn Fn(TaskRecord) -> BoxFuture<'static, BTreeMap<AssetIndex, String>> + Send + Sync>;
+/// Makes the links that last of a task's archived assets, or says why that cannot be done now.
+pub type Links = Arc<dyn Fn(TaskRecord) -> BoxFuture<'static, LinksMade> + Send + Sync>;
+
+/// The links that last, by asset.
+pub type LinksMade = Result<BTreeMap<AssetIndex, String>, String>;
 
 /// What a gateway is made of.
 pub struct GatewayParts {

@@ -130,6 +130,13 @@ impl Manifest {
             .await
     }
 
+    /// Ends well as long as the manifest can be written: a full disk shows here before it is needed.
+    pub async fn prove_writable(&self) -> Result<(), ManifestError> {
+        self.sqlite
+            .write("prove_writable", sqlite::events::prove_writable)
+            .await
+    }
+
     /// Deletes at most `most` events from before `before` with nothing left to deliver. Tells how many.
     pub async fn prune_events(
         &self,

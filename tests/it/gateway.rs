@@ -30,8 +30,12 @@ const KEY: &str = "sk-canary-provider";
 const SUBMIT: &str = "/gateway/raw/v1/videos/generations";
 
 /// An address of ours in configurations, and what the provider is to call there.
-const PUBLIC: &str = "[server]\npublic_url = \"https://archive.example.com/in\"\n";
+const PUBLIC: &str =
+    "[callback]\nallow_private = true\n[server]\npublic_url = \"https://archive.example.com/in\"\n";
 const OURS: &str = "https://archive.example.com/in/hooks/raw/canary-hook-secret";
+
+/// Callbacks of callers may be on this machine.
+const CALLS: &str = "[callback]\nallow_private = true\n";
 
 /// The answer of an API that takes everything for a submission of task `t-1`.
 fn takes_all(_: &Received) -> Vec<u8> {
@@ -185,7 +189,7 @@ async fn our_callback_goes_in_and_the_callers_own_is_kept() {
 #[tokio::test]
 async fn without_an_address_of_ours_the_callers_own_is_kept_all_the_same() {
     let upstream = Upstream::new(takes_all).await;
-    with_gateway(&upstream, "", "", async |world, address| {
+    with_gateway(&upstream, "", CALLS, async |world, address| {
         let answer = submit(
             address,
             "{\"callback_url\":\"http://127.0.0.1:9/own\",\"model\":\"m\"}",
@@ -268,7 +272,7 @@ async fn bodies_stream_both_ways_with_their_lengths() {
         answer
     })
     .await;
-    with_gateway(&upstream, "", "", async |_, address| {
+    with_gateway(&upstream, "", CALLS, async |_, address| {
         let picture = "A".repeat(LENGTH);
         let body =
             format!("{{\"image\":\"{picture}\",\"callback_url\":\"http://127.0.0.1:9/own\"}}");
@@ -467,7 +471,7 @@ fn lock(world: &World) -> rusqlite::Connection {
 async fn a_manifest_that_is_down_takes_no_submission_down_with_it() {
     let upstream = Upstream::new(takes_all).await;
     let body = "{\"callback_url\":\"http://127.0.0.1:9/own\"}";
-    let world = with_gateway(&upstream, "", "", async |world, address| {
+    let world = with_gateway(&upstream, "", CALLS, async |world, address| {
         let locked = lock(world);
         let answer = submit(address, body).await;
         assert_eq!(answer.status, 200, "{answer:?}");

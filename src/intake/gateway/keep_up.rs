@@ -25,27 +25,27 @@ impl Gateway {
     /// Learns what passed unlearned, now and whenever there is something, until `stop`; then waits for submissions under
     /// way whose callers have gone.
     pub async fn keep_up(self, default_ttl: Span, stop: CancellationToken) {
-        if let Some(deferred) = self.parts().deferred.clone() {
-            while !stop.is_cancelled() {
-                if deferred.count() > 0
-                    && let Err(error) = self.learn_deferred(&deferred, default_ttl).await
-                {
-                    tracing::warn!(
-                        waiting = deferred.count(),
-                        error,
-                        "what passed is still not learned"
-                    );
-                }
-                // Both arms are cancel-safe.
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = tokio::time::sleep(TRY_EVERY) => {}
-                }
+        while !stop.is_cancelled() {
+            self.catch_up(default_ttl).await;
+            // Both arms are cancel-safe.
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(TRY_EVERY) => {}
             }
         }
-        stop.cancelled().await;
         self.0.tracker.close();
         self.0.tracker.wait().await;
+    }
+
+    /// Tries once to learn what passed unlearned.
+    pub async fn catch_up(&self, default_ttl: Span) {
+        if let Some(deferred) = &self.parts().deferred
+            && deferred.count() > 0
+            && let Err(error) = self.learn_deferred(deferred, default_ttl).await
+        {
+            let waiting = deferred.count();
+            tracing::warn!(waiting, error, "what passed is still not learned");
+        }
     }
 
     async fn learn_deferred(&self, deferred: &Deferred, default_ttl: Span) -> Result<(), String> {

@@ -16,6 +16,7 @@ use crate::http::problem::Problem;
 use crate::intake::gateway::Call;
 use crate::intake::gateway::Count;
 use crate::intake::gateway::Gateway;
+use crate::intake::gateway::Served;
 use crate::intake::gateway::body;
 use crate::intake::gateway::body::Taken;
 use crate::intake::gateway::headers;
@@ -25,6 +26,7 @@ use crate::manifest::row::TaskRecord;
 use crate::manifest::row::answer::ServedTask;
 use crate::model::asset::AssetIndex;
 use crate::model::asset::AssetState;
+use crate::model::failure::Failure;
 use crate::model::task::Progress;
 use crate::model::task::TaskId;
 use crate::model::task::TaskKey;
@@ -181,33 +183,67 @@ impl Gateway {
             self.parts().config.hold && known.is_none_or(|known| may_yet_be_archived(&known.task));
         match known {
             _ if holds => provider.held_back(&body).into(),
-            Some(known) => self
-                .with_links(call, &known.task, results, &body)
+            Some(known) => match self
+                .with_links(&call.served, &known.task, results, &body)
                 .await
-                .into(),
+            {
+                Ok(linked) => linked.into(),
+                Err(error) => {
+                    tracing::warn!(task.id = %known.task.key.id, error, "no links that last can be made now");
+                    body
+                }
+            },
             None => body,
         }
     }
 
     async fn with_links(
         &self,
-        call: &Call,
+        served: &Served,
         task: &TaskRecord,
         results: &[Url],
         body: &[u8],
-    ) -> Vec<u8> {
+    ) -> Result<Vec<u8>, String> {
         let has_any = task
             .assets
             .iter()
             .any(|asset| asset.state == AssetState::Archived);
         if !has_any {
-            return body.to_vec();
+            return Ok(body.to_vec());
         }
-        let links = (self.parts().links)(task.clone()).await;
+        let links = (self.parts().links)(task.clone()).await?;
         let assets = assets_of(results, &task.assets);
-        call.served
+        let mut link = |url: &Url| links.get(assets.get(url)?).cloned();
+        Ok(served.provider.relink(body, &mut link))
+    }
+
+    /// What the caller of a task's callback is told, in its provider's words; nothing where they were not kept.
+    pub async fn told(&self, task: TaskRecord) -> Result<Option<Bytes>, Failure> {
+        let Some(served) = self.parts().providers.get(&task.key.provider) else {
+            return Ok(None);
+        };
+        let known = self.parts().manifest.served_task(&task.key).await;
+        let known = known.map_err(|error| Failure::retry("no answer to send").because(error))?;
+        let Some(known) = known else { return Ok(None) };
+        let Some(answer) = known.answer.clone() else {
+            return Ok(None);
+        };
+        let passing = served
             .provider
-            .relink(body, &mut |url| links.get(assets.get(url)?).cloned())
+            .passing(&task.key.id, StatusCode::OK, &answer);
+        let Passing::Task { results, .. } = passing else {
+            return Ok(None);
+        };
+        let own = known.callback.as_ref();
+        let body = submit::without_ours(
+            &served.provider,
+            answer.into(),
+            served.callback.as_ref(),
+            own,
+        );
+        let linked = self.with_links(served, &known.task, &results, &body).await;
+        let linked = linked.map_err(|error| Failure::retry("no links to send").because(error))?;
+        Ok(Some(linked.into()))
     }
 
     /// The answer that the provider once gave about a final task, for whoever may see what our own key may see.

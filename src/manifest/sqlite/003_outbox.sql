@@ -45,8 +45,7 @@ CREATE TABLE deliveries (
 ) STRICT;
 
 -- What is due at one endpoint, and which endpoints have something due, however much that is.
-CREATE INDEX deliveries_endpoint ON deliveries (endpoint, due_at)
-    WHERE due_at IS NOT NULL AND lease_expires_at IS NULL;
+CREATE INDEX deliveries_endpoint ON deliveries (endpoint, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX deliveries_due ON deliveries (due_at) WHERE due_at IS NOT NULL AND lease_expires_at IS NULL;
 CREATE INDEX deliveries_leased ON deliveries (lease_expires_at, due_at) WHERE lease_expires_at IS NOT NULL;
 
@@ -62,3 +61,6 @@ CREATE TABLE endpoints (
     disabled_at INTEGER,
     error TEXT NOT NULL
 ) STRICT;
+
+-- One row, written anew whenever somebody wants to know whether the manifest can be written.
+CREATE TABLE pulse (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL) STRICT;

@@ -112,11 +112,11 @@ fn make(
 pub(super) const WAITING: &str = "-- manifest::claim_deliveries
     -- One step of the index for each endpoint, however much is due there.
     WITH RECURSIVE waiting (endpoint) AS (
-        SELECT MIN(endpoint) FROM deliveries WHERE due_at IS NOT NULL AND lease_expires_at IS NULL
+        SELECT MIN(endpoint) FROM deliveries WHERE due_at IS NOT NULL
         UNION ALL
         SELECT (
             SELECT MIN(endpoint) FROM deliveries
-            WHERE due_at IS NOT NULL AND lease_expires_at IS NULL AND endpoint > waiting.endpoint
+            WHERE due_at IS NOT NULL AND endpoint > waiting.endpoint
         )
         FROM waiting WHERE waiting.endpoint IS NOT NULL
     )
@@ -128,7 +128,6 @@ pub(super) const WAITING: &str = "-- manifest::claim_deliveries
         (
             SELECT MIN(due_at) FROM deliveries
             WHERE deliveries.endpoint = waiting.endpoint AND due_at IS NOT NULL
-                AND lease_expires_at IS NULL
         ) AS first_due_at
     FROM waiting LEFT JOIN endpoints ON endpoints.name = waiting.endpoint
     WHERE waiting.endpoint IS NOT NULL
