@@ -56,6 +56,7 @@ use crate::manifest::row::TaskRecord;
 use crate::model::asset::AssetIndex;
 use crate::model::task::ProviderName;
 use crate::provider::Provider;
+use crate::units::Span;
 use crate::work::wake::Wake;
 
 pub use self::deferred::Deferred;
@@ -69,8 +70,8 @@ const PREFIX: &str = "/gateway/";
 pub struct Config {
     /// Whose key a call to the provider shows.
     pub key: KeyOf,
-    /// Whether a completed task is told as still running until it is archived.
-    pub hold: bool,
+    /// How long at most a completed task is told as still running while it is being archived.
+    pub hold: Span,
 }
 
 /// Whose key a call shows.

@@ -234,6 +234,8 @@ mod tests {
         fn any_text_is_read_as_serde_json_reads_it(value in any_json(), pretty in any::<bool>()) {
             let text = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) };
             let text = text.unwrap();
+            // A number need not come back as it went, but from one text it comes in one way.
+            let value: Value = serde_json::from_slice(&text).unwrap();
             prop_assert_eq!(rebuilt(&text, &read(&text).unwrap()), value);
         }
 

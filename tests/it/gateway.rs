@@ -1,6 +1,7 @@
 //! The gateway: what passes, what is learned on the way, what callers get to see, and what is refused.
 
 mod hostile;
+mod python;
 mod upstream;
 
 use std::time::Duration;

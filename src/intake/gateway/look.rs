@@ -1,6 +1,7 @@
 //! Looks at tasks: answered in the provider's words, with links that last where there are any.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::Body as Outgoing;
 use axum::response::IntoResponse as _;
@@ -21,6 +22,7 @@ use crate::intake::gateway::body;
 use crate::intake::gateway::body::Taken;
 use crate::intake::gateway::headers;
 use crate::intake::gateway::submit;
+use crate::intake::gateway::submit::Archiving;
 use crate::manifest::row::AssetRecord;
 use crate::manifest::row::TaskRecord;
 use crate::manifest::row::answer::ServedTask;
@@ -33,9 +35,13 @@ use crate::model::task::TaskKey;
 use crate::model::task::TaskState;
 use crate::provider::Passing;
 use crate::units::ByteSize;
+use crate::units::Span;
 
 /// An answer about one task takes a few KiB. A longer one passes unread.
 const ANSWER_BYTES_MAX: ByteSize = ByteSize::mib(1);
+
+/// The manifest has this long to say what it knows.
+const READ_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Gateway {
     /// Answers a look at a task.
@@ -44,7 +50,16 @@ impl Gateway {
             provider: call.name.clone(),
             id,
         };
-        let known = self.known(&key).await;
+        let known = match self.known(&key).await {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::warn!(task.id = %key.id, error, "a look passes without what the manifest knows");
+                return match self.send(&call, body).await {
+                    Ok(answer) => body::outgoing(answer),
+                    Err(problem) => problem.into_response(),
+                };
+            }
+        };
         if let Some(kept) = self
             .kept(
                 &call,
@@ -91,8 +106,9 @@ impl Gateway {
         let passing = call.served.provider.passing(&key.id, head.status, &body);
         let shown = match passing {
             Passing::Task { progress, results } => {
-                self.take_hint(call, key, known, progress).await;
-                self.shown(call, known, progress, &results, body.clone())
+                let is_taken = self.take_hint(call, key, known, progress).await;
+                let holds = is_taken && self.holds(known);
+                self.shown(call, known, progress, &results, body.clone(), holds)
                     .await
             }
             Passing::Gone | Passing::Trouble => {
@@ -117,50 +133,77 @@ impl Gateway {
         Ok(response)
     }
 
-    /// What is known of a task; nothing where the manifest does not answer, so that the provider's answer passes.
-    async fn known(&self, key: &TaskKey) -> Option<ServedTask> {
-        match self.parts().manifest.served_task(key).await {
-            Ok(known) => known,
-            Err(error) => {
-                tracing::warn!(task.id = %key.id, %error, "a look passes without what the manifest knows");
-                None
-            }
+    /// What is known of a task, or why that is not to be had.
+    async fn known(&self, key: &TaskKey) -> Result<Option<ServedTask>, String> {
+        let reading = self.parts().manifest.served_task(key);
+        match tokio::time::timeout(READ_PATIENCE, reading).await {
+            Ok(read) => read.map_err(|error| error.to_string()),
+            Err(_) => Err("the manifest does not answer".to_owned()),
         }
     }
 
-    /// What was seen in passing is a hint, never believed: our own look finds out.
+    /// What was seen in passing is a hint, never believed: our own look finds out. Whether it was taken.
     async fn take_hint(
         &self,
         call: &Call,
         key: &TaskKey,
         known: Option<&ServedTask>,
         progress: Progress,
-    ) {
+    ) -> bool {
         let is_over = match progress {
             Progress::Pending | Progress::Running => false,
             Progress::Completed | Progress::Failed | Progress::Cancelled => true,
         };
-        match known.map(|known| known.task.state) {
+        let manifest = &self.parts().manifest;
+        let taken = match known.map(|known| known.task.state) {
             None => {
-                self.remember(&call.served.provider, key.clone(), None)
-                    .await;
+                let provider = &call.served.provider;
+                let archiving = self.remember(provider, key.clone(), None).await;
+                return archiving == Archiving::Learned;
             }
-            Some(TaskState::Watching) if is_over => match self.parts().manifest.hear(key).await {
-                Ok(_) => self.parts().watch.poke(),
-                Err(error) => tracing::warn!(task.id = %key.id, %error, "a hint was not taken"),
-            },
+            Some(TaskState::Watching) if is_over => manifest.hear(key).await.map(drop),
             Some(TaskState::Vanished | TaskState::Abandoned) => {
-                match self.parts().manifest.revive(key).await {
-                    Ok(_) => self.parts().watch.poke(),
-                    Err(error) => tracing::warn!(task.id = %key.id, %error, "a hint was not taken"),
-                }
+                manifest.revive(key).await.map(drop)
             }
             Some(
                 TaskState::Watching
                 | TaskState::Completed
                 | TaskState::Failed
                 | TaskState::Cancelled,
-            ) => {}
+            ) => return true,
+        };
+        match taken {
+            Ok(()) => {
+                self.parts().watch.poke();
+                true
+            }
+            Err(error) => {
+                tracing::warn!(task.id = %key.id, %error, "a hint was not taken");
+                false
+            }
+        }
+    }
+
+    /// Whether a completed task is told as running for now. Not where that could be for long: a look of our own that
+    /// failed, an asset that is given up, the end of the time that is configured.
+    fn holds(&self, known: Option<&ServedTask>) -> bool {
+        let hold = self.parts().config.hold;
+        let Some(known) = known else {
+            return hold > Span::ZERO;
+        };
+        let task = &known.task;
+        let is_due = |asset: &AssetRecord| asset.state == AssetState::Due;
+        match task.state {
+            TaskState::Watching => hold > Span::ZERO && task.error.is_none(),
+            TaskState::Completed => {
+                let since = known.over_since.or(task.completed_at);
+                let since = since.unwrap_or(task.learned_at);
+                task.assets.iter().any(is_due) && self.parts().clock.now().since(since) < hold
+            }
+            TaskState::Failed
+            | TaskState::Cancelled
+            | TaskState::Vanished
+            | TaskState::Abandoned => false,
         }
     }
 
@@ -172,28 +215,31 @@ impl Gateway {
         progress: Progress,
         results: &[Url],
         body: Bytes,
+        holds: bool,
     ) -> Bytes {
         let provider = &call.served.provider;
         let own = known.and_then(|known| known.callback.as_ref());
         let body = submit::without_ours(provider, body, call.served.callback.as_ref(), own);
-        if progress != Progress::Completed {
-            return body;
+        let Some(known) = known.filter(|_| progress == Progress::Completed) else {
+            let is_held = holds && progress == Progress::Completed;
+            return if is_held {
+                provider.held_back(&body).into()
+            } else {
+                body
+            };
+        };
+        if holds {
+            return provider.held_back(&body).into();
         }
-        let holds =
-            self.parts().config.hold && known.is_none_or(|known| may_yet_be_archived(&known.task));
-        match known {
-            _ if holds => provider.held_back(&body).into(),
-            Some(known) => match self
-                .with_links(&call.served, &known.task, results, &body)
-                .await
-            {
-                Ok(linked) => linked.into(),
-                Err(error) => {
-                    tracing::warn!(task.id = %known.task.key.id, error, "no links that last can be made now");
-                    body
-                }
-            },
-            None => body,
+        match self
+            .with_links(&call.served, &known.task, results, &body)
+            .await
+        {
+            Ok(linked) => linked.into(),
+            Err(error) => {
+                tracing::warn!(task.id = %known.task.key.id, error, "no links that last can be made now");
+                body
+            }
         }
     }
 
@@ -256,7 +302,14 @@ impl Gateway {
             return None;
         };
         let shown = self
-            .shown(call, Some(known), progress, &results, answer.clone().into())
+            .shown(
+                call,
+                Some(known),
+                progress,
+                &results,
+                answer.clone().into(),
+                self.holds(Some(known)),
+            )
             .await;
         self.parts().counts.add(Count::Kept);
         let mut headers = HeaderMap::new();
@@ -277,20 +330,6 @@ fn is_archived(task: &TaskRecord) -> bool {
             .assets
             .iter()
             .all(|asset| asset.state == AssetState::Archived)
-}
-
-/// Whether waiting for it makes sense.
-fn may_yet_be_archived(task: &TaskRecord) -> bool {
-    match task.state {
-        TaskState::Watching => true,
-        TaskState::Completed => task
-            .assets
-            .iter()
-            .any(|asset| asset.state == AssetState::Due),
-        TaskState::Failed | TaskState::Cancelled | TaskState::Vanished | TaskState::Abandoned => {
-            false
-        }
-    }
 }
 
 /// Which asset each link of an answer belongs to: the same link, the same file under another signature, or, where there

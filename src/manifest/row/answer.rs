@@ -2,6 +2,7 @@
 
 use url::Url;
 
+use crate::clock::Timestamp;
 use crate::manifest::row::TaskRecord;
 
 /// A task as its provider's API would tell of it.
@@ -13,4 +14,6 @@ pub struct ServedTask {
     pub callback: Option<Url>,
     /// The provider's last answer, where the task is over and the answer was kept.
     pub answer: Option<Vec<u8>>,
+    /// Since when an answer is kept: when we first saw that it is over.
+    pub over_since: Option<Timestamp>,
 }

@@ -14,7 +14,8 @@ use crate::model::task::TaskKey;
 
 const KEEP: &str = "-- manifest::observe
     INSERT INTO answers (task, body, at) VALUES (:task, :body, :now)
-    ON CONFLICT (task) DO UPDATE SET body = excluded.body, at = excluded.at";
+    -- When the first one came stays: it is when the task was seen to be over.
+    ON CONFLICT (task) DO UPDATE SET body = excluded.body";
 
 /// Keeps the answer, in place of an earlier one.
 pub(in crate::manifest) fn keep(tx: &Tx<'_>, task: i64, body: &[u8]) -> Result<(), Fault> {
@@ -23,7 +24,7 @@ pub(in crate::manifest) fn keep(tx: &Tx<'_>, task: i64, body: &[u8]) -> Result<(
 }
 
 const SERVED: &str = "-- manifest::served_task
-    SELECT tasks.id, tasks.callback_url, answers.body
+    SELECT tasks.id, tasks.callback_url, answers.body, answers.at
     FROM tasks LEFT JOIN answers ON answers.task = tasks.id
     WHERE tasks.id = :id";
 
@@ -42,12 +43,14 @@ pub(in crate::manifest) fn served_task(
     };
     let params = named_params! { ":id": task.row };
     let kept = all(db, SERVED, params, "tasks", |columns| {
-        Ok((columns.url_opt("callback_url")?, columns.get("body")?))
+        let callback = columns.url_opt("callback_url")?;
+        Ok((callback, columns.get("body")?, columns.instant_opt("at")?))
     })?;
-    let (callback, answer) = kept.into_iter().next().unwrap_or_default();
+    let (callback, answer, over_since) = kept.into_iter().next().unwrap_or_default();
     Ok(Some(ServedTask {
         task,
         callback,
         answer,
+        over_since,
     }))
 }

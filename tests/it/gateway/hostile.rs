@@ -69,11 +69,11 @@ async fn no_path_leads_elsewhere() {
         }
         // A target that names a host names ours, or is refused.
         let elsewhere = format!(
-            "GET http://evil.example/gateway/raw/v1 HTTP/1.1\r\nHost: {address}\r\n{key}\r\n"
+            "GET http://evil.example/gateway/raw/v1 HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{key}\r\n"
         );
         assert!(raw(address, &elsewhere).await.starts_with("HTTP/1.1 400 "));
         let elsewhere = format!(
-            "GET http://evil.example/gateway/raw/v1 HTTP/1.1\r\nHost: evil.example\r\n{key}\r\n"
+            "GET http://evil.example/gateway/raw/v1 HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n{key}\r\n"
         );
         assert!(raw(address, &elsewhere).await.starts_with("HTTP/1.1 421 "));
         assert_eq!(upstream.received().len(), 0);
@@ -187,7 +187,7 @@ async fn what_is_more_than_a_request_is_refused() {
             .await
             .assert_problem(405);
         let connect =
-            format!("CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n{key}\r\n");
+            format!("CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\nConnection: close\r\n{key}\r\n");
         let answer = raw(address, &connect).await;
         assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
         let huge = format!("{key}X-Huge: {}\r\n", "x".repeat(64 << 10));

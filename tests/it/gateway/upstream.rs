@@ -115,7 +115,9 @@ async fn talk(
         if let Some(gate) = gate {
             gate.notified().await;
         }
-        if stream.write_all(&answer(&request)).await.is_err() {
+        let answer = answer(&request);
+        let is_last = find(&answer, b"Connection: close").is_some();
+        if stream.write_all(&answer).await.is_err() || is_last {
             return;
         }
     }
