@@ -1,5 +1,6 @@
 //! The conformance suite: what every engine must do, verb by verb, against a clock that the test owns.
 
+pub(super) mod answering;
 pub(super) mod archiving;
 pub(super) mod hinting;
 pub(super) mod people;
@@ -51,6 +52,8 @@ suite! {
         archived_when_every_object_is,
         a_final_settlement_orphans_open_uploads,
         every_asset_is_final_or_has_a_due_time;
+    answering:
+        the_last_answer_about_what_is_over_is_kept;
     hinting:
         a_hint_makes_a_task_due_and_postpones_nothing,
         a_hint_during_a_look_leaves_the_claim_and_brings_another_look,

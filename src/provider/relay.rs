@@ -232,3 +232,255 @@ fn scheme_lowered(value: &[u8]) -> Vec<u8> {
         .for_each(|byte| byte.make_ascii_lowercase());
     lowered
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::header;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::clock::Timestamp;
+    use crate::http::Http;
+    use crate::provider::Config;
+    use crate::provider::call::tests::Script;
+    use crate::secret::SecretSource;
+    use crate::units::Span;
+
+    fn connect(config: Config) -> Provider {
+        let config = Config {
+            api_key: Some(SecretSource::env("KEY")),
+            gateway: true,
+            ..config
+        };
+        let env = |_: &str| Some("sk-canary".to_owned());
+        let (http, clock) = (
+            Http::new(Script::default()),
+            Clock::new(|| Timestamp::EPOCH),
+        );
+        let name = "evolink".parse().unwrap();
+        Provider::connect(name, &config, Span::from_secs(1), http, clock, &env).unwrap()
+    }
+
+    /// A provider whose description is `text`; the folder is that of the file.
+    fn described(text: &str) -> (tempfile::TempDir, Provider) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.toml");
+        std::fs::write(&path, text).unwrap();
+        let config = Config {
+            description: Some(path),
+            ..Config::default()
+        };
+        (folder, connect(config))
+    }
+
+    fn evolink() -> Provider {
+        connect(Config::default())
+    }
+
+    fn id(text: &str) -> TaskId {
+        text.parse().unwrap()
+    }
+
+    fn text(bytes: Vec<u8>) -> String {
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_submission_names_its_task() {
+        let check = |provider: &Provider, status: u16, body: &str, expected: Option<&str>| {
+            let status = StatusCode::from_u16(status).unwrap();
+            let found = provider.submitted(status, body.as_bytes());
+            assert_eq!(found, expected.map(id), "{status} {body}");
+        };
+        let provider = evolink();
+        check(
+            &provider,
+            200,
+            r#"{"id":"a","status":"pending"}"#,
+            Some("a"),
+        );
+        check(&provider, 202, r#"{"id":7}"#, Some("7"));
+        for nothing in [
+            r#"{"id":null}"#,
+            r#"{"id":["a"]}"#,
+            r#"{"id":"a/b"}"#,
+            r#"{"id":""}"#,
+            "{}",
+            "x",
+            "",
+        ] {
+            check(&provider, 200, nothing, None);
+        }
+        check(&provider, 400, r#"{"id":"a"}"#, None);
+        let (_folder, own) = described(
+            r#"
+base_url = "https://api.example.com"
+auth = { scheme = "query", name = "key" }
+[status]
+path = "/query?task={id}"
+state = "/state"
+map = { waiting = "pending", done = "completed" }
+ok = { pointer = "/code", equals = 0 }
+[results]
+pointers = ["/file"]
+[gateway]
+submit = ["/create/**"]
+id = "/data/task"
+"#,
+        );
+        check(&own, 200, r#"{"code":0,"data":{"task":"a"}}"#, Some("a"));
+        check(&own, 200, r#"{"code":1,"data":{"task":"a"}}"#, None);
+        assert_eq!(own.task_in("/query", Some("task=a")), Some(id("a")));
+    }
+
+    #[test]
+    fn an_answer_that_passes_is_read_and_pauses_nothing() {
+        let provider = evolink();
+        let check = |status: u16, body: &str, expected: Passing| {
+            let status = StatusCode::from_u16(status).unwrap();
+            let passing = provider.passing(&id("a"), status, body.as_bytes());
+            assert_eq!(passing, expected, "{status} {body}");
+            assert_eq!(provider.paused_until(), None);
+        };
+        let task = |progress, results: &[&str]| Passing::Task {
+            progress,
+            results: results.iter().map(|link| link.parse().unwrap()).collect(),
+        };
+        check(
+            200,
+            r#"{"id":"a","status":"processing"}"#,
+            task(Progress::Running, &[]),
+        );
+        check(
+            200,
+            r#"{"id":"a","status":"completed","results":["https://c/1"]}"#,
+            task(Progress::Completed, &["https://c/1"]),
+        );
+        check(200, r#"{"id":"b","status":"completed"}"#, Passing::Other);
+        check(200, "<html>", Passing::Trouble);
+        check(404, r#"{"error":{"code":"task_not_found"}}"#, Passing::Gone);
+        check(
+            400,
+            r#"{"error":{"code":"invalid_task_id"}}"#,
+            Passing::Gone,
+        );
+        for other in [401, 402, 403, 429, 302] {
+            check(other, "{}", Passing::Other);
+        }
+        check(503, "", Passing::Trouble);
+    }
+
+    #[test]
+    fn the_key_is_known_in_any_spelling_of_its_scheme() {
+        let provider = evolink();
+        let shows = |value: &str| {
+            let headers: HeaderMap =
+                [(header::AUTHORIZATION, value.parse::<HeaderValue>().unwrap())]
+                    .into_iter()
+                    .collect();
+            provider.shows_own_key(&headers, &"https://a/".parse().unwrap())
+        };
+        assert!(shows("Bearer sk-canary") && shows("bearer sk-canary"));
+        for other in [
+            "Bearer sk-other",
+            "sk-canary",
+            "Basic sk-canary",
+            "Bearer sk-canary ",
+            "Bearer  sk-canary",
+            "",
+        ] {
+            assert!(!shows(other), "{other}");
+        }
+        assert!(!provider.shows_own_key(
+            &HeaderMap::new(),
+            &"https://a/?key=sk-canary".parse().unwrap()
+        ));
+    }
+
+    #[test]
+    fn our_key_takes_the_place_of_the_callers() {
+        let mut headers: HeaderMap = [(
+            header::AUTHORIZATION,
+            HeaderValue::from_static("Bearer theirs"),
+        )]
+        .into_iter()
+        .collect();
+        let mut url: Url = "https://a/x?b=%7e&key=theirs".parse().unwrap();
+        evolink().put_own_key(&mut headers, &mut url);
+        assert_eq!(headers[header::AUTHORIZATION], "Bearer sk-canary");
+        assert_eq!(url.as_str(), "https://a/x?b=%7e&key=theirs");
+        let (_folder, own) = described(
+            "base_url = \"https://a\"\nauth = { scheme = \"query\", name = \"key\" }\n[status]\npath = \"/t/{id}\"\n\
+             state = \"/s\"\nmap = { done = \"completed\" }\n[results]\npointers = [\"/r\"]\n",
+        );
+        own.put_own_key(&mut headers, &mut url);
+        assert_eq!(
+            headers.get(header::AUTHORIZATION),
+            None,
+            "theirs is no header of this API"
+        );
+        assert_eq!(url.as_str(), "https://a/x?b=%7e&key=sk-canary");
+        assert!(own.shows_own_key(&headers, &url));
+        assert!(!own.shows_own_key(&headers, &"https://a/x?key=theirs".parse().unwrap()));
+        assert!(own.gateway().is_none());
+    }
+
+    #[test]
+    fn an_answer_changes_only_where_it_must() {
+        let provider = evolink();
+        let said = r#"{ "id":"a", "status" : "completed","progress":100, "results": ["https://c/1?sig=s"], "result_data":{"video_url":"https://c/1?sig=s"},"usage":{"n":1.50}}"#;
+        let linked = provider.relink(said.as_bytes(), &mut |url| {
+            (url.path() == "/1").then(|| "https://ours/1".to_owned())
+        });
+        assert_eq!(
+            text(linked),
+            said.replace("https://c/1?sig=s", "https://ours/1")
+        );
+        let held = provider.held_back(said.as_bytes());
+        assert_eq!(
+            text(held),
+            r#"{ "id":"a", "status" : "processing","progress":99, "results": [], "result_data":{"video_url":null},"usage":{"n":1.50}}"#
+        );
+        let ours: Url = "https://us/hooks/evolink/secret".parse().unwrap();
+        let echo = br#"{"callback_url":"https:\/\/us/hooks/evolink/secret","x":[ 1 ]}"#;
+        assert_eq!(
+            text(provider.without_callback(echo, &ours, None)),
+            r#"{"callback_url":null,"x":[ 1 ]}"#
+        );
+        let own: Url = "https://caller/?a=\"".parse().unwrap();
+        assert_eq!(
+            text(provider.without_callback(echo, &ours, Some(&own))),
+            r#"{"callback_url":"https://caller/?a=%22","x":[ 1 ]}"#
+        );
+    }
+
+    #[test]
+    fn what_is_kept_is_short_and_without_our_key() {
+        let provider = evolink();
+        let kept = provider.keepable(br#"{"id":"a",  "message":"no sk-canary here","n":1.0}"#);
+        assert_eq!(
+            text(kept.unwrap()),
+            r#"{"id":"a",  "message":"no *** here","n":1.0}"#
+        );
+        let longest = format!("\"{}\"", "x".repeat(KEPT_BYTES_MAX - 2));
+        assert!(provider.keepable(longest.as_bytes()).is_some());
+        assert!(
+            provider
+                .keepable(format!("{longest} ").as_bytes())
+                .is_none()
+        );
+        let config = Config {
+            api_key: Some(SecretSource::env("KEY")),
+            ..Config::default()
+        };
+        let env = |_: &str| Some("sk-canary".to_owned());
+        let (http, clock) = (
+            Http::new(Script::default()),
+            Clock::new(|| Timestamp::EPOCH),
+        );
+        let name = "evolink".parse().unwrap();
+        let unserved = Provider::connect(name, &config, Span::ZERO, http, clock, &env).unwrap();
+        assert!(unserved.keepable(b"{}").is_none(), "nobody will ask for it");
+    }
+}

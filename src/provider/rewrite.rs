@@ -56,15 +56,24 @@ pub(super) fn replace_values(text: &[u8], pointer: &Pointer, with: &[u8]) -> Vec
     json::edited(text, edits)
 }
 
-/// Empties what holds the links that `pointer` finds: the list itself where it is one, else the value.
+/// Empties what holds the links that `pointer` finds, if it finds any: the list itself where it is one, else the value.
 pub(super) fn withhold(text: &[u8], pointer: &Pointer) -> Vec<u8> {
-    let named = pointer
+    let is_name = |step: &&Step| matches!(step, Step::Name(_));
+    let named: Vec<Step> = pointer
         .steps()
         .iter()
-        .take_while(|step| matches!(step, Step::Name(_)));
-    let named: Vec<Step> = named.cloned().collect();
+        .take_while(is_name)
+        .cloned()
+        .collect();
     let mut edits = Vec::new();
     if let Some(root) = json::read(text) {
+        let mut has_links = false;
+        visit(&root, pointer.steps(), &mut |node, _| {
+            has_links |= node.shape == Shape::String;
+        });
+        if !has_links {
+            return text.to_vec();
+        }
         visit(&root, &named, &mut |node, _| {
             let with: &[u8] = match node.shape {
                 Shape::Array(_) => b"[]",
@@ -228,7 +237,12 @@ mod tests {
     #[test]
     fn links_can_be_withheld() {
         let text = br#"{"results":["a", "b"],"data":{"video_url":"c","n":1}}"#;
-        let text = withhold(text, &pointer("/results/*/url"));
+        assert_eq!(
+            withhold(text, &pointer("/results/*/url")),
+            text,
+            "there is none"
+        );
+        let text = withhold(text, &pointer("/results/*"));
         let text = withhold(&text, &pointer("/data/video_url"));
         assert_eq!(text, br#"{"results":[],"data":{"video_url":null,"n":1}}"#);
         let text = replace_values(&text, &pointer("/data/n"), b"\"x\"");

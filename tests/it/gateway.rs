@@ -262,7 +262,7 @@ async fn a_submission_whose_caller_has_gone_is_learned_all_the_same() {
 
 #[tokio::test]
 async fn bodies_stream_both_ways_with_their_lengths() {
-    const LENGTH: usize = 48 << 20;
+    const LENGTH: usize = 24 << 20;
     let upstream = Upstream::new(|request| {
         let mut answer = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
@@ -489,6 +489,71 @@ async fn a_manifest_that_is_down_takes_no_submission_down_with_it() {
         .unwrap();
     assert_eq!(known.task.learned_via, LearnedVia::Gateway);
     assert_eq!(known.callback.unwrap().as_str(), "http://127.0.0.1:9/own");
+}
+
+#[tokio::test]
+async fn what_passed_while_the_manifest_was_down_is_learned_by_the_next_daemon() {
+    let upstream = Upstream::new(takes_all).await;
+    let mut locked = None;
+    let world = with_gateway(&upstream, "", "", async |world, address| {
+        locked = Some(lock(world));
+        let answer = submit(address, "{}").await;
+        assert_eq!(
+            answer.header("reelvault-archiving"),
+            Some("deferred"),
+            "{answer:?}"
+        );
+    })
+    .await;
+    drop(locked);
+    assert!(world.records().await.is_empty());
+    with_daemon(&world, async |world, _| wait_for_task(world).await).await;
+    assert_eq!(world.records().await[0].key, key("t-1"));
+}
+
+/// A completed task whose file cannot be had for now.
+async fn unfetchable() -> Upstream {
+    Upstream::new(|request| {
+        if request.line.contains("/v1/tasks/") {
+            let said = "{\"id\":\"t-1\",\"status\":\"completed\",\"progress\":100,\"results\":[\"http://127.0.0.1:9/a.mp4\"]}";
+            json("200 OK", said)
+        } else {
+            json("503 Service Unavailable", "{}")
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_completed_is_held_until_it_is_archived_and_no_longer_than_configured() {
+    let upstream = unfetchable().await;
+    with_gateway(
+        &upstream,
+        "",
+        "[gateway]\nhold = \"1h\"\n",
+        async |world, address| {
+            for _ in 0..3 {
+                let answer = look(address, "raw", "t-1").await;
+                let held =
+                    "{\"id\":\"t-1\",\"status\":\"processing\",\"progress\":99,\"results\":[]}";
+                assert_eq!((answer.status, answer.body.as_str()), (200, held));
+                wait_for_task(world).await;
+            }
+        },
+    )
+    .await;
+    let upstream = unfetchable().await;
+    with_gateway(
+        &upstream,
+        "",
+        "[gateway]\nhold = \"0s\"\n",
+        async |_, address| {
+            let answer = look(address, "raw", "t-1").await;
+            assert_eq!(answer.json()["status"], "completed");
+            assert_eq!(answer.json()["results"][0], "http://127.0.0.1:9/a.mp4");
+        },
+    )
+    .await;
 }
 
 async fn wait_for_task(world: &World) {

@@ -100,20 +100,39 @@ impl Splice {
     /// Takes what came and gives what goes on.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.growth + self.held.len() + bytes.len());
-        for (at, byte) in bytes.iter().enumerate() {
+        let mut left = bytes;
+        while let Some((byte, rest)) = left.split_first() {
+            let plain = self.passing(left);
+            if plain > 0 {
+                let (passing, rest) = left.split_at(plain);
+                out.extend_from_slice(passing);
+                left = rest;
+                continue;
+            }
+            left = rest;
             match self.state {
                 State::Start => self.start(*byte, &mut out),
                 State::Between => self.between(*byte, &mut out),
                 State::Name(quoted) => self.name(quoted, *byte, &mut out),
                 State::Field(value) => self.field(value, *byte, &mut out),
                 State::Other(value) => self.other(value, *byte, &mut out),
-                State::Rest => {
-                    out.extend_from_slice(bytes.get(at..).unwrap_or_default());
-                    break;
-                }
+                State::Rest => out.push(*byte),
             }
         }
         out
+    }
+
+    /// How many of the bytes that come next change nothing: nearly all, where a text holds a picture.
+    fn passing(&self, bytes: &[u8]) -> usize {
+        const PLAIN: Option<Quoted> = Some(Quoted { is_escaped: false });
+        match self.state {
+            State::Rest => bytes.len(),
+            State::Other(Value { string: PLAIN, .. }) => {
+                let ends = |byte: &u8| matches!(byte, b'"' | b'\\');
+                bytes.iter().position(ends).unwrap_or(bytes.len())
+            }
+            State::Start | State::Between | State::Name(_) | State::Field(_) | State::Other(_) => 0,
+        }
     }
 
     /// The body has ended: gives what was held.
