@@ -1,6 +1,7 @@
 //! The gateway's wiring: which providers' APIs are served again, and what of it outlives a reload.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -83,7 +84,7 @@ pub(super) fn gateway(config: &Config, around: Around<'_>) -> anyhow::Result<Gat
         links: around.links,
         deferred: path
             .filter(|_| is_wanted)
-            .and_then(|path| around.kept.deferred(path)),
+            .and_then(|path| around.kept.deferred(&path)),
         counts: around.kept.counts.clone(),
         clock: around.seams.clock.clone(),
         watch: around.watch,
@@ -111,11 +112,11 @@ fn hook(config: &Config, provider: &Provider) -> anyhow::Result<Option<Url>> {
 
 impl Kept {
     /// The file for what passes while the manifest cannot be written. Without one the gateway works all the same.
-    fn deferred(&self, path: PathBuf) -> Option<Deferred> {
+    fn deferred(&self, path: &Path) -> Option<Deferred> {
         if let Some(deferred) = self.deferred.get() {
             return Some(deferred.clone());
         }
-        match Deferred::open(&path) {
+        match Deferred::open(path) {
             Ok(deferred) => Some(self.deferred.get_or_init(|| deferred).clone()),
             Err(error) => {
                 let path = path.display();

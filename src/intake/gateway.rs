@@ -249,6 +249,15 @@ impl Gateway {
                 "show the key of [provider.{name}], or the daemon's token in `{TOKEN_HEADER}`"
             )));
         }
+        let is_ours = is_own_key || self.parts().config.key == KeyOf::Own;
+        // A page in a browser of this machine reaches us without a token. It may not spend what it cannot show.
+        let is_page = request.headers().contains_key(header::ORIGIN);
+        if is_page && !is_own_key && admission == Admission::Local {
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "no web page may use the gateway",
+            ));
+        }
         let length = request.headers().get(header::CONTENT_LENGTH);
         let mut headers = headers::of_request(request.headers());
         headers.remove(TOKEN_HEADER);
@@ -261,7 +270,7 @@ impl Gateway {
             method: request.method().clone(),
             headers,
             length: length.and_then(|length| length.to_str().ok()?.parse().ok()),
-            is_ours: is_own_key || self.parts().config.key == KeyOf::Own,
+            is_ours,
             name,
             served,
         })

@@ -229,7 +229,7 @@ fn scheme_lowered(value: &[u8]) -> Vec<u8> {
     lowered
         .iter_mut()
         .take(scheme)
-        .for_each(|byte| byte.make_ascii_lowercase());
+        .for_each(u8::make_ascii_lowercase);
     lowered
 }
 

@@ -117,10 +117,8 @@ impl Deferred {
         if rest.iter().any(|byte| *byte != 0) {
             file.write_all_at(&vec![0; rest.len()], to_u64(end))?;
         }
-        let count = whole_lines(&text)
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
+        let whole = whole_lines(&text);
+        let count = whole.split_inclusive(|byte| *byte == b'\n').count();
         let lines = Lines {
             file,
             begin: 0,

@@ -37,8 +37,9 @@ use crate::provider::Passing;
 use crate::units::ByteSize;
 use crate::units::Span;
 
-/// An answer about one task takes a few KiB. A longer one passes unread.
-const ANSWER_BYTES_MAX: ByteSize = ByteSize::mib(1);
+/// An answer about one task takes a few KiB. A longer one passes unread, and none longer is kept. As many as there are
+/// connections may be in memory at once.
+const ANSWER_BYTES_MAX: ByteSize = ByteSize::bytes(256 * 1024);
 
 /// The manifest has this long to say what it knows.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
@@ -332,25 +333,43 @@ fn is_archived(task: &TaskRecord) -> bool {
             .all(|asset| asset.state == AssetState::Archived)
 }
 
-/// Which asset each link of an answer belongs to: the same link, the same file under another signature, or, where there
-/// are as many links as assets, the same place.
+/// By what a link is taken for an asset's, the strongest sign first.
+#[derive(Clone, Copy)]
+enum Sign {
+    SameLink,
+    /// Under another signature, at the asset's place: where files differ in their query alone.
+    SameFileAndPlace,
+    SameFile,
+    /// There are as many links as assets.
+    Place,
+}
+
+/// Which asset each link of an answer belongs to; no asset takes two.
 fn assets_of(results: &[Url], assets: &[AssetRecord]) -> BTreeMap<Url, AssetIndex> {
-    let is_same_file =
-        |one: &Url, other: &Url| one.host_str() == other.host_str() && one.path() == other.path();
+    let belongs = |sign: Sign, place: usize, url: &Url, asset: &AssetRecord| {
+        let own = &asset.url;
+        let is_same_file = url.host_str() == own.host_str() && url.path() == own.path();
+        match sign {
+            Sign::SameLink => url == own,
+            Sign::SameFileAndPlace => is_same_file && is_at(place, asset),
+            Sign::SameFile => is_same_file,
+            Sign::Place => is_at(place, asset) && results.len() == assets.len(),
+        }
+    };
     let mut free: Vec<&AssetRecord> = assets.iter().collect();
     let mut found = BTreeMap::new();
-    let signs: [&dyn Fn(usize, &Url, &AssetRecord) -> bool; 4] = [
-        &|_, url, asset| *url == asset.url,
-        &|place, url, asset| is_at(place, asset) && is_same_file(url, &asset.url),
-        &|_, url, asset| is_same_file(url, &asset.url),
-        &|place, _, asset| is_at(place, asset) && results.len() == assets.len(),
-    ];
-    for sign in signs {
+    for sign in [
+        Sign::SameLink,
+        Sign::SameFileAndPlace,
+        Sign::SameFile,
+        Sign::Place,
+    ] {
         for (place, url) in results.iter().enumerate() {
             if found.contains_key(url) {
                 continue;
             }
-            if let Some(at) = free.iter().position(|asset| sign(place, url, asset)) {
+            let is_its = |asset: &&AssetRecord| belongs(sign, place, url, asset);
+            if let Some(at) = free.iter().position(is_its) {
                 found.insert(url.clone(), free.swap_remove(at).index);
             }
         }

@@ -38,8 +38,9 @@ use crate::provider::Provider;
 use crate::provider::description::gateway::CallbackField;
 use crate::units::ByteSize;
 
-/// An answer to a submission tells of one task and takes a few KiB.
-const ANSWER_BYTES_MAX: ByteSize = ByteSize::mib(1);
+/// An answer to a submission tells of one task and takes a few KiB. As many as there are connections may be in memory at
+/// once.
+const ANSWER_BYTES_MAX: ByteSize = ByteSize::bytes(256 * 1024);
 
 /// A body that is an object shows it within this.
 const PEEK_BYTES_MAX: ByteSize = ByteSize::bytes(4096);

@@ -207,6 +207,8 @@ async fn what_is_more_than_a_request_is_refused() {
         )
         .await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        let page = "Origin: https://evil.example\r\nContent-Type: text/plain\r\n";
+        call(address, &format!("POST {SUBMIT}"), page, "{}").await.assert_problem(403);
         assert_eq!(upstream.received().len(), 0);
         // Some clients offer HTTP/2 in the open and do without.
         let h2c = format!("{key}Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n");

@@ -81,7 +81,7 @@ fn the_callers_own_goes_out_wherever_it_stands() {
     );
     check(
         r#"{"callback_url":null}"#,
-        r#"{                   }"#,
+        "{                   }",
         r#"{"callback_url":"https://ours/h"                    }"#,
     );
     // Doubles, and another spelling of the name.
@@ -167,7 +167,7 @@ fn what_is_no_json_passes() {
 fn a_huge_body_is_not_kept() {
     let mut splice = Splice::new("callback_url", Some(OURS), Box::new(|_| true));
     let mut length = splice.push(b"{\"image\":\"").len();
-    let piece = [b'A'; 64 * 1024];
+    let piece = vec![b'A'; 64 * 1024];
     for _ in 0..256 {
         length += splice.push(&piece).len();
         assert!(splice.held.capacity() <= 2 * HELD_BYTES_MAX);
