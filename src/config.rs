@@ -17,6 +17,7 @@ use crate::model::key::KeyTemplate;
 use crate::model::object::DestinationName;
 use crate::model::task::ProviderName;
 use crate::provider;
+use crate::report::links;
 use crate::store;
 use crate::telemetry::log;
 use crate::watch;
@@ -57,6 +58,8 @@ pub struct Config {
     pub deadline: watch::DeadlineConfig,
     /// `[poll]`
     pub poll: watch::Config,
+    /// `[links]`
+    pub links: links::Config,
     /// `[provider.NAME]`
     #[serde(default)]
     pub provider: BTreeMap<ProviderName, provider::Config>,
