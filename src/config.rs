@@ -20,6 +20,7 @@ use crate::model::object::DestinationName;
 use crate::model::task::ProviderName;
 use crate::provider;
 use crate::report::heartbeat;
+use crate::report::links;
 use crate::report::notify;
 use crate::store;
 use crate::telemetry::log;
@@ -73,6 +74,8 @@ pub struct Config {
     /// `[[notify]]`
     #[serde(default)]
     pub notify: Vec<notify::Config>,
+    /// `[links]`
+    pub links: links::Config,
     /// `[provider.NAME]`
     #[serde(default)]
     pub provider: BTreeMap<ProviderName, provider::Config>,

@@ -148,6 +148,18 @@ impl Manifest {
         self.sqlite.close().await;
     }
 
+    /// Changes with every group of writes that is committed by this process. Says nothing of what was written.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.sqlite.changes()
+    }
+
+    /// Writes what is there already, to see whether anything can be written.
+    pub async fn try_write(&self) -> Result<(), ManifestError> {
+        self.sqlite
+            .write("try_write", sqlite::health::try_write)
+            .await
+    }
+
     /// How many groups of writes were committed: far fewer than verbs when there is much to do.
     pub fn commits(&self) -> u64 {
         self.sqlite.commits()

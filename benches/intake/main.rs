@@ -15,6 +15,7 @@ use clap::ValueEnum;
 
 mod daemon;
 mod gateway;
+mod hooks;
 mod wire;
 
 /// Measures what it costs to let tasks become known.
@@ -33,6 +34,8 @@ struct Arguments {
 enum Group {
     /// What the gateway adds to a submission.
     Gateway,
+    /// A burst of webhooks: 5,000 in 10 s.
+    Hooks,
 }
 
 fn main() -> ExitCode {
@@ -54,5 +57,6 @@ fn main() -> ExitCode {
 fn measure(group: Group) -> Result<()> {
     match group {
         Group::Gateway => gateway::measure(),
+        Group::Hooks => hooks::measure(),
     }
 }

@@ -13,15 +13,16 @@ use crate::config::Config;
 use crate::daemon::wiring::Seams;
 use crate::daemon::wiring::api_client;
 use crate::http::guard::Guard;
+use crate::intake::gateway;
 use crate::intake::gateway::Counts;
 use crate::intake::gateway::Deferred;
 use crate::intake::gateway::Gateway;
 use crate::intake::gateway::GatewayParts;
-use crate::intake::gateway::Links;
 use crate::intake::gateway::Served;
 use crate::manifest::Manifest;
 use crate::model::task::ProviderName;
 use crate::provider::Provider;
+use crate::report::links::Links;
 use crate::report::notify::CallbackBody;
 use crate::units::Span;
 use crate::work::wake::Wake;
@@ -42,7 +43,7 @@ pub struct Kept {
 pub(super) struct Around<'a> {
     pub(super) manifest: &'a Manifest,
     pub(super) providers: &'a BTreeMap<ProviderName, Provider>,
-    pub(super) links: Links,
+    pub(super) links: Arc<Links>,
     pub(super) kept: &'a Kept,
     pub(super) seams: &'a Seams,
     pub(super) watch: Wake,
@@ -81,7 +82,7 @@ pub(super) fn gateway(config: &Config, around: Around<'_>) -> anyhow::Result<Gat
         manifest: around.manifest.clone(),
         providers: served,
         config: config.gateway.clone(),
-        links: around.links,
+        links: durable(around.links),
         deferred: path
             .filter(|_| is_wanted)
             .and_then(|path| around.kept.deferred(&path)),
@@ -89,6 +90,23 @@ pub(super) fn gateway(config: &Config, around: Around<'_>) -> anyhow::Result<Gat
         clock: around.seams.clock.clone(),
         watch: around.watch,
     }))
+}
+
+/// The links that last of all archived assets of a task.
+fn durable(links: Arc<Links>) -> gateway::Links {
+    Arc::new(move |task| {
+        let links = Arc::clone(&links);
+        Box::pin(async move {
+            let mut made = BTreeMap::new();
+            for asset in &task.assets {
+                let link = links.durable(&task.key, asset).await;
+                if let Some(link) = link.map_err(|error| error.to_string())? {
+                    made.insert(asset.index, link.to_string());
+                }
+            }
+            Ok(made)
+        })
+    })
 }
 
 /// What makes the bodies of callbacks in the words of the task's provider.

@@ -286,6 +286,7 @@ impl Supervisor<'_> {
             gauge: self.gauge.clone(),
             bandwidth: Bandwidth::new(config.transfer.bandwidth),
             gateway: gateway::Kept::default(),
+            address: self.server.address(),
         }
     }
 

@@ -1,12 +1,15 @@
 //! Wiring: from a configuration and the seams to stages that can run.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::archive::bandwidth::Bandwidth;
 use crate::archive::gauge::Gauge;
@@ -16,7 +19,9 @@ use crate::archive::stage::Downloads;
 use crate::chance::Dice;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::ServerConfig;
 use crate::daemon::gateway;
+use crate::daemon::health::Health;
 use crate::daemon::routes;
 use crate::daemon::routes::Rooms;
 use crate::daemon::server::Face;
@@ -25,22 +30,27 @@ use crate::http::Http;
 use crate::http::client::ClientConfig;
 use crate::http::client::USER_AGENT;
 use crate::http::guard::Guard;
+use crate::intake::api::Doors;
 use crate::intake::gateway::Gateway;
 use crate::intake::hooks::Hooks;
 use crate::intake::line::Accounts;
 use crate::intake::spool::Spool;
 use crate::manifest::Manifest;
+use crate::manifest::row::ObjectPlan;
 use crate::model::object::DestinationName;
 use crate::model::task::FETCH_PROVIDER;
 use crate::model::task::ProviderName;
 use crate::provider;
 use crate::provider::Provider;
+use crate::report::api::Views;
 use crate::report::heartbeat::Heartbeat;
+use crate::report::links::Links;
 use crate::report::notify::Callbacks;
 use crate::report::notify::Endpoint;
 use crate::report::notify::Notify;
 use crate::report::notify::Signer;
 use crate::report::record::Places;
+use crate::secret::Secret;
 use crate::store;
 use crate::store::Address;
 use crate::store::Store;
@@ -100,6 +110,8 @@ pub struct Outliving {
     pub bandwidth: Bandwidth,
     /// What the gateway keeps.
     pub gateway: gateway::Kept,
+    /// Where the server listens, for addresses of our own.
+    pub address: Option<SocketAddr>,
 }
 
 /// What runs: one driver a stage, and the tokens that stop them.
@@ -135,6 +147,7 @@ impl Stages {
 }
 
 /// Builds the stages that `config` describes over an open manifest.
+#[expect(clippy::too_many_lines, reason = "one list of what belongs together")]
 pub async fn stages(
     config: &Config,
     manifest: &Manifest,
@@ -179,21 +192,45 @@ pub async fn stages(
         dice: seams.dice.clone(),
         watch: watch_wake.clone(),
     });
+    let links = Arc::new(links(config, &stores, outliving.address, seams)?);
     let around_gateway = gateway::Around {
         manifest,
         providers: &providers,
-        links: Arc::new(|_| Box::pin(async { Ok(BTreeMap::new()) })),
+        links: Arc::clone(&links),
         kept: &outliving.gateway,
         seams,
         watch: watch_wake.clone(),
     };
     let gateway = gateway::gateway(config, around_gateway)?;
-    let hooks = Hooks {
-        manifest: manifest.clone(),
-        providers: providers.clone(),
-        config: config.server.hooks.clone(),
-        clock: seams.clock.clone(),
-        watch: watch_wake.clone(),
+    let rooms = Rooms {
+        gateway: gateway.clone(),
+        health: Health::new(
+            manifest.clone(),
+            providers.clone(),
+            Box::new(archive.refusals()),
+        ),
+        hooks: Hooks {
+            manifest: manifest.clone(),
+            providers: providers.clone(),
+            config: config.server.hooks.clone(),
+            clock: seams.clock.clone(),
+            watch: watch_wake.clone(),
+        },
+        doors: doors(
+            config,
+            manifest,
+            &providers,
+            seams,
+            [&watch_wake, &archive_wake],
+        ),
+        views: Views {
+            manifest: manifest.clone(),
+            places: places(config),
+            links,
+            clock: seams.clock.clone(),
+            warn: config.deadline.warn,
+            stop: stop.clone(),
+        },
     };
     let watch = Watch {
         manifest: manifest.clone(),
@@ -223,12 +260,10 @@ pub async fn stages(
         ("tend", tend.pulse()),
         ("notify", notify.pulse()),
     ];
+    rooms.health.watch_over(&pulses);
     let face = Face {
         rules: rules(config, seams)?,
-        routes: routes::routes(Rooms {
-            hooks,
-            gateway: gateway.clone(),
-        }),
+        routes: routes::routes(rooms),
     };
     Ok(Stages {
         watch,
@@ -344,9 +379,75 @@ fn endpoint_http(config: &Config, allow_private: bool, seams: &Seams) -> anyhow:
 /// Who is let in, with the token that the configuration names.
 fn rules(config: &Config, seams: &Seams) -> anyhow::Result<Rules> {
     let server = &config.server;
+    Ok(Rules::new(
+        token(server, seams)?,
+        server.public_url.as_ref(),
+    ))
+}
+
+/// By which people and programs announce tasks and links.
+fn doors(
+    config: &Config,
+    manifest: &Manifest,
+    providers: &BTreeMap<ProviderName, Provider>,
+    seams: &Seams,
+    [watch, archive]: [&Wake; 2],
+) -> Doors {
+    let ttl = |(name, provider): (&ProviderName, &Provider)| (name.clone(), provider.ttl());
+    Doors {
+        manifest: manifest.clone(),
+        providers: providers.iter().map(ttl).collect(),
+        objects: bare_link_objects(config),
+        ttl: config.deadline.default,
+        clock: seams.clock.clone(),
+        watch: watch.clone(),
+        archive: archive.clone(),
+    }
+}
+
+/// Bare links go to every destination, under the key of the root.
+fn bare_link_objects(config: &Config) -> Vec<ObjectPlan> {
+    let names = config.destination.keys();
+    names
+        .map(|name| ObjectPlan {
+            destination: name.clone(),
+            key_template: config.key.clone(),
+        })
+        .collect()
+}
+
+/// How archived copies are reached by others.
+fn links(
+    config: &Config,
+    stores: &BTreeMap<DestinationName, Store>,
+    address: Option<SocketAddr>,
+    seams: &Seams,
+) -> anyhow::Result<Links> {
+    let public = config.destination.iter();
+    let public = public.filter_map(|(name, it)| Some((name.clone(), it.public_url.clone()?)));
+    Ok(Links {
+        config: config.links.clone(),
+        stores: stores.clone(),
+        public: public.collect(),
+        base: base_url(&config.server, address),
+        token: token(&config.server, seams)?,
+    })
+}
+
+/// What addresses of this daemon begin with: as others know it, else as this machine does.
+pub fn base_url(server: &ServerConfig, address: Option<SocketAddr>) -> Option<Url> {
+    server.public_url.clone().or_else(|| {
+        let mut address = address?;
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        format!("http://{address}").parse().ok()
+    })
+}
+
+fn token(server: &ServerConfig, seams: &Seams) -> anyhow::Result<Option<Secret>> {
     let token = server.token.as_ref().map(|it| it.read(seams.env.as_ref()));
-    let token = token.transpose().context("server.token")?;
-    Ok(Rules::new(token, server.public_url.as_ref()))
+    token.transpose().context("server.token")
 }
 
 /// Connects one destination; nothing is sent yet.

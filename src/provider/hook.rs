@@ -2,7 +2,6 @@
 
 mod jwks;
 
-use aws_lc_rs::digest;
 use aws_lc_rs::hmac;
 use aws_smithy_types::base64;
 use http::HeaderMap;
@@ -17,6 +16,7 @@ use crate::http::Http;
 use crate::http::standard_webhooks;
 use crate::http::standard_webhooks::SigningKey;
 use crate::http::standard_webhooks::TOLERANCE;
+use crate::model::digest::Sha256Digester;
 use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
 use crate::provider::Config;
@@ -294,9 +294,9 @@ impl Signed {
                 Piece::Text(text) => message.extend_from_slice(text.as_bytes()),
                 Piece::Body => message.extend_from_slice(body),
                 Piece::BodySha256 => {
-                    message.extend_from_slice(
-                        hex(digest::digest(&digest::SHA256, body).as_ref()).as_bytes(),
-                    );
+                    let mut digest = Sha256Digester::new();
+                    digest.update(body);
+                    message.extend_from_slice(digest.value().to_string().as_bytes());
                 }
                 Piece::Id => {
                     let id = id.ok_or_else(|| HookError::Garbled("no task ID in it".to_owned()))?;
@@ -321,10 +321,6 @@ fn decode(encoding: Encoding, written: &str) -> Option<Vec<u8>> {
         Encoding::Base64 => base64::decode(written).ok(),
         Encoding::Hex => unhex(written),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

@@ -12,11 +12,13 @@
     reason = "in a test a panic is how a wrong result is told"
 )]
 
+mod api;
 mod archive;
 mod cli;
 mod destinations;
 mod faults;
 mod gateway;
+mod hooks;
 mod hostile;
 mod kill;
 mod origin_failures;

@@ -116,6 +116,7 @@ pub(crate) struct World {
     ahead: Arc<AtomicU64>,
     /// Where the daemon listens that was started last.
     listening: watch::Sender<Option<SocketAddr>>,
+    hooks_listening: watch::Sender<Option<SocketAddr>>,
     folder: TempDir,
 }
 
@@ -198,8 +199,16 @@ impl World {
             seams,
             ahead,
             listening: watch::channel(None).0,
+            hooks_listening: watch::channel(None).0,
             folder,
         }
+    }
+
+    /// The address of the daemon's listener for webhooks alone, once there is one.
+    pub(crate) async fn hooks_address(&self) -> String {
+        let mut listening = self.hooks_listening.subscribe();
+        let address = listening.wait_for(Option::is_some).await.unwrap();
+        address.unwrap().to_string()
     }
 
     /// The address of the daemon's server, once there is one.
@@ -303,6 +312,7 @@ impl World {
         let gauge = Gauge::default();
         let reload = || Ok(self.config.clone());
         let server = Server::bind(&self.config.server).await.unwrap();
+        self.hooks_listening.send_replace(server.hooks_address());
         self.listening.send_replace(server.address());
         let supervisor = Supervisor {
             manifest: &self.manifest,

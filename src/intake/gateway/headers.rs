@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn only_json_in_the_open_may_change() {
         let check = |lines: &[(&'static str, &'static str)], may| {
-            assert_eq!(may_change_body(&headers(lines)), may, "{lines:?}")
+            assert_eq!(may_change_body(&headers(lines)), may, "{lines:?}");
         };
         check(&[], true);
         check(&[("content-type", "application/JSON; charset=utf-8")], true);

@@ -285,7 +285,8 @@ pub(in crate::manifest) fn settle(
     lease: &Lease,
     settlement: &DeliverySettlement,
 ) -> Result<Option<EndpointTrouble>, Fault> {
-    let millis = |at: Option<crate::clock::Timestamp>| at.map(|at| at.as_unix_millis());
+    let millis =
+        |at: Option<crate::clock::Timestamp>| at.map(crate::clock::Timestamp::as_unix_millis);
     if settlement.is_endpoint_failing {
         let params = named_params! {
             ":now": tx.now.as_unix_millis(), ":paused_until": millis(settlement.paused_until),
