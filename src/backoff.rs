@@ -1,4 +1,5 @@
-//! How long to wait before the next try: exponential with full jitter, under a cap that shrinks as a deadline nears.
+//! How long to wait before the next try: exponential with full jitter, under a cap that shrinks as a deadline nears;
+//! for messages to people's endpoints, which have no deadline, in steps up to a day.
 
 use crate::chance::Dice;
 use crate::units::Span;
@@ -32,6 +33,30 @@ pub fn delay(attempts: u32, time_left: Option<Span>, dice: &Dice) -> Span {
     ceiling.times(dice.fraction()).max(FLOOR)
 }
 
+/// The waits that the retries of a message to somebody's endpoint are drawn from, as Standard Webhooks advises: an
+/// endpoint that is mended within hours gets everything, and one that is not is not hammered. The last repeats.
+const MESSAGE_WAITS: [Span; 8] = [
+    Span::from_secs(5),
+    Span::from_secs(5 * 60),
+    Span::from_secs(30 * 60),
+    Span::from_secs(2 * 3600),
+    Span::from_secs(5 * 3600),
+    Span::from_secs(10 * 3600),
+    Span::from_secs(14 * 3600),
+    Span::from_secs(24 * 3600),
+];
+
+/// No message is sent again sooner.
+const MESSAGE_FLOOR: Span = Span::from_secs(1);
+
+/// The wait before a message is sent again that `attempts` tries did not bring over.
+pub fn message_delay(attempts: u32, dice: &Dice) -> Span {
+    let place = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX);
+    let last = MESSAGE_WAITS.last().copied().unwrap_or(MESSAGE_FLOOR);
+    let ceiling = MESSAGE_WAITS.get(place).copied().unwrap_or(last);
+    ceiling.times(dice.fraction()).max(MESSAGE_FLOOR)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +81,31 @@ mod tests {
         check(40, Some(Span::from_secs(600)), Span::from_secs(30));
         check(40, Some(Span::from_secs(5)), FIRST);
         check(40, Some(Span::ZERO), CAP_AFTER_DEADLINE);
+    }
+
+    #[test]
+    fn messages_wait_longer_each_time_up_to_a_day() {
+        let dice = Dice::seeded(3);
+        let longest = |attempts| {
+            let waits = (0..200).map(|_| message_delay(attempts, &dice));
+            waits.max().unwrap_or_default()
+        };
+        for (attempts, most) in [
+            (0, 5),
+            (1, 5),
+            (2, 300),
+            (4, 7_200),
+            (8, 86_400),
+            (99, 86_400),
+        ] {
+            let most = Span::from_secs(most);
+            let longest = longest(attempts);
+            assert!(
+                longest <= most && longest >= most.times(0.9),
+                "{attempts}: {longest}"
+            );
+        }
+        assert!((0..1000).all(|_| message_delay(1, &dice) >= MESSAGE_FLOOR));
     }
 
     #[test]

@@ -6,8 +6,10 @@ mod add;
 mod check;
 mod config;
 mod demo;
+mod events;
 mod exit;
 mod fetch;
+mod import;
 mod init;
 mod manifest;
 mod open;
@@ -64,6 +66,8 @@ enum Command {
     Check(check::Arguments),
     /// Announce tasks
     Add(add::Arguments),
+    /// Announce the tasks of a file, as many as there are: CSV, JSON lines, task IDs
+    Import(import::Arguments),
     /// Archive a URL that no task stands behind
     Fetch(fetch::Arguments),
     /// List tasks
@@ -73,6 +77,9 @@ enum Command {
     Task(task::Command),
     /// Say whether something will be lost, and when
     Status(status::Arguments),
+    /// See what happened and who was told, tell it again
+    #[command(subcommand)]
+    Events(events::Command),
     /// Read the manifest
     #[command(subcommand)]
     Manifest(manifest::Command),
@@ -116,10 +123,12 @@ async fn dispatch(arguments: Arguments) -> Result<Exit, Complaint> {
         Command::Init(it) => init::init(config, &it),
         Command::Check(it) => check::check(config, &it).await,
         Command::Add(it) => add::add(config, it).await,
+        Command::Import(it) => import::import(config, it).await,
         Command::Fetch(it) => fetch::fetch(config, it).await,
         Command::Tasks(it) => tasks::tasks(config, &it).await,
         Command::Task(it) => task::task(config, &it).await,
         Command::Status(it) => status::status(config, &it).await,
+        Command::Events(it) => events::events(config, &it).await,
         Command::Manifest(it) => manifest::manifest(config, &it).await,
         Command::Config(it) => config::config(config, &it),
         Command::Simulate(it) => simulate::simulate(it).await,

@@ -12,17 +12,23 @@ use crate::config::locate::Document;
 use crate::config::node::Node;
 use crate::config::problem::Sources;
 use crate::config::salvage::salvage;
+use crate::intake::gateway;
+use crate::intake::spool;
 use crate::manifest;
 use crate::model::key::KeyTemplate;
 use crate::model::object::DestinationName;
 use crate::model::task::ProviderName;
 use crate::provider;
+use crate::report::heartbeat;
+use crate::report::links;
+use crate::report::notify;
 use crate::store;
 use crate::telemetry::log;
-use crate::units::Span;
 use crate::watch;
 use crate::watch::RouteConfig;
 use crate::watch::route::Routes;
+
+pub use self::server::ServerConfig;
 
 mod check;
 mod locate;
@@ -30,6 +36,7 @@ mod node;
 mod problem;
 mod read;
 mod salvage;
+mod server;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -55,6 +62,20 @@ pub struct Config {
     pub deadline: watch::DeadlineConfig,
     /// `[poll]`
     pub poll: watch::Config,
+    /// `[gateway]`
+    pub gateway: gateway::Config,
+    /// `[spool]`
+    pub spool: spool::Config,
+    /// `[heartbeat]`
+    pub heartbeat: heartbeat::Config,
+    /// `[callback]`
+    #[serde(default)]
+    pub callback: notify::CallbackConfig,
+    /// `[[notify]]`
+    #[serde(default)]
+    pub notify: Vec<notify::Config>,
+    /// `[links]`
+    pub links: links::Config,
     /// `[provider.NAME]`
     #[serde(default)]
     pub provider: BTreeMap<ProviderName, provider::Config>,
@@ -64,14 +85,6 @@ pub struct Config {
     /// `[[route]]`
     #[serde(default)]
     pub route: Vec<RouteConfig>,
-}
-
-/// `[server]`
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerConfig {
-    /// How long a stopping daemon finishes parts before it cuts off the rest.
-    pub shutdown_grace: Span,
 }
 
 /// A configuration with what is worth saying about it.

@@ -1,5 +1,10 @@
 //! The daemon: wires the rooms together, starts the stages, and stops them cleanly.
 
+pub mod gateway;
+pub mod health;
+pub mod openapi;
+pub mod routes;
+pub mod server;
 pub mod supervisor;
 pub mod systemd;
 pub mod wiring;

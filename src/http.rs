@@ -1,4 +1,5 @@
-//! Tools for HTTP as a client: the transport, bodies, the pace of calls, and the guard against inside addresses.
+//! Tools for HTTP. As a client: the transport, bodies, the pace of calls, and the guard against inside addresses. As a
+//! server: how requests come in, and problems that go out. For both: signatures of webhooks.
 //!
 //! Ports never see a client library: they hold an [`Http`], which a simulation can own as well.
 
@@ -7,7 +8,10 @@ pub mod bulk;
 pub mod client;
 pub mod guard;
 pub mod pace;
+pub mod problem;
+pub mod request;
 pub mod roots;
+pub mod standard_webhooks;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,8 +20,16 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
+use crate::units::ByteSize;
+
 /// The bytes of an answer as they come, each frame as the socket gave it.
 pub type Body = BoxStream<'static, Result<Bytes, HttpError>>;
+
+/// A request under way.
+pub type Exchange = BoxFuture<'static, Result<http::Response<Body>, HttpError>>;
+
+/// The most of a body that is read into memory where the transport cannot send it while it comes.
+const STREAMED_BYTES_MAX: ByteSize = ByteSize::mib(16);
 
 /// What sends one request and follows nothing: no redirect, no retry, no proxy.
 pub trait Transport: Send + Sync + 'static {
@@ -26,6 +38,14 @@ pub trait Transport: Send + Sync + 'static {
         &self,
         request: http::Request<Bytes>,
     ) -> BoxFuture<'static, Result<http::Response<Body>, HttpError>>;
+
+    /// Sends `request` while its body comes; a transport that cannot gives it back.
+    fn send_streaming(
+        &self,
+        request: http::Request<Body>,
+    ) -> Result<Exchange, Box<http::Request<Body>>> {
+        Err(Box::new(request))
+    }
 }
 
 /// A shared handle on a transport.
@@ -44,6 +64,21 @@ impl Http {
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Body>, HttpError> {
         self.0.send(request).await
+    }
+
+    /// Sends `request` while its body comes. Its length is what `Content-Length` says; without that it goes in chunks.
+    pub async fn send_streaming(
+        &self,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, HttpError> {
+        match self.0.send_streaming(request) {
+            Ok(exchange) => exchange.await,
+            Err(request) => {
+                let (head, body) = request.into_parts();
+                let body = body::collect(body, STREAMED_BYTES_MAX).await?;
+                self.0.send(http::Request::from_parts(head, body)).await
+            }
+        }
     }
 }
 
@@ -88,5 +123,5 @@ pub enum HttpError {
     },
     /// A body over the bound that the caller gave.
     #[error("the answer is larger than {0}")]
-    TooLarge(crate::units::ByteSize),
+    TooLarge(ByteSize),
 }

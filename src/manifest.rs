@@ -5,9 +5,11 @@
 
 pub mod row;
 
+mod answers;
 mod error;
 mod links;
 mod migrate;
+mod outbox;
 mod sqlite;
 
 #[cfg(test)]
@@ -27,6 +29,7 @@ use self::row::Claimable;
 use self::row::ClaimedAsset;
 use self::row::ClaimedOrphan;
 use self::row::ClaimedTask;
+use self::row::Heard;
 use self::row::Learned;
 use self::row::NewLink;
 use self::row::NewTask;
@@ -48,6 +51,7 @@ use crate::model::object::PartNumber;
 use crate::model::object::UploadId;
 use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
+use crate::model::task::TaskKey;
 use crate::units::Span;
 
 /// A starting daemon tries the lock this often: `is_daemon_running` holds it for a moment.
@@ -134,9 +138,26 @@ impl Manifest {
         database_path(&config.url).is_ok_and(|path| Sqlite::is_daemon_running(&path))
     }
 
+    /// The file of the manifest that `config` names.
+    pub fn path(config: &Config) -> Option<PathBuf> {
+        database_path(&config.url).ok()
+    }
+
     /// Writes what is queued, closes the files and frees the lock. Verbs fail from here on.
     pub async fn close(&self) {
         self.sqlite.close().await;
+    }
+
+    /// Changes with every group of writes that is committed by this process. Says nothing of what was written.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.sqlite.changes()
+    }
+
+    /// Writes what is there already, to see whether anything can be written.
+    pub async fn try_write(&self) -> Result<(), ManifestError> {
+        self.sqlite
+            .write("try_write", sqlite::health::try_write)
+            .await
     }
 
     /// How many groups of writes were committed: far fewer than verbs when there is much to do.
@@ -147,10 +168,28 @@ impl Manifest {
 
 /// Intake: what there is to archive.
 impl Manifest {
-    /// Makes tasks known that are not, to be watched; a known one gets the tags that it lacks. In the order given.
+    /// Makes tasks known that are not, to be watched; a known one gets the tags and the callback that it lacks. In
+    /// the order given.
     pub async fn learn(&self, tasks: Vec<NewTask>) -> Result<Vec<Learned>, ManifestError> {
         self.sqlite
             .write("learn", move |tx| sqlite::tasks::learn(tx, &tasks))
+            .await
+    }
+
+    /// Takes note that a task may have news: one that is watched is looked at now, and one under lease once more as
+    /// soon as its claim ends. Nothing is ever put off by it, and no claim is touched.
+    pub async fn hear(&self, key: &TaskKey) -> Result<Heard, ManifestError> {
+        let key = key.clone();
+        self.sqlite
+            .write("hear", move |tx| sqlite::hints::hear(tx, &key))
+            .await
+    }
+
+    /// Watches a task again that was given up, since its provider speaks of it. Whether it was given up.
+    pub async fn revive(&self, key: &TaskKey) -> Result<bool, ManifestError> {
+        let key = key.clone();
+        self.sqlite
+            .write("revive", move |tx| sqlite::hints::revive(tx, &key))
             .await
     }
 

@@ -1,5 +1,5 @@
 //! The tend stage: what nobody else comes back for. Orphaned uploads are aborted, and nothing nears its deadline
-//! unarchived without somebody being told.
+//! unarchived without somebody being told. Events that everybody has been told of are forgotten in the end.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +22,12 @@ use crate::work::driver::Stage;
 use crate::work::settle::BLOCKED_PAUSE;
 use crate::work::settle::Situation;
 use crate::work::settle::decide;
+
+/// How long events are kept after everybody was told: for replays, and for streams that go on after a long pause.
+const EVENTS_KEPT: Span = Span::from_secs(7 * 24 * 3600);
+
+/// Events that are forgotten at once; the rest goes with the next look.
+const EVENTS_PRUNED_MAX: usize = 1000;
 
 /// The tend stage.
 pub struct Tend {
@@ -46,6 +52,10 @@ impl Stage for Tend {
 
     async fn claim(&self, most: usize) -> Result<Vec<ClaimedOrphan>, ManifestError> {
         self.raise_alarms().await?;
+        let before = self.clock.now().minus(EVENTS_KEPT);
+        self.manifest
+            .prune_events(before, EVENTS_PRUNED_MAX)
+            .await?;
         self.manifest.claim_orphans(most).await
     }
 

@@ -1,9 +1,7 @@
 //! `reelvault add TASK...`: announces tasks; `-` reads IDs or JSON lines from standard input.
 
-use std::io::BufRead as _;
+use std::io::BufReader;
 use std::path::Path;
-
-use serde::Deserialize;
 
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
@@ -16,11 +14,13 @@ use crate::config::Config;
 use crate::daemon::wiring;
 use crate::intake;
 use crate::intake::Announcement;
+use crate::intake::import::Format;
+use crate::intake::import::Import;
+use crate::intake::import::Numbered;
+use crate::intake::line::Line;
 use crate::manifest::row::Learned;
 use crate::model::task::LearnedVia;
 use crate::model::task::ProviderName;
-use crate::model::task::Tags;
-use crate::model::task::TaskId;
 use crate::model::task::TaskKey;
 use crate::units::Span;
 
@@ -44,16 +44,6 @@ pub(crate) struct Arguments {
     /// Only say what would be announced
     #[arg(short = 'n', long)]
     dry_run: bool,
-}
-
-/// One line of standard input.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    task_id: TaskId,
-    provider: Option<ProviderName>,
-    #[serde(default)]
-    tags: Tags,
 }
 
 pub(crate) async fn add(config: Option<&Path>, arguments: Arguments) -> Result<Exit, Complaint> {
@@ -108,22 +98,29 @@ fn announcements(
     config: &Config,
     arguments: &Arguments,
 ) -> Result<(Vec<Announcement>, Vec<String>), Complaint> {
+    let accounts = wiring::accounts(config);
+    let announce = |line: Result<Line, String>| {
+        let provider = arguments.provider.as_ref();
+        let announced = accounts.announce(line?, provider, LearnedVia::Cli);
+        announced.map(|it| tagged(it, &arguments.tags))
+    };
     let (mut announced, mut bad) = (Vec::new(), Vec::new());
     for task in &arguments.tasks {
         if task != "-" {
-            match announcement(config, arguments, task) {
+            match announce(Line::parse(task)) {
                 Ok(announcement) => announced.push(announcement),
                 Err(why) => bad.push(why),
             }
             continue;
         }
-        for (number, line) in (1_u64..).zip(std::io::stdin().lock().split(b'\n')) {
-            let line = line?;
-            let line = String::from_utf8_lossy(&line);
-            if line.trim().is_empty() {
-                continue;
-            }
-            match announcement(config, arguments, line.trim()) {
+        let text = Box::new(BufReader::new(std::io::stdin()));
+        let import = Import::new(text, Format::Lines);
+        let mut import = import.map_err(|error| Complaint::failed(error.to_string()))?;
+        while let Some(Numbered { number, line }) = import
+            .next()
+            .map_err(|error| Complaint::failed(error.to_string()))?
+        {
+            match announce(line) {
                 Ok(announcement) => announced.push(announcement),
                 Err(why) => bad.push(format!("line {number}: {why}")),
             }
@@ -132,72 +129,13 @@ fn announcements(
     Ok((announced, bad))
 }
 
-fn announcement(
-    config: &Config,
-    arguments: &Arguments,
-    text: &str,
-) -> Result<Announcement, String> {
-    let line = parse_line(text)?;
-    let (provider, ttl) = provider(config, line.provider.or(arguments.provider.clone()))?;
-    Ok(Announcement {
-        key: TaskKey {
-            provider,
-            id: line.task_id,
-        },
-        tags: arguments.tags.iter().cloned().chain(line.tags).collect(),
-        via: LearnedVia::Cli,
-        ttl,
-    })
-}
-
-fn parse_line(line: &str) -> Result<Line, String> {
-    if line.starts_with('{') {
-        return serde_json::from_str(line).map_err(|error| {
-            // It is always the first line of one, which whoever reads many must not be told.
-            let (what, place) = (
-                error.to_string(),
-                format!(" at line 1 column {}", error.column()),
-            );
-            what.strip_suffix(&place).unwrap_or(&what).to_owned()
-        });
+/// The same with the labels of the command line, of which its own beat those.
+pub(crate) fn tagged(mut announcement: Announcement, tags: &[(String, String)]) -> Announcement {
+    for (key, value) in tags {
+        let own = announcement.tags.entry(key.clone());
+        own.or_insert_with(|| value.clone());
     }
-    let task_id = line.parse::<TaskId>().map_err(|error| error.to_string())?;
-    Ok(Line {
-        task_id,
-        provider: None,
-        tags: Tags::new(),
-    })
-}
-
-/// The provider that a task belongs to, and how long its links live as far as the configuration says.
-fn provider(config: &Config, named: Option<ProviderName>) -> Result<(ProviderName, Span), String> {
-    let known = || {
-        let names: Vec<&str> = wiring::task_apis(config)
-            .map(|(name, _)| name.as_str())
-            .collect();
-        if names.is_empty() {
-            "none is configured".to_owned()
-        } else {
-            format!("there is {}", names.join(", "))
-        }
-    };
-    let name = match named {
-        Some(name) => name,
-        None => {
-            let mut names = wiring::task_apis(config).map(|(name, _)| name);
-            match (names.next(), names.next()) {
-                (Some(only), None) => only.clone(),
-                (Some(_), Some(_)) | (None, _) => {
-                    return Err(format!("whose task is it? use --provider: {}", known()));
-                }
-            }
-        }
-    };
-    let settings =
-        wiring::task_apis(config).find_map(|(it, settings)| (*it == name).then_some(settings));
-    let settings =
-        settings.ok_or_else(|| format!("no provider {:?}: {}", name.as_str(), known()))?;
-    Ok((name, settings.output_ttl.unwrap_or(config.deadline.default)))
+    announcement
 }
 
 /// Reads `KEY=VALUE`.

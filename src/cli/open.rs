@@ -11,6 +11,7 @@ use crate::cli::say::talk;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::Loaded;
+use crate::daemon::wiring;
 use crate::daemon::wiring::Seams;
 use crate::http;
 use crate::http::roots::Roots;
@@ -18,7 +19,6 @@ use crate::manifest::Access;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
 use crate::report::record::Places;
-use crate::store::Address;
 use crate::store::Store;
 
 /// Where a configuration is looked for when no flag names one.
@@ -87,12 +87,9 @@ pub(crate) async fn own_manifest(config: &Config) -> Result<Manifest, ManifestEr
     Manifest::open(&config.manifest, Clock::system(), Access::Daemon).await
 }
 
-/// Where each configured destination is, for records.
+/// Where the destinations are.
 pub(crate) fn places(config: &Config) -> Places {
-    let destinations = config.destination.iter();
-    destinations
-        .filter_map(|(name, it)| Some((name.clone(), Address::of(it)?)))
-        .collect()
+    wiring::places(config)
 }
 
 /// The real outside.

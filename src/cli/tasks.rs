@@ -97,17 +97,21 @@ fn filter(arguments: &Arguments, now: Timestamp) -> Result<TaskFilter, Complaint
         }
     }
     if let Some(since) = &arguments.since {
-        let span = since.parse::<Span>().ok().map(|span| now.minus(span));
-        let since = span.or_else(|| Timestamp::parse(since)).ok_or_else(|| {
-            Complaint::new(
-                Exit::Usage,
-                format!("{since:?} is neither a length of time nor an instant"),
-            )
-            .hint("write it like 2h or 2026-11-23T16:00:00Z")
-        });
-        filter.since = Some(since?);
+        filter.since = Some(parse_since(since, now)?);
     }
     Ok(filter)
+}
+
+/// Reads how long ago, or an instant.
+pub(crate) fn parse_since(since: &str, now: Timestamp) -> Result<Timestamp, Complaint> {
+    let span = since.parse::<Span>().ok().map(|span| now.minus(span));
+    span.or_else(|| Timestamp::parse(since)).ok_or_else(|| {
+        Complaint::new(
+            Exit::Usage,
+            format!("{since:?} is neither a length of time nor an instant"),
+        )
+        .hint("write it like 2h or 2026-11-23T16:00:00Z")
+    })
 }
 
 fn row(task: &TaskRecord, now: Timestamp) -> Vec<String> {

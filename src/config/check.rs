@@ -15,8 +15,10 @@ use crate::units::ByteSize;
 use crate::units::Span;
 
 mod destination;
+mod notify;
 mod provider;
 mod route;
+mod server;
 
 /// S3's bounds on a part; every store that speaks the protocol has the same.
 const PART_SIZE: (ByteSize, ByteSize) = (ByteSize::mib(5), ByteSize::mib(5 << 10));
@@ -46,11 +48,13 @@ pub(super) fn check(config: &Config, tree: &Node, failed: &[Path]) -> Checked {
     };
     check.numbers();
     check.zeros();
+    check.server();
     check.log();
     check.manifest();
     check.providers();
     check.destinations();
     check.routes();
+    check.notify();
     check.keys();
     let mut warnings = Vec::new();
     if check.providers_named().is_empty() {

@@ -145,9 +145,10 @@ fn value_problem(path: &Path, cause: &Cause, tree: &Node) -> Problem {
         Cause::WrongType {
             wanted: Wanted::List,
             ..
-        } if key == "route" => {
-            let note = "each route begins with a line of its own: [[route]], with two brackets";
-            problem.notes.push(note.to_owned());
+        } if matches!(key, "route" | "notify") => {
+            let note =
+                format!("each {key} begins with a line of its own: [[{key}]], with two brackets");
+            problem.notes.push(note);
         }
         Cause::WrongType {
             wanted: Wanted::Table,

@@ -97,7 +97,7 @@ fn is_section(path: &Path, value: &Value) -> bool {
     );
     match value {
         Value::Object(_) => is_headed,
-        Value::Array(_) => matches!(keys.as_slice(), [Some("route")]),
+        Value::Array(_) => matches!(keys.as_slice(), [Some("route" | "notify")]),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }

@@ -13,13 +13,16 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::bandwidth::Bandwidth;
 use crate::archive::gauge::Gauge;
 use crate::config::Config;
+use crate::daemon::gateway;
 use crate::daemon::sentence;
+use crate::daemon::server::Server;
 use crate::daemon::systemd::Systemd;
 use crate::daemon::wiring;
 use crate::daemon::wiring::Outliving;
 use crate::daemon::wiring::Seams;
 use crate::daemon::wiring::Stages;
 use crate::manifest::Manifest;
+use crate::manifest::row::event::EndpointTrouble;
 use crate::model::asset::AssetState;
 use crate::model::task::TaskState;
 use crate::units::Span;
@@ -41,6 +44,8 @@ pub struct Supervisor<'a> {
     pub seams: &'a Seams,
     /// Reads the configuration anew at SIGHUP; an error keeps the one in force.
     pub reload: &'a (dyn Fn() -> anyhow::Result<Config> + Send + Sync),
+    /// Where others ask us things.
+    pub server: Server,
     /// Whoever started us, where it is systemd.
     pub systemd: Systemd,
     /// Ends the daemon like SIGTERM does.
@@ -59,7 +64,11 @@ impl Supervisor<'_> {
         let mut signals = Signals::listen()?;
         let outliving = self.outliving(&config);
         let mut stages = wiring::stages(&config, self.manifest, &outliving, self.seams).await?;
+        let closing = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        serving.spawn(self.server.clone().serve(closing.clone()));
         loop {
+            self.server.show(stages.face.clone());
             self.systemd.ready();
             tracing::info!(
                 providers = config.provider.len(),
@@ -67,14 +76,20 @@ impl Supervisor<'_> {
                 "ready"
             );
             match self
-                .round(stages, &config, &outliving, &mut signals)
+                .round(stages, &config, &outliving, &mut signals, &mut serving)
                 .await?
             {
-                Ended::Stopped => return Ok(()),
+                Ended::Stopped => break,
                 Ended::Reload(new) => config = *new,
             }
             stages = wiring::stages(&config, self.manifest, &outliving, self.seams).await?;
         }
+        // Until here requests were answered: what came while parts were finished is in the manifest.
+        closing.cancel();
+        while let Some(ended) = serving.join_next().await {
+            ended.context("the server crashed")?;
+        }
+        Ok(())
     }
 
     /// Looks at every due task once, archives what is due, and comes back: for cron.
@@ -85,16 +100,28 @@ impl Supervisor<'_> {
         let mut signals = Signals::listen()?;
         let grace = config.server.shutdown_grace;
         let work = async {
+            if let Some(spool) = stages.spool {
+                spool.sweep(&stop).await;
+            }
+            stages.gateway.catch_up(config.deadline.default).await;
             stages.watch.run_until_idle().await?;
             stages.archive.run_until_idle().await?;
             // Links that died early were handed back to be asked for: one more look, one more try.
             stages.watch.run_until_idle().await?;
             stages.archive.run_until_idle().await?;
-            stages.tend.run_until_idle().await
+            stages.tend.run_until_idle().await?;
+            stages.notify.run_until_idle().await?;
+            if let Some(heartbeat) = stages.heartbeat {
+                heartbeat.beat_once().await;
+            }
+            Ok(())
         };
         tokio::pin!(work);
         tokio::select! {
-            done = &mut work => return done.context("a stage crashed"),
+            done = &mut work => {
+                let done: Result<(), tokio::task::JoinError> = done;
+                return done.context("a stage crashed");
+            }
             () = signals.stopped(&self.stop) => {}
         }
         stop.cancel();
@@ -115,6 +142,7 @@ impl Supervisor<'_> {
         config: &Config,
         outliving: &Outliving,
         signals: &mut Signals,
+        serving: &mut JoinSet<()>,
     ) -> anyhow::Result<Ended> {
         let (stop, halt) = (stages.stop.clone(), stages.halt.clone());
         let mut watchdog = Watchdog::new(stages.pulses(), &self.systemd);
@@ -122,6 +150,27 @@ impl Supervisor<'_> {
         running.spawn(stages.watch.run());
         running.spawn(stages.archive.run());
         running.spawn(stages.tend.run());
+        let (gateway, ttl) = (stages.gateway, config.deadline.default);
+        let gateway_stop = stop.clone();
+        running.spawn(async move {
+            gateway.keep_up(ttl, gateway_stop).await;
+            Ok(())
+        });
+        running.spawn(stages.notify.run());
+        if let Some(heartbeat) = stages.heartbeat {
+            let stop = stop.clone();
+            running.spawn(async move {
+                heartbeat.run(stop).await;
+                Ok(())
+            });
+        }
+        if let Some(spool) = stages.spool {
+            let stop = stop.clone();
+            running.spawn(async move {
+                spool.run(stop).await;
+                Ok(())
+            });
+        }
 
         let mut status_at = Instant::now();
         let ended = loop {
@@ -141,6 +190,11 @@ impl Supervisor<'_> {
                 () = tokio::time::sleep_until(status_at) => {
                     self.tell_status().await;
                     status_at = Instant::now() + STATUS_EVERY;
+                }
+                Some(crashed) = serving.join_next() => {
+                    halt.cancel();
+                    let crashed = crashed.context("the server crashed");
+                    return Err(crashed.err().unwrap_or_else(|| anyhow::anyhow!("the server ended by itself")));
                 }
                 Some(crashed) = running.join_next() => {
                     halt.cancel();
@@ -193,7 +247,11 @@ impl Supervisor<'_> {
             if new.manifest.url != old.manifest.url {
                 tracing::warn!("manifest.url takes effect at the next start only");
             }
+            if !new.server.listens_like(&old.server) {
+                tracing::warn!("listeners of [server] take effect at the next start only");
+            }
             wiring::stages(&new, self.manifest, outliving, self.seams).await?;
+            self.enable_endpoints().await;
             // At once, also for the transfers that the old stages are still to finish.
             outliving.bandwidth.change(new.transfer.bandwidth);
             anyhow::Ok(new)
@@ -211,10 +269,24 @@ impl Supervisor<'_> {
         }
     }
 
+    /// A reload says that somebody has mended something: whoever was given up on is tried again.
+    async fn enable_endpoints(&self) {
+        match self.manifest.enable_endpoints().await {
+            Ok(enabled) => {
+                for EndpointTrouble { endpoint, .. } in enabled {
+                    tracing::info!(endpoint.name = %endpoint, "the endpoint is enabled again");
+                }
+            }
+            Err(error) => tracing::error!(%error, "failed to enable endpoints"),
+        }
+    }
+
     fn outliving(&self, config: &Config) -> Outliving {
         Outliving {
             gauge: self.gauge.clone(),
             bandwidth: Bandwidth::new(config.transfer.bandwidth),
+            gateway: gateway::Kept::default(),
+            address: self.server.address(),
         }
     }
 

@@ -1,12 +1,15 @@
 //! Wiring: from a configuration and the seams to stages that can run.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::archive::bandwidth::Bandwidth;
 use crate::archive::gauge::Gauge;
@@ -16,19 +19,42 @@ use crate::archive::stage::Downloads;
 use crate::chance::Dice;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::ServerConfig;
+use crate::daemon::gateway;
+use crate::daemon::health::Health;
+use crate::daemon::routes;
+use crate::daemon::routes::Rooms;
+use crate::daemon::server::Face;
+use crate::daemon::server::Rules;
 use crate::http::Http;
 use crate::http::client::ClientConfig;
 use crate::http::client::Traffic;
 use crate::http::client::USER_AGENT;
 use crate::http::guard::Guard;
 use crate::http::roots::Roots;
+use crate::intake::api::Doors;
+use crate::intake::gateway::Gateway;
+use crate::intake::hooks::Hooks;
+use crate::intake::line::Accounts;
+use crate::intake::spool::Spool;
 use crate::manifest::Manifest;
+use crate::manifest::row::ObjectPlan;
 use crate::model::object::DestinationName;
 use crate::model::task::FETCH_PROVIDER;
 use crate::model::task::ProviderName;
 use crate::provider;
 use crate::provider::Provider;
+use crate::report::api::Views;
+use crate::report::heartbeat::Heartbeat;
+use crate::report::links::Links;
+use crate::report::notify::Callbacks;
+use crate::report::notify::Endpoint;
+use crate::report::notify::Notify;
+use crate::report::notify::Signer;
+use crate::report::record::Places;
+use crate::secret::Secret;
 use crate::store;
+use crate::store::Address;
 use crate::store::Store;
 use crate::tend::Tend;
 use crate::units::Span;
@@ -44,6 +70,12 @@ const WATCH_ROOM: usize = 16;
 
 /// Aborts under way at once.
 const TEND_ROOM: usize = 4;
+
+/// Messages under way at once, to all endpoints together.
+const NOTIFY_ROOM: usize = 32;
+
+/// How long an endpoint may take to answer, and each frame of its answer.
+const ENDPOINT_TIMEOUT: Span = Span::from_secs(15);
 
 /// How long an answer of a task API may take.
 const API_TIMEOUT: Span = Span::from_secs(30);
@@ -78,6 +110,10 @@ pub struct Outliving {
     pub gauge: Gauge,
     /// The limit on all downloads.
     pub bandwidth: Bandwidth,
+    /// What the gateway keeps.
+    pub gateway: gateway::Kept,
+    /// Where the server listens, for addresses of our own.
+    pub address: Option<SocketAddr>,
 }
 
 /// What runs: one driver a stage, and the tokens that stop them.
@@ -88,6 +124,17 @@ pub struct Stages {
     pub archive: Driver<Archive>,
     /// Cleans up and warns.
     pub tend: Driver<Tend>,
+    /// What the gateway does beside answering.
+    pub gateway: Gateway,
+    /// Tells others.
+    pub notify: Driver<Notify>,
+    /// Says that all is well, where somebody wants to hear it.
+    pub heartbeat: Option<Heartbeat>,
+    /// Takes files that announce tasks, where there is a folder for them.
+    pub spool: Option<Spool>,
+    pulses: Vec<(&'static str, Pulse)>,
+    /// What answers requests while these stages run.
+    pub face: Face,
     /// Asks all of them to end soon.
     pub stop: CancellationToken,
     /// Ends what is still running.
@@ -97,15 +144,12 @@ pub struct Stages {
 impl Stages {
     /// The pulses of all drivers, by name.
     pub fn pulses(&self) -> Vec<(&'static str, Pulse)> {
-        vec![
-            ("watch", self.watch.pulse()),
-            ("archive", self.archive.pulse()),
-            ("tend", self.tend.pulse()),
-        ]
+        self.pulses.clone()
     }
 }
 
 /// Builds the stages that `config` describes over an open manifest.
+#[expect(clippy::too_many_lines, reason = "one list of what belongs together")]
 pub async fn stages(
     config: &Config,
     manifest: &Manifest,
@@ -150,6 +194,46 @@ pub async fn stages(
         dice: seams.dice.clone(),
         watch: watch_wake.clone(),
     });
+    let links = Arc::new(links(config, &stores, outliving.address, seams)?);
+    let around_gateway = gateway::Around {
+        manifest,
+        providers: &providers,
+        links: Arc::clone(&links),
+        kept: &outliving.gateway,
+        seams,
+        watch: watch_wake.clone(),
+    };
+    let gateway = gateway::gateway(config, around_gateway)?;
+    let rooms = Rooms {
+        gateway: gateway.clone(),
+        health: Health::new(
+            manifest.clone(),
+            providers.clone(),
+            Box::new(archive.refusals()),
+        ),
+        hooks: Hooks {
+            manifest: manifest.clone(),
+            providers: providers.clone(),
+            config: config.server.hooks.clone(),
+            clock: seams.clock.clone(),
+            watch: watch_wake.clone(),
+        },
+        doors: doors(
+            config,
+            manifest,
+            &providers,
+            seams,
+            [&watch_wake, &archive_wake],
+        ),
+        views: Views {
+            manifest: manifest.clone(),
+            places: places(config),
+            links,
+            clock: seams.clock.clone(),
+            warn: config.deadline.warn,
+            stop: stop.clone(),
+        },
+    };
     let watch = Watch {
         manifest: manifest.clone(),
         providers,
@@ -167,13 +251,205 @@ pub async fn stages(
         dice: seams.dice.clone(),
     };
     let room = Archive::room(&config.transfer);
+    let watch = Driver::new(watch, WATCH_ROOM, watch_wake, around.clone());
+    let archive = Driver::new(archive, room, archive_wake, around.clone());
+    let tend = Driver::new(tend, TEND_ROOM, tend_wake, around.clone());
+    let notify = notify(config, manifest, &gateway, seams)?;
+    let notify = Driver::new(notify, NOTIFY_ROOM, Wake::new(), around);
+    let pulses = vec![
+        ("watch", watch.pulse()),
+        ("archive", archive.pulse()),
+        ("tend", tend.pulse()),
+        ("notify", notify.pulse()),
+    ];
+    rooms.health.watch_over(&pulses);
+    let face = Face {
+        rules: rules(config, seams)?,
+        routes: routes::routes(rooms),
+    };
     Ok(Stages {
-        watch: Driver::new(watch, WATCH_ROOM, watch_wake, around.clone()),
-        archive: Driver::new(archive, room, archive_wake, around.clone()),
-        tend: Driver::new(tend, TEND_ROOM, tend_wake, around),
+        watch,
+        archive,
+        tend,
+        gateway,
+        notify,
+        heartbeat: heartbeat(config, manifest, pulses.clone(), seams)?,
+        pulses,
+        spool: spool(config, manifest, seams),
+        face,
         stop,
         halt,
     })
+}
+
+/// Where each configured destination is, for records.
+pub fn places(config: &Config) -> Places {
+    let destinations = config.destination.iter();
+    destinations
+        .filter_map(|(name, it)| Some((name.clone(), Address::of(it)?)))
+        .collect()
+}
+
+/// Whose tasks can be announced.
+pub fn accounts(config: &Config) -> Accounts {
+    Accounts::new(task_apis(config).map(|(name, settings)| {
+        let ttl = settings.output_ttl.unwrap_or(config.deadline.default);
+        (name.clone(), ttl)
+    }))
+}
+
+/// Who is told what.
+fn notify(
+    config: &Config,
+    manifest: &Manifest,
+    gateway: &Gateway,
+    seams: &Seams,
+) -> anyhow::Result<Notify> {
+    let mut endpoints = BTreeMap::new();
+    for settings in &config.notify {
+        let http = endpoint_http(config, settings.allow_private, seams)?;
+        let endpoint = Endpoint::connect(settings, http, seams.env.as_ref())?;
+        endpoints.insert(settings.endpoint(), endpoint);
+    }
+    let callback = &config.callback;
+    let (secret, previous) = (callback.secret.as_ref(), callback.previous_secret.as_ref());
+    Ok(Notify {
+        manifest: manifest.clone(),
+        endpoints,
+        callbacks: Callbacks {
+            signer: Signer::read("callback", secret, previous, seams.env.as_ref())?,
+            http: endpoint_http(config, callback.allow_private, seams)?,
+            body: Some(gateway::callback_body(gateway)),
+        },
+        places: places(config),
+        clock: seams.clock.clone(),
+        dice: seams.dice.clone(),
+    })
+}
+
+fn heartbeat(
+    config: &Config,
+    manifest: &Manifest,
+    pulses: Vec<(&'static str, Pulse)>,
+    seams: &Seams,
+) -> anyhow::Result<Option<Heartbeat>> {
+    let settings = &config.heartbeat;
+    let Some(url) = settings.url.clone() else {
+        return Ok(None);
+    };
+    Ok(Some(Heartbeat {
+        url,
+        every: settings.every,
+        warn: config.deadline.warn,
+        manifest: manifest.clone(),
+        http: endpoint_http(config, settings.allow_private, seams)?,
+        pulses,
+        clock: seams.clock.clone(),
+    }))
+}
+
+fn spool(config: &Config, manifest: &Manifest, seams: &Seams) -> Option<Spool> {
+    let path = config.spool.path.clone();
+    let is_wanted = !path.as_os_str().is_empty();
+    is_wanted.then(|| {
+        Spool::new(
+            path,
+            accounts(config),
+            manifest.clone(),
+            seams.clock.clone(),
+        )
+    })
+}
+
+/// The client for addresses that somebody else chose.
+fn endpoint_http(config: &Config, allow_private: bool, seams: &Seams) -> anyhow::Result<Http> {
+    let guard = if allow_private {
+        Guard::private()
+    } else {
+        Guard::public()
+    };
+    (seams.http)(ClientConfig {
+        guard,
+        traffic: Traffic::Answers,
+        connect_timeout: config.transfer.connect_timeout,
+        read_timeout: ENDPOINT_TIMEOUT,
+        user_agent: USER_AGENT.to_owned(),
+        roots: seams.roots.clone(),
+    })
+}
+
+/// Who is let in, with the token that the configuration names.
+fn rules(config: &Config, seams: &Seams) -> anyhow::Result<Rules> {
+    let server = &config.server;
+    Ok(Rules::new(
+        token(server, seams)?,
+        server.public_url.as_ref(),
+    ))
+}
+
+/// By which people and programs announce tasks and links.
+fn doors(
+    config: &Config,
+    manifest: &Manifest,
+    providers: &BTreeMap<ProviderName, Provider>,
+    seams: &Seams,
+    [watch, archive]: [&Wake; 2],
+) -> Doors {
+    let ttl = |(name, provider): (&ProviderName, &Provider)| (name.clone(), provider.ttl());
+    Doors {
+        manifest: manifest.clone(),
+        providers: providers.iter().map(ttl).collect(),
+        objects: bare_link_objects(config),
+        ttl: config.deadline.default,
+        clock: seams.clock.clone(),
+        watch: watch.clone(),
+        archive: archive.clone(),
+    }
+}
+
+/// Bare links go to every destination, under the key of the root.
+fn bare_link_objects(config: &Config) -> Vec<ObjectPlan> {
+    let names = config.destination.keys();
+    names
+        .map(|name| ObjectPlan {
+            destination: name.clone(),
+            key_template: config.key.clone(),
+        })
+        .collect()
+}
+
+/// How archived copies are reached by others.
+fn links(
+    config: &Config,
+    stores: &BTreeMap<DestinationName, Store>,
+    address: Option<SocketAddr>,
+    seams: &Seams,
+) -> anyhow::Result<Links> {
+    let public = config.destination.iter();
+    let public = public.filter_map(|(name, it)| Some((name.clone(), it.public_url.clone()?)));
+    Ok(Links {
+        config: config.links.clone(),
+        stores: stores.clone(),
+        public: public.collect(),
+        base: base_url(&config.server, address),
+        token: token(&config.server, seams)?,
+    })
+}
+
+/// What addresses of this daemon begin with: as others know it, else as this machine does.
+pub fn base_url(server: &ServerConfig, address: Option<SocketAddr>) -> Option<Url> {
+    server.public_url.clone().or_else(|| {
+        let mut address = address?;
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        format!("http://{address}").parse().ok()
+    })
+}
+
+fn token(server: &ServerConfig, seams: &Seams) -> anyhow::Result<Option<Secret>> {
+    let token = server.token.as_ref().map(|it| it.read(seams.env.as_ref()));
+    token.transpose().context("server.token")
 }
 
 /// Connects one destination; nothing is sent yet.
@@ -202,23 +478,32 @@ pub fn provider(
     config: &Config,
     seams: &Seams,
 ) -> anyhow::Result<Provider> {
-    let client = ClientConfig {
-        guard: guard(settings, &[])?,
-        traffic: Traffic::Answers,
-        connect_timeout: config.transfer.connect_timeout,
-        read_timeout: API_TIMEOUT,
-        user_agent: USER_AGENT.to_owned(),
-        roots: seams.roots.clone(),
-    };
     let provider = Provider::connect(
         name.clone(),
         settings,
         config.deadline.default,
-        (seams.http)(client)?,
+        api_client(settings, config, seams, API_TIMEOUT)?,
         seams.clock.clone(),
         seams.env.as_ref(),
     );
     provider.with_context(|| format!("provider.{name}"))
+}
+
+/// A client for a task API that waits so long for an answer.
+pub(super) fn api_client(
+    settings: &provider::Config,
+    config: &Config,
+    seams: &Seams,
+    read_timeout: Span,
+) -> anyhow::Result<Http> {
+    (seams.http)(ClientConfig {
+        guard: guard(settings, &[])?,
+        traffic: Traffic::Answers,
+        connect_timeout: config.transfer.connect_timeout,
+        read_timeout,
+        user_agent: USER_AGENT.to_owned(),
+        roots: seams.roots.clone(),
+    })
 }
 
 /// How each provider's results are fetched, and bare links.

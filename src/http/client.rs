@@ -1,5 +1,7 @@
 //! The transport for task APIs: [`Reqwest`], guarded, bounded in time, following and retrying nothing.
 
+mod exchange;
+
 use std::error::Error as StdError;
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use reqwest::ClientBuilder;
 use url::Url;
 
 use crate::http::Body;
+use crate::http::Exchange;
 use crate::http::Http;
 use crate::http::HttpError;
 use crate::http::Transport;
@@ -103,22 +106,15 @@ impl Transport for Reqwest {
         &self,
         request: http::Request<Bytes>,
     ) -> BoxFuture<'static, Result<http::Response<Body>, HttpError>> {
-        let Self { client, guard } = self.clone();
-        Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let url = absolute(&parts.uri)?;
-            // The URL judged is the very value sent: a second parser might read the text in another way.
-            guard.check(&url)?;
-            let host = url.host_str().unwrap_or_default().to_owned();
-            let mut outgoing = reqwest::Request::new(parts.method, url);
-            *outgoing.headers_mut() = parts.headers;
-            *outgoing.body_mut() = Some(body.into());
-            let answer = client.execute(outgoing).await;
-            let answer = answer.map_err(|error| http_error(&host, &error))?;
-            bound_headers(&host, answer.headers())?;
-            let answer = http::Response::<reqwest::Body>::from(answer);
-            Ok(answer.map(|body| stream(host, body)))
-        })
+        Box::pin(self.clone().exchange(request.map(Into::into)))
+    }
+
+    fn send_streaming(
+        &self,
+        request: http::Request<Body>,
+    ) -> Result<Exchange, Box<http::Request<Body>>> {
+        let request = request.map(reqwest::Body::wrap_stream);
+        Ok(Box::pin(self.clone().exchange(request)))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::clock::Timestamp;
 use crate::units::Rate;
 use crate::units::Span;
 
@@ -29,6 +30,18 @@ pub struct Pace {
     /// The lock is the line: tokio's mutex is fair, and whoever holds it waits for the next token.
     bucket: Option<tokio::sync::Mutex<Bucket>>,
     paused_until: Mutex<Option<Instant>>,
+}
+
+/// What a `Retry-After` asks for, in seconds or as a date. Nobody has to believe it.
+pub fn retry_after(value: &str, now: Timestamp) -> Option<Span> {
+    let value = value.trim();
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number {
+        // More digits than a u64 has mean longer than ever, too.
+        return Some(Span::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value);
+    Some(Timestamp::from_unix_millis(date.ok()?.as_millisecond()).since(now))
 }
 
 impl Pace {
@@ -62,6 +75,26 @@ impl Pace {
         self.refuse_while_paused()?;
         bucket.take(Instant::now());
         Ok(())
+    }
+
+    /// Takes a turn if there is one this moment: for whom nobody waits.
+    pub fn take_now(&self) -> bool {
+        if self.pause_left().is_some() {
+            return false;
+        }
+        let Some(bucket) = &self.bucket else {
+            return true;
+        };
+        // Whoever holds the lock waits for the next token, so there is none.
+        let Ok(mut bucket) = bucket.try_lock() else {
+            return false;
+        };
+        let now = Instant::now();
+        let is_open = bucket.opens_at(now) <= now;
+        if is_open {
+            bucket.take(now);
+        }
+        is_open
     }
 
     /// Gives no turns for `span` from now; a pause that ends later already stays.

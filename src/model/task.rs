@@ -197,6 +197,8 @@ pub struct Sighting {
     pub results: Vec<ResultLink>,
     /// Why it failed.
     pub error: Option<TaskError>,
+    /// The answer itself, where the task is over and the answer is to be kept.
+    pub answer: Option<Vec<u8>>,
 }
 
 #[cfg(test)]

@@ -133,6 +133,7 @@ impl Reader<'_> {
                 Progress::Pending | Progress::Running | Progress::Completed => None,
             },
             kind,
+            answer: None,
         })
     }
 

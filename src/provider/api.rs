@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::http::Http;
 use crate::http::pace::Pace;
+use crate::model::task::Progress;
 use crate::model::task::ProviderName;
 use crate::model::task::Sighting;
 use crate::model::task::TaskId;
@@ -27,6 +28,10 @@ use crate::provider::description::Batch;
 use crate::provider::description::Description;
 use crate::provider::description::DownloadAuth;
 use crate::provider::error::ProviderError;
+use crate::provider::hook::Hook;
+use crate::provider::hook::HookError;
+use crate::provider::hook::HookSaid;
+use crate::provider::rewrite;
 use crate::units::Span;
 
 /// Looks in flight at once where there is no batch; the pace holds besides.
@@ -37,14 +42,17 @@ const MADE_UP_TASK: &str = "reelvault-key-check";
 
 /// A configured account at a task API. A clone is the same account, with the same pace.
 #[derive(Clone, Debug)]
-pub struct Provider(Arc<Inner>);
+pub struct Provider(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    caller: Caller,
+pub(super) struct Inner {
+    pub(super) caller: Caller,
     hosts: Vec<String>,
     allow_private: bool,
     ttl: Span,
+    /// Whether the last answer about a task that is over is wanted whole.
+    pub(super) keeps_answers: bool,
+    hook: Option<Hook>,
     /// Until the provider says that it knows no such call.
     has_batch: AtomicBool,
 }
@@ -64,8 +72,12 @@ impl Provider {
     ) -> Result<Provider, ConnectError> {
         let account = Account::read(name, config, env)?;
         let Description {
-            results, limits, ..
+            results,
+            limits,
+            webhook,
+            ..
         } = &account.description;
+        let hook = Hook::read(&account.name, config, webhook.as_ref(), &http, env)?;
         let pace = Pace::new(config.requests.or(limits.requests));
         let ttl = config.output_ttl.or(results.ttl).unwrap_or(default_ttl);
         let hosts = results.hosts.iter().map(ToString::to_string).collect();
@@ -74,6 +86,8 @@ impl Provider {
             hosts,
             allow_private: config.allow_private,
             ttl,
+            keeps_answers: config.gateway,
+            hook,
             has_batch: AtomicBool::new(true),
         })))
     }
@@ -126,6 +140,32 @@ impl Provider {
         Some(self.0.caller.clock.now().plus(left))
     }
 
+    /// What the provider answered when it last refused the account, where it has not been accepted since.
+    pub fn refusal(&self) -> Option<String> {
+        self.0.caller.refusal()
+    }
+
+    /// Whether `token` is one of those in the address of its webhooks; none is where they are not taken.
+    pub fn is_hook_token(&self, token: &str) -> bool {
+        self.0
+            .hook
+            .as_ref()
+            .is_some_and(|hook| hook.is_token(token))
+    }
+
+    /// The path of the address to hand to the provider, token included; none where webhooks are not taken.
+    pub fn hook_path(&self) -> Option<String> {
+        self.0.hook.as_ref()?.path(self.name())
+    }
+
+    /// Judges a callback, whose address had a token of ours, and reads which task it is about.
+    pub async fn read_hook(&self, headers: &HeaderMap, body: &[u8]) -> Result<HookSaid, HookError> {
+        match &self.0.hook {
+            Some(hook) => hook.judge(headers, body, self.0.caller.clock.now()).await,
+            None => Err(HookError::Forged("webhooks are not taken".to_owned())),
+        }
+    }
+
     /// Asks how one task stands.
     pub async fn look(&self, id: &TaskId) -> Result<Sighting, ProviderError> {
         let caller = &self.0.caller;
@@ -133,7 +173,8 @@ impl Provider {
         let answer = caller.call(Method::GET, &path, Bytes::new()).await?;
         let value = caller.good(&answer)?;
         let sighting = caller.reader().sighting(&value, id);
-        sighting.map_err(|what| caller.garbled(Some(answer.status), what))
+        let sighting = sighting.map_err(|what| caller.garbled(Some(answer.status), what))?;
+        Ok(self.with_answer(sighting, &answer.body))
     }
 
     /// Asks how many tasks stand, in batches where the provider has them. Answers in the order of `ids`.
@@ -174,7 +215,7 @@ impl Provider {
         }
     }
 
-    fn description(&self) -> &Description {
+    pub(super) fn description(&self) -> &Description {
         &self.0.caller.account.description
     }
 
@@ -222,18 +263,37 @@ impl Provider {
         }
         let value = caller.good(&answer)?;
         let reader = caller.reader();
+        // Where each task stands in the answer, in the same order.
+        let mut places = rewrite::places(&answer.body, &batch.tasks).into_iter();
         let see = |task: &Value| {
+            let place = places.next();
             let told = reader.id(task);
             let asked = told.and_then(|told| ids.iter().find(|id| id.as_str() == told));
             if let Some(id) = asked
                 && let Ok(sighting) = reader.sighting(task, id)
             {
+                // Values know no order of members, so that another task may stand at a place of an object.
+                let text = place.and_then(|place| answer.body.get(place));
+                let is_it = |text: &&[u8]| {
+                    serde_json::from_slice(text).is_ok_and(|said: Value| said == *task)
+                };
+                let sighting = self.with_answer(sighting, text.filter(is_it).unwrap_or_default());
                 seen.entry(id.clone()).or_insert(sighting);
             }
         };
         let all = batch.tasks.each(&value, see);
         all.map_err(|error| caller.garbled(Some(answer.status), error.to_string()))?;
         Ok(seen)
+    }
+
+    /// The sighting with the answer that it was read from, where the task is over and the answer is wanted.
+    fn with_answer(&self, sighting: Sighting, body: &[u8]) -> Sighting {
+        let is_over = match sighting.progress {
+            Progress::Pending | Progress::Running => false,
+            Progress::Completed | Progress::Failed | Progress::Cancelled => true,
+        };
+        let answer = self.keepable(body).filter(|_| is_over && !body.is_empty());
+        Sighting { answer, ..sighting }
     }
 
     /// One by one. The first goes ahead alone: what keeps us from hearing about it keeps us from hearing about any.
@@ -299,6 +359,8 @@ mod tests {
             hosts: Vec::new(),
             allow_private: false,
             ttl: Span::ZERO,
+            keeps_answers: false,
+            hook: None,
             has_batch: AtomicBool::new(true),
         }));
         let ids = ["a", "b"].map(|id| id.parse::<TaskId>().unwrap());

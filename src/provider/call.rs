@@ -64,7 +64,7 @@ struct Trouble {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     headers: HeaderMap,
-    body: Bytes,
+    pub(super) body: Bytes,
 }
 
 impl Caller {
@@ -126,6 +126,15 @@ impl Caller {
     /// Whether the provider did not accept the account when it last said anything about it.
     pub(super) fn is_refused(&self) -> bool {
         matches!(self.trouble().error, Some(ProviderError::Refused { .. }))
+    }
+
+    /// What it said when it did not accept the account, as long as that holds.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let trouble = self.trouble();
+        let error = trouble.error.as_ref();
+        error
+            .filter(|error| matches!(error, ProviderError::Refused { .. }))
+            .map(ToString::to_string)
     }
 
     /// What reads this account's answers now.
@@ -342,13 +351,8 @@ pub(super) mod tests {
     pub(in crate::provider) fn caller(answers: &[Line]) -> (Caller, Script) {
         let config = Config {
             kind: Some("evolink".to_owned()),
-            description: None,
             api_key: Some(SecretSource::env("KEY")),
-            base_url: None,
-            requests: None,
-            output_ttl: None,
-            headers: [].into(),
-            allow_private: false,
+            ..Config::default()
         };
         let env = |_: &str| Some("sk-canary".to_owned());
         let account = Account::read("evolink".parse().unwrap(), &config, &env).unwrap();

@@ -82,6 +82,16 @@ pub enum ConnectError {
         /// Which rule it breaks.
         why: &'static str,
     },
+    /// What is configured of its webhooks cannot be used.
+    #[error("provider.{provider}.{key}: {what}")]
+    Hook {
+        /// The provider.
+        provider: ProviderName,
+        /// The key to mend.
+        key: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A further header that is none.
     #[error("provider.{provider}.headers: {header:?} is no header, or its value cannot be sent")]
     Header {
@@ -132,9 +142,14 @@ impl Account {
         })
     }
 
+    /// The address of `path`, without the key.
+    pub(super) fn address_without_key(&self, path: &str) -> Result<Url, url::ParseError> {
+        Url::parse(&format!("{}{path}", self.base_url))
+    }
+
     /// The address of `path`, with the key where that travels in the query.
     pub(super) fn address(&self, path: &str) -> Result<Url, url::ParseError> {
-        let mut url = Url::parse(&format!("{}{path}", self.base_url))?;
+        let mut url = self.address_without_key(path)?;
         if let (Auth::Query { name }, Some(key)) = (&self.description.auth, &self.key) {
             url.query_pairs_mut().append_pair(name, key.expose());
         }
@@ -268,14 +283,8 @@ mod tests {
 
     fn config() -> Config {
         Config {
-            kind: None,
-            description: None,
             api_key: Some(SecretSource::env("KEY")),
-            base_url: None,
-            requests: None,
-            output_ttl: None,
-            headers: [].into(),
-            allow_private: false,
+            ..Config::default()
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::clock::Timestamp;
+use crate::http::pace;
 use crate::model::task::ProviderName;
 use crate::provider::description::Errors;
 use crate::units::Span;
@@ -158,15 +159,7 @@ pub(super) fn meaning(
 
 /// How long a `Retry-After` asks us to wait: seconds or an HTTP date, within bounds.
 pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Span> {
-    let value = value.trim();
-    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-    let wait = if is_number {
-        // More digits than a u64 has mean longer than ever, too.
-        value.parse().map_or(PAUSE_MAX, Span::from_secs)
-    } else {
-        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value);
-        Timestamp::from_unix_millis(date.ok()?.as_millisecond()).since(now)
-    };
+    let wait = pace::retry_after(value, now)?;
     Some(wait.clamp(PAUSE_MIN, PAUSE_MAX))
 }
 

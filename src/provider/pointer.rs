@@ -38,8 +38,9 @@ pub struct Pointer {
     steps: Vec<Step>,
 }
 
+/// One step of a pointer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// A member of an object, or an element of an array by its number.
     Name(String),
     /// `*`: each element of an array, each member of an object.
@@ -51,6 +52,11 @@ enum Step {
 }
 
 impl Pointer {
+    /// What it is made of.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
     /// The first value at this place; a container is copied whole.
     pub fn first(&self, root: &Value) -> Option<Value> {
         let mut found = None;

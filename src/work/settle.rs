@@ -57,6 +57,42 @@ pub fn decide(verdict: Verdict, situation: Situation, dice: &Dice) -> Settled {
     }
 }
 
+/// How long an endpoint is given to take a message, and to work at all: long enough for a weekend and a holiday.
+pub const ENDPOINT_PATIENCE: Span = Span::from_secs(5 * 24 * 3600);
+
+/// The situation of a message that was not taken.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageSituation {
+    /// What time it is.
+    pub now: Timestamp,
+    /// Failed tries before this one.
+    pub attempts: u32,
+    /// When its tries began.
+    pub begun_at: Timestamp,
+}
+
+/// Decides when a message to somebody's endpoint is sent again: it has no deadline, but its time ends.
+pub fn decide_message(verdict: Verdict, situation: MessageSituation, dice: &Dice) -> Settled {
+    let MessageSituation {
+        now,
+        attempts,
+        begun_at,
+    } = situation;
+    let is_over = now.since(begun_at) >= ENDPOINT_PATIENCE;
+    let due_at = match verdict {
+        Verdict::Retry | Verdict::Gone => {
+            Some(now.plus(backoff::message_delay(attempts.saturating_add(1), dice)))
+        }
+        Verdict::WaitUntil(until) => Some(until.max(now)),
+        Verdict::Drained => Some(now),
+        Verdict::Dead => None,
+    };
+    Settled {
+        due_at: due_at.filter(|_| !is_over),
+        is_attempt: matches!(verdict, Verdict::Retry | Verdict::Gone | Verdict::Dead),
+    }
+}
+
 /// How often an outcome is offered to a manifest that cannot take it, before the lease is left to run out.
 const WRITE_TRIES: u32 = 10;
 
@@ -102,6 +138,31 @@ mod tests {
             urgent_until: Some(Timestamp::from_unix_seconds(NOW + 86_400)),
         };
         decide(verdict, situation, &Dice::seeded(1))
+    }
+
+    #[test]
+    fn a_message_is_tried_for_five_days() {
+        let now = Timestamp::from_unix_seconds(NOW);
+        let decide = |verdict, age: Span| {
+            let situation = MessageSituation {
+                now,
+                attempts: 1,
+                begun_at: now.minus(age),
+            };
+            decide_message(verdict, situation, &Dice::seeded(1))
+        };
+        let young = Span::from_secs(60);
+        let retry = decide(Verdict::Retry, young);
+        assert!(retry.is_attempt);
+        let latest = now.plus(Span::from_secs(300));
+        assert!(retry.due_at.is_some_and(|due| due > now && due <= latest));
+        let later = now.plus(young);
+        let waits = decide(Verdict::WaitUntil(later), young);
+        assert_eq!((waits.due_at, waits.is_attempt), (Some(later), false));
+        assert_eq!(decide(Verdict::Dead, young).due_at, None);
+        for verdict in [Verdict::Retry, Verdict::WaitUntil(later), Verdict::Drained] {
+            assert_eq!(decide(verdict, ENDPOINT_PATIENCE).due_at, None);
+        }
     }
 
     #[test]

@@ -12,16 +12,20 @@
     reason = "in a test a panic is how a wrong result is told"
 )]
 
+mod api;
 mod archive;
 mod cli;
 mod destinations;
 mod faults;
+mod gateway;
+mod hooks;
 mod hostile;
 mod kill;
 mod origin_failures;
 mod process;
 mod provider;
 mod restart;
+mod server;
 mod store_failures;
 mod store_faults;
 mod systemd;

@@ -17,8 +17,27 @@ impl Check<'_> {
             } else {
                 self.description(&path, name.as_str(), provider);
             }
+            if provider.gateway && name.as_str() != FETCH_PROVIDER {
+                self.gateway(&path, name.as_str(), provider);
+            }
             if let Some(source) = &provider.api_key {
                 self.secret(path.key("api_key"), source);
+            }
+            let hook_secrets = [
+                ("hook_secret", &provider.hook_secret),
+                ("hook_secret_old", &provider.hook_secret_old),
+                ("hook_key", &provider.hook_key),
+                ("hook_key_old", &provider.hook_key_old),
+            ];
+            for (key, source) in hook_secrets {
+                if let Some(source) = source {
+                    self.secret(path.key(key), source);
+                }
+            }
+            if provider.webhook && provider.hook_secret.is_none() {
+                let what = "true, and there is no hook_secret";
+                let note = "hook_secret is the token in the address of its webhooks: 32 random bytes as text";
+                self.wrong(At::Value, path.key("webhook"), what, note);
             }
             if let Some(url) = &provider.base_url {
                 self.address(path.key("base_url"), url);
@@ -35,11 +54,27 @@ impl Check<'_> {
             ("base_url", provider.base_url.is_some()),
             ("requests", provider.requests.is_some()),
             ("output_ttl", provider.output_ttl.is_some()),
+            ("gateway", provider.gateway),
+            ("webhook", provider.webhook),
         ];
         for (key, _) in given.iter().filter(|(_, is_given)| *is_given) {
             let what = format!("`{FETCH_PROVIDER}` stands for bare links, which have no API");
             let note = "only `allow_private` and `headers` have a meaning here";
             self.wrong(At::Key, path.key(key), what, note);
+        }
+    }
+
+    /// What is built in says whether its API can be served again; a file is read when the daemon starts.
+    fn gateway(&mut self, path: &Path, name: &str, provider: &provider::Config) {
+        if provider.description.is_some() {
+            return;
+        }
+        let kind = provider.kind.as_deref().unwrap_or(name);
+        let lacks_it = |description: Description| description.gateway.is_none();
+        if Description::built_in(kind).is_some_and(lacks_it) {
+            let what = format!("the built-in description of {kind:?} has no [gateway]");
+            let note = "leave it out, or write a description of your own with a [gateway] in it";
+            self.wrong(At::Value, path.key("gateway"), what, note);
         }
     }
 

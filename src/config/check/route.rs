@@ -19,7 +19,7 @@ use crate::watch::RouteConfig;
 impl Check<'_> {
     pub(super) fn routes(&mut self) {
         let mut names = BTreeSet::new();
-        let routes = written(self.tree, self.failed).zip(&self.config.route);
+        let routes = written(self.tree, self.failed, "route").zip(&self.config.route);
         for (path, route) in routes {
             if !route.name.is_empty() && !names.insert(route.name.as_str()) {
                 let what = format!("another route is called {:?} too", route.name);
@@ -137,7 +137,7 @@ impl Check<'_> {
         }
         let config = self.config;
         let default = (Path::keys(&["key"]), Some(&config.key));
-        let routes = written(self.tree, self.failed).zip(&config.route);
+        let routes = written(self.tree, self.failed, "route").zip(&config.route);
         let routes = routes.map(|(path, route)| (path.key("key"), route.key.as_ref()));
         for (path, key) in std::iter::once(default).chain(routes) {
             if key.is_some_and(|key: &KeyTemplate| !key.as_str().contains("{provider}")) {
@@ -148,14 +148,14 @@ impl Check<'_> {
     }
 }
 
-/// The paths of the routes that were read, as written.
-fn written(tree: &Node, failed: &[Path]) -> impl Iterator<Item = Path> {
-    let routes = Path::keys(&["route"]);
-    let count = match tree.get(&routes) {
-        Some(Node::List(list)) => list.len(),
+/// The paths of those tables of a list that were read, as written.
+pub(super) fn written(tree: &Node, failed: &[Path], list: &str) -> impl Iterator<Item = Path> {
+    let list = Path::keys(&[list]);
+    let count = match tree.get(&list) {
+        Some(Node::List(tables)) => tables.len(),
         _ => 0,
     };
-    let paths: Vec<Path> = (0..count).map(|index| routes.index(index)).collect();
+    let paths: Vec<Path> = (0..count).map(|index| list.index(index)).collect();
     paths
         .into_iter()
         .filter(|path| !failed.contains(path))

@@ -122,6 +122,7 @@ impl World {
                 at: self.now().plus(TTL),
                 from: DeadlineSource::Learned,
             },
+            callback: None,
         }
     }
 
@@ -341,6 +342,7 @@ pub(in crate::manifest) fn sighting(progress: Progress) -> Sighting {
         estimate: None,
         results: Vec::new(),
         error: None,
+        answer: None,
     }
 }
 

@@ -101,6 +101,12 @@ impl<'r, 's> Columns<'r, 's> {
         })
     }
 
+    /// A URL, where there is one.
+    pub(super) fn url_opt(&self, column: &'static str) -> Result<Option<Url>, Fault> {
+        let text: Option<String> = self.get(column)?;
+        text.map(|_| self.url(column)).transpose()
+    }
+
     /// The tags.
     pub(super) fn tags(&self) -> Result<Tags, Fault> {
         let text: String = self.get("tags")?;

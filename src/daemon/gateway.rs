@@ -1,0 +1,153 @@
+//! The gateway's wiring: which providers' APIs are served again, and what of it outlives a reload.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use anyhow::Context as _;
+use url::Url;
+
+use crate::config::Config;
+use crate::daemon::wiring::Seams;
+use crate::daemon::wiring::api_client;
+use crate::http::guard::Guard;
+use crate::intake::gateway;
+use crate::intake::gateway::Counts;
+use crate::intake::gateway::Deferred;
+use crate::intake::gateway::Gateway;
+use crate::intake::gateway::GatewayParts;
+use crate::intake::gateway::Served;
+use crate::manifest::Manifest;
+use crate::model::task::ProviderName;
+use crate::provider::Provider;
+use crate::report::links::Links;
+use crate::report::notify::CallbackBody;
+use crate::units::Span;
+use crate::work::wake::Wake;
+
+/// How long an answer that passes through may take: some APIs answer when the work is done.
+const ANSWER_TIMEOUT: Span = Span::from_secs(300);
+
+/// What of the gateway outlives a reload. A clone is the same.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// How often what happened.
+    pub counts: Counts,
+    /// The one writer of its file; opened when the first gateway is made.
+    deferred: Arc<OnceLock<Deferred>>,
+}
+
+/// What a gateway is made of besides the configuration.
+pub(super) struct Around<'a> {
+    pub(super) manifest: &'a Manifest,
+    pub(super) providers: &'a BTreeMap<ProviderName, Provider>,
+    pub(super) links: Arc<Links>,
+    pub(super) kept: &'a Kept,
+    pub(super) seams: &'a Seams,
+    pub(super) watch: Wake,
+}
+
+/// Builds the gateway that `config` describes.
+pub(super) fn gateway(config: &Config, around: Around<'_>) -> anyhow::Result<Gateway> {
+    let callbacks = if config.callback.allow_private {
+        Guard::private()
+    } else {
+        Guard::public()
+    };
+    let mut served = BTreeMap::new();
+    for (name, settings) in config
+        .provider
+        .iter()
+        .filter(|(_, settings)| settings.gateway)
+    {
+        let Some(provider) = around.providers.get(name) else {
+            continue;
+        };
+        provider.gateway().with_context(|| {
+            format!("provider.{name}.gateway: its description has no [gateway]")
+        })?;
+        let one = Served {
+            provider: provider.clone(),
+            http: api_client(settings, config, around.seams, ANSWER_TIMEOUT)?,
+            guard: callbacks.clone(),
+            callback: hook(config, provider)?,
+        };
+        served.insert(name.clone(), one);
+    }
+    let path = deferred_path(config);
+    let is_wanted = !served.is_empty() || path.as_ref().is_some_and(|path| path.exists());
+    Ok(Gateway::new(GatewayParts {
+        manifest: around.manifest.clone(),
+        providers: served,
+        config: config.gateway.clone(),
+        links: durable(around.links),
+        deferred: path
+            .filter(|_| is_wanted)
+            .and_then(|path| around.kept.deferred(&path)),
+        counts: around.kept.counts.clone(),
+        clock: around.seams.clock.clone(),
+        watch: around.watch,
+    }))
+}
+
+/// The links that last of all archived assets of a task.
+fn durable(links: Arc<Links>) -> gateway::Links {
+    Arc::new(move |task| {
+        let links = Arc::clone(&links);
+        Box::pin(async move {
+            let mut made = BTreeMap::new();
+            for asset in &task.assets {
+                let link = links.durable(&task.key, asset).await;
+                if let Some(link) = link.map_err(|error| error.to_string())? {
+                    made.insert(asset.index, link.to_string());
+                }
+            }
+            Ok(made)
+        })
+    })
+}
+
+/// What makes the bodies of callbacks in the words of the task's provider.
+pub(super) fn callback_body(gateway: &Gateway) -> CallbackBody {
+    let gateway = gateway.clone();
+    Arc::new(move |_, task| {
+        let gateway = gateway.clone();
+        Box::pin(async move { gateway.told(task).await })
+    })
+}
+
+/// Where the provider is asked to call us: where others reach us and its webhooks are taken.
+fn hook(config: &Config, provider: &Provider) -> anyhow::Result<Option<Url>> {
+    let (Some(public), Some(path)) = (&config.server.public_url, provider.hook_path()) else {
+        return Ok(None);
+    };
+    let public = public.as_str().trim_end_matches('/');
+    let url = Url::parse(&format!("{public}{path}"));
+    url.map(Some).context("server.public_url")
+}
+
+impl Kept {
+    /// The file for what passes while the manifest cannot be written. Without one the gateway works all the same.
+    fn deferred(&self, path: &Path) -> Option<Deferred> {
+        if let Some(deferred) = self.deferred.get() {
+            return Some(deferred.clone());
+        }
+        match Deferred::open(path) {
+            Ok(deferred) => Some(self.deferred.get_or_init(|| deferred).clone()),
+            Err(error) => {
+                let path = path.display();
+                tracing::warn!(%path, %error, "nothing can take tasks while the manifest cannot be written");
+                None
+            }
+        }
+    }
+}
+
+/// Beside the manifest, under its name.
+fn deferred_path(config: &Config) -> Option<PathBuf> {
+    let mut path = Manifest::path(&config.manifest)?.into_os_string();
+    path.push(".deferred");
+    Some(path.into())
+}

@@ -1,0 +1,456 @@
+//! Looks at tasks: answered in the provider's words, with links that last where there are any.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::body::Body as Outgoing;
+use axum::response::IntoResponse as _;
+use axum::response::Response;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::StatusCode;
+use http::header;
+use url::Url;
+
+use crate::http::problem::Problem;
+use crate::intake::gateway::Call;
+use crate::intake::gateway::Count;
+use crate::intake::gateway::Gateway;
+use crate::intake::gateway::Served;
+use crate::intake::gateway::body;
+use crate::intake::gateway::body::Taken;
+use crate::intake::gateway::headers;
+use crate::intake::gateway::submit;
+use crate::intake::gateway::submit::Archiving;
+use crate::manifest::row::AssetRecord;
+use crate::manifest::row::TaskRecord;
+use crate::manifest::row::answer::ServedTask;
+use crate::model::asset::AssetIndex;
+use crate::model::asset::AssetState;
+use crate::model::failure::Failure;
+use crate::model::task::Progress;
+use crate::model::task::TaskId;
+use crate::model::task::TaskKey;
+use crate::model::task::TaskState;
+use crate::provider::Passing;
+use crate::units::ByteSize;
+use crate::units::Span;
+
+/// An answer about one task takes a few KiB. A longer one passes unread, and none longer is kept. As many as there are
+/// connections may be in memory at once.
+const ANSWER_BYTES_MAX: ByteSize = ByteSize::bytes(256 * 1024);
+
+/// The manifest has this long to say what it knows.
+const READ_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Gateway {
+    /// Answers a look at a task.
+    pub(super) async fn look(&self, mut call: Call, id: TaskId, body: Outgoing) -> Response {
+        let key = TaskKey {
+            provider: call.name.clone(),
+            id,
+        };
+        let known = match self.known(&key).await {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::warn!(task.id = %key.id, error, "a look passes without what the manifest knows");
+                return match self.send(&call, body).await {
+                    Ok(answer) => body::outgoing(answer),
+                    Err(problem) => problem.into_response(),
+                };
+            }
+        };
+        if let Some(kept) = self
+            .kept(
+                &call,
+                known.as_ref().filter(|known| is_archived(&known.task)),
+            )
+            .await
+        {
+            return kept;
+        }
+        call.headers.insert(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        );
+        // "Not modified" would be about the provider's answer, not about ours.
+        call.headers.remove(header::IF_NONE_MATCH);
+        call.headers.remove(header::IF_MODIFIED_SINCE);
+        match self.ask(&call, &key, known.as_ref(), body).await {
+            Ok(response) => response,
+            // What is final is known without the provider.
+            Err(problem) => match self.kept(&call, known.as_ref()).await {
+                Some(kept) => kept,
+                None => problem.into_response(),
+            },
+        }
+    }
+
+    async fn ask(
+        &self,
+        call: &Call,
+        key: &TaskKey,
+        known: Option<&ServedTask>,
+        body: Outgoing,
+    ) -> Result<Response, Problem> {
+        let answer = self.send(call, body).await?;
+        if !headers::is_in_the_open(answer.headers()) {
+            return Ok(body::outgoing(answer));
+        }
+        let (head, body) = answer.into_parts();
+        let taken = body::take(body, ANSWER_BYTES_MAX).await;
+        let body = match taken.map_err(|error| self.no_answer(&call.name, &error))? {
+            Taken::Whole(body) => body,
+            Taken::Long(body) => return Ok(body::outgoing(http::Response::from_parts(head, body))),
+        };
+        let passing = call.served.provider.passing(&key.id, head.status, &body);
+        let shown = match passing {
+            Passing::Task { progress, results } => {
+                let is_taken = self.take_hint(call, key, known, progress).await;
+                let holds = is_taken && self.holds(known);
+                self.shown(call, known, progress, &results, body.clone(), holds)
+                    .await
+            }
+            Passing::Gone | Passing::Trouble => {
+                if let Some(kept) = self.kept(call, known).await {
+                    return Ok(kept);
+                }
+                body.clone()
+            }
+            Passing::Other => body.clone(),
+        };
+        let is_same = shown == body;
+        let mut response = body::outgoing(http::Response::from_parts(
+            head,
+            crate::http::body::full(shown.clone()),
+        ));
+        if !is_same {
+            headers::forget_body(response.headers_mut());
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, HeaderValue::from(shown.len()));
+        }
+        Ok(response)
+    }
+
+    /// What is known of a task, or why that is not to be had.
+    async fn known(&self, key: &TaskKey) -> Result<Option<ServedTask>, String> {
+        let reading = self.parts().manifest.served_task(key);
+        match tokio::time::timeout(READ_PATIENCE, reading).await {
+            Ok(read) => read.map_err(|error| error.to_string()),
+            Err(_) => Err("the manifest does not answer".to_owned()),
+        }
+    }
+
+    /// What was seen in passing is a hint, never believed: our own look finds out. Whether it was taken.
+    async fn take_hint(
+        &self,
+        call: &Call,
+        key: &TaskKey,
+        known: Option<&ServedTask>,
+        progress: Progress,
+    ) -> bool {
+        let is_over = match progress {
+            Progress::Pending | Progress::Running => false,
+            Progress::Completed | Progress::Failed | Progress::Cancelled => true,
+        };
+        let manifest = &self.parts().manifest;
+        let taken = match known.map(|known| known.task.state) {
+            None => {
+                let provider = &call.served.provider;
+                let archiving = self.remember(provider, key.clone(), None).await;
+                return archiving == Archiving::Learned;
+            }
+            Some(TaskState::Watching) if is_over => manifest.hear(key).await.map(drop),
+            Some(TaskState::Vanished | TaskState::Abandoned) => {
+                manifest.revive(key).await.map(drop)
+            }
+            Some(
+                TaskState::Watching
+                | TaskState::Completed
+                | TaskState::Failed
+                | TaskState::Cancelled,
+            ) => return true,
+        };
+        match taken {
+            Ok(()) => {
+                self.parts().watch.poke();
+                true
+            }
+            Err(error) => {
+                tracing::warn!(task.id = %key.id, %error, "a hint was not taken");
+                false
+            }
+        }
+    }
+
+    /// Whether a completed task is told as running for now. Not where that could be for long: a look of our own that
+    /// failed, an asset that is given up, the end of the time that is configured.
+    fn holds(&self, known: Option<&ServedTask>) -> bool {
+        let hold = self.parts().config.hold;
+        let Some(known) = known else {
+            return hold > Span::ZERO;
+        };
+        let task = &known.task;
+        let is_due = |asset: &AssetRecord| asset.state == AssetState::Due;
+        match task.state {
+            TaskState::Watching => hold > Span::ZERO && task.error.is_none(),
+            TaskState::Completed => {
+                let since = known.over_since.or(task.completed_at);
+                let since = since.unwrap_or(task.learned_at);
+                task.assets.iter().any(is_due) && self.parts().clock.now().since(since) < hold
+            }
+            TaskState::Failed
+            | TaskState::Cancelled
+            | TaskState::Vanished
+            | TaskState::Abandoned => false,
+        }
+    }
+
+    /// The provider's answer as the caller sees it.
+    async fn shown(
+        &self,
+        call: &Call,
+        known: Option<&ServedTask>,
+        progress: Progress,
+        results: &[Url],
+        body: Bytes,
+        holds: bool,
+    ) -> Bytes {
+        let provider = &call.served.provider;
+        let own = known.and_then(|known| known.callback.as_ref());
+        let body = submit::without_ours(provider, body, call.served.callback.as_ref(), own);
+        let Some(known) = known.filter(|_| progress == Progress::Completed) else {
+            let is_held = holds && progress == Progress::Completed;
+            return if is_held {
+                provider.held_back(&body).into()
+            } else {
+                body
+            };
+        };
+        if holds {
+            return provider.held_back(&body).into();
+        }
+        match self
+            .with_links(&call.served, &known.task, results, &body)
+            .await
+        {
+            Ok(linked) => linked.into(),
+            Err(error) => {
+                tracing::warn!(task.id = %known.task.key.id, error, "no links that last can be made now");
+                body
+            }
+        }
+    }
+
+    async fn with_links(
+        &self,
+        served: &Served,
+        task: &TaskRecord,
+        results: &[Url],
+        body: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        let has_any = task
+            .assets
+            .iter()
+            .any(|asset| asset.state == AssetState::Archived);
+        if !has_any {
+            return Ok(body.to_vec());
+        }
+        let links = (self.parts().links)(task.clone()).await?;
+        let assets = assets_of(results, &task.assets);
+        let mut link = |url: &Url| links.get(assets.get(url)?).cloned();
+        Ok(served.provider.relink(body, &mut link))
+    }
+
+    /// What the caller of a task's callback is told, in its provider's words; nothing where they were not kept.
+    pub async fn told(&self, task: TaskRecord) -> Result<Option<Bytes>, Failure> {
+        let Some(served) = self.parts().providers.get(&task.key.provider) else {
+            return Ok(None);
+        };
+        let known = self.parts().manifest.served_task(&task.key).await;
+        let known = known.map_err(|error| Failure::retry("no answer to send").because(error))?;
+        let Some(known) = known else { return Ok(None) };
+        let Some(answer) = known.answer.clone() else {
+            return Ok(None);
+        };
+        let passing = served
+            .provider
+            .passing(&task.key.id, StatusCode::OK, &answer);
+        let Passing::Task { results, .. } = passing else {
+            return Ok(None);
+        };
+        let own = known.callback.as_ref();
+        let body = submit::without_ours(
+            &served.provider,
+            answer.into(),
+            served.callback.as_ref(),
+            own,
+        );
+        let linked = self.with_links(served, &known.task, &results, &body).await;
+        let linked = linked.map_err(|error| Failure::retry("no links to send").because(error))?;
+        Ok(Some(linked.into()))
+    }
+
+    /// The answer that the provider once gave about a final task, for whoever may see what our own key may see.
+    async fn kept(&self, call: &Call, known: Option<&ServedTask>) -> Option<Response> {
+        let known = known.filter(|known| call.is_ours && known.task.state.is_final())?;
+        let answer = known.answer.as_ref()?;
+        let provider = &call.served.provider;
+        let passing = provider.passing(&known.task.key.id, StatusCode::OK, answer);
+        let Passing::Task { progress, results } = passing else {
+            return None;
+        };
+        let shown = self
+            .shown(
+                call,
+                Some(known),
+                progress,
+                &results,
+                answer.clone().into(),
+                self.holds(Some(known)),
+            )
+            .await;
+        self.parts().counts.add(Count::Kept);
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        headers.insert(headers::ARCHIVING, HeaderValue::from_static("kept"));
+        Some((headers, shown).into_response())
+    }
+}
+
+/// Whether every asset of a completed task is safe.
+fn is_archived(task: &TaskRecord) -> bool {
+    task.state == TaskState::Completed
+        && !task.assets.is_empty()
+        && task
+            .assets
+            .iter()
+            .all(|asset| asset.state == AssetState::Archived)
+}
+
+/// By what a link is taken for an asset's, the strongest sign first.
+#[derive(Clone, Copy)]
+enum Sign {
+    SameLink,
+    /// Under another signature, at the asset's place: where files differ in their query alone.
+    SameFileAndPlace,
+    SameFile,
+    /// There are as many links as assets.
+    Place,
+}
+
+/// Which asset each link of an answer belongs to; no asset takes two.
+fn assets_of(results: &[Url], assets: &[AssetRecord]) -> BTreeMap<Url, AssetIndex> {
+    let belongs = |sign: Sign, place: usize, url: &Url, asset: &AssetRecord| {
+        let own = &asset.url;
+        let is_same_file = url.host_str() == own.host_str() && url.path() == own.path();
+        match sign {
+            Sign::SameLink => url == own,
+            Sign::SameFileAndPlace => is_same_file && is_at(place, asset),
+            Sign::SameFile => is_same_file,
+            Sign::Place => is_at(place, asset) && results.len() == assets.len(),
+        }
+    };
+    let mut free: Vec<&AssetRecord> = assets.iter().collect();
+    let mut found = BTreeMap::new();
+    for sign in [
+        Sign::SameLink,
+        Sign::SameFileAndPlace,
+        Sign::SameFile,
+        Sign::Place,
+    ] {
+        for (place, url) in results.iter().enumerate() {
+            if found.contains_key(url) {
+                continue;
+            }
+            let is_its = |asset: &&AssetRecord| belongs(sign, place, url, asset);
+            if let Some(at) = free.iter().position(is_its) {
+                found.insert(url.clone(), free.swap_remove(at).index);
+            }
+        }
+    }
+    found
+}
+
+fn is_at(place: usize, asset: &AssetRecord) -> bool {
+    usize::try_from(asset.index.0) == Ok(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::model::asset::AssetRole;
+    use crate::model::asset::MediaDetails;
+    use crate::model::asset::SourceIdentity;
+    use crate::model::deadline::Deadline;
+    use crate::model::deadline::DeadlineSource;
+
+    fn url(path: &str) -> Url {
+        Url::parse(&format!("https://cdn.test/{path}")).unwrap()
+    }
+
+    fn asset(index: u32, path: &str) -> AssetRecord {
+        AssetRecord {
+            index: AssetIndex(index),
+            role: AssetRole::Video,
+            state: AssetState::Archived,
+            url: url(path),
+            deadline: Deadline {
+                at: Timestamp::EPOCH,
+                from: DeadlineSource::Learned,
+            },
+            due_at: None,
+            attempts: 0,
+            error: None,
+            source: SourceIdentity::default(),
+            size: None,
+            content_type: None,
+            media: MediaDetails::default(),
+            sha256: None,
+            crc64nvme: None,
+            archived_at: None,
+            objects: Vec::new(),
+        }
+    }
+
+    /// `expected` is the index of each link's asset, in order; -1 where it has none.
+    #[track_caller]
+    fn check(assets: &[&str], links: &[&str], expected: &[i64]) {
+        let assets: Vec<AssetRecord> = assets
+            .iter()
+            .zip(0..)
+            .map(|(path, index)| asset(index, path))
+            .collect();
+        let links: Vec<Url> = links.iter().map(|path| url(path)).collect();
+        let found = assets_of(&links, &assets);
+        let found: Vec<i64> = links
+            .iter()
+            .map(|link| found.get(link).map_or(-1, |index| i64::from(index.0)))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn links_are_told_apart_however_they_are_signed_and_ordered() {
+        check(&["a", "b"], &["a", "b"], &[0, 1]);
+        check(&["a", "b"], &["b", "a"], &[1, 0]);
+        check(&["a?s=1", "b?s=1"], &["b?s=2", "a?s=2"], &[1, 0]);
+        check(
+            &["get?id=1", "get?id=2"],
+            &["get?id=2", "get?id=1"],
+            &[1, 0],
+        );
+        check(&["get?s=1", "get?s=2"], &["get?s=3", "get?s=4"], &[0, 1]);
+        check(&["x1", "x2"], &["y1", "y2"], &[0, 1]);
+        check(&["a", "b"], &["b", "y"], &[1, -1]);
+        check(&["a"], &["y", "a"], &[-1, 0]);
+        check(&["a"], &["y", "z"], &[-1, -1]);
+        check(&[], &["a"], &[-1]);
+    }
+}

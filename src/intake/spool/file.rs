@@ -1,0 +1,164 @@
+//! One spooled file: a JSON document of one task or an array of tasks, or lines of either IDs or JSON.
+
+use std::fs;
+use std::io;
+use std::io::BufReader;
+use std::io::Read as _;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::intake::import::Format;
+use crate::intake::import::Import;
+use crate::intake::line::Line;
+use crate::units::ByteSize;
+
+/// Larger files are not read: nobody has so many tasks, and a look must end.
+const FILE_BYTES_MAX: ByteSize = ByteSize::mib(256);
+
+/// Larger files are read line by line only, since a document is held in memory whole.
+const DOCUMENT_BYTES_MAX: ByteSize = ByteSize::mib(8);
+
+/// Where an announcement stands in its file, and what it is or what is wrong with it.
+pub(super) type Placed = (String, Result<Line, String>);
+
+/// An open file.
+pub(super) enum File {
+    /// The elements of a document, with the place of the next.
+    Document(std::vec::IntoIter<serde_json::Value>, u64),
+    Lines(Import),
+    /// While a batch is read on another thread.
+    Away,
+}
+
+impl File {
+    /// Opens the file; a document is read whole. The error is for people.
+    pub(super) async fn open(path: PathBuf) -> Result<Self, String> {
+        let opened = tokio::task::spawn_blocking(move || open(&path)).await;
+        opened.map_err(|error| error.to_string())?
+    }
+
+    /// At most `most` announcements; none at the end.
+    pub(super) async fn batch(&mut self, most: usize) -> Result<Vec<Placed>, String> {
+        let mut file = std::mem::replace(self, File::Away);
+        let reading = tokio::task::spawn_blocking(move || (file.read(most), file));
+        let (batch, file) = reading.await.map_err(|error| error.to_string())?;
+        *self = file;
+        batch
+    }
+
+    fn read(&mut self, most: usize) -> Result<Vec<Placed>, String> {
+        match self {
+            File::Document(elements, next) => {
+                let elements = elements.take(most);
+                let placed = elements.map(|element| {
+                    let place = format!("task {next}");
+                    *next = next.saturating_add(1);
+                    (place, Line::of_element(element))
+                });
+                Ok(placed.collect())
+            }
+            File::Lines(import) => {
+                let lines = import.batch(most).map_err(|error| error.to_string())?;
+                let placed = lines.into_iter();
+                Ok(placed
+                    .map(|it| (format!("line {}", it.number), it.line))
+                    .collect())
+            }
+            File::Away => Ok(Vec::new()),
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File, String> {
+    let told = |error: io::Error| format!("cannot be read: {error}");
+    let mut file = fs::File::open(path).map_err(told)?;
+    let length = file.metadata().map_err(told)?.len();
+    if length > FILE_BYTES_MAX.as_u64() {
+        let length = ByteSize::bytes(length);
+        return Err(format!(
+            "{length} is too much: at most {FILE_BYTES_MAX} in a file"
+        ));
+    }
+    if length > DOCUMENT_BYTES_MAX.as_u64() {
+        return lines(Box::new(BufReader::new(file.take(FILE_BYTES_MAX.as_u64()))));
+    }
+    let mut text = Vec::new();
+    let most = DOCUMENT_BYTES_MAX.as_u64();
+    file.by_ref()
+        .take(most)
+        .read_to_end(&mut text)
+        .map_err(told)?;
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return Err("nothing in it".to_owned());
+    }
+    // One object on one line is a document as well as a line, and means the same as both.
+    match serde_json::from_slice(&text) {
+        Ok(serde_json::Value::Array(elements)) => Ok(File::Document(elements.into_iter(), 1)),
+        Ok(document @ (serde_json::Value::Object(_) | serde_json::Value::String(_))) => {
+            Ok(File::Document(vec![document].into_iter(), 1))
+        }
+        // Some task IDs are numbers.
+        Ok(_) => lines(Box::new(io::Cursor::new(text))),
+        Err(error) if text.trim_ascii_start().starts_with(b"[") => {
+            Err(format!("neither a JSON array nor lines: {error}"))
+        }
+        Err(_) => lines(Box::new(io::Cursor::new(text))),
+    }
+}
+
+fn lines(text: Box<dyn io::BufRead + Send>) -> Result<File, String> {
+    let import = Import::new(text, Format::Lines).map_err(|error| error.to_string())?;
+    Ok(File::Lines(import))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &[u8]) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        fs::write(&path, text).unwrap();
+        let mut file = match open(&path) {
+            Ok(file) => file,
+            Err(why) => return vec![format!("error: {why}")],
+        };
+        let mut told = Vec::new();
+        loop {
+            let batch = file.read(2).unwrap();
+            if batch.is_empty() {
+                return told;
+            }
+            told.extend(batch.into_iter().map(|(place, line)| match line {
+                Ok(line) => format!("{place}: {}", line.task_id),
+                Err(_) => format!("{place}: bad"),
+            }));
+        }
+    }
+
+    #[test]
+    fn a_file_is_a_document_or_lines() {
+        let check = |text: &str, expected: &[&str]| assert_eq!(told(text.as_bytes()), expected);
+        check(r#"{"task_id":"a"}"#, &["task 1: a"]);
+        check("{\n  \"task_id\": \"a\"\n}\n", &["task 1: a"]);
+        check(
+            r#"[{"task_id":"a"}, "b", 3, {"task_id":"c d"}]"#,
+            &["task 1: a", "task 2: b", "task 3: bad", "task 4: bad"],
+        );
+        check("[]", &[]);
+        check(
+            "{\"task_id\":\"a\"}\nb\n\n{\"task_id\":7}\nc\n",
+            &["line 1: a", "line 2: b", "line 4: bad", "line 5: c"],
+        );
+        check("a\n", &["line 1: a"]);
+        check("17\n", &["line 1: 17"]);
+        check("\"a\"", &["task 1: a"]);
+        check(" \n", &["error: nothing in it"]);
+        let cut = told(br#"[{"task_id":"a"}, {"#);
+        assert!(
+            cut[0].starts_with("error: neither a JSON array nor lines"),
+            "{cut:?}"
+        );
+        assert_eq!(told(&[b'['; 100_000]).len(), 1, "nesting has a bound");
+    }
+}

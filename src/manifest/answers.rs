@@ -1,0 +1,19 @@
+//! The verb of the gateway: what it answers from.
+
+use super::Manifest;
+use super::ManifestError;
+use super::sqlite;
+use crate::manifest::row::answer::ServedTask;
+use crate::model::task::TaskKey;
+
+impl Manifest {
+    /// A task, with the provider's last answer about it where that was kept.
+    pub async fn served_task(&self, key: &TaskKey) -> Result<Option<ServedTask>, ManifestError> {
+        let key = key.clone();
+        self.sqlite
+            .read("served_task", move |db| {
+                sqlite::answers::served_task(db, &key)
+            })
+            .await
+    }
+}
