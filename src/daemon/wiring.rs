@@ -56,7 +56,7 @@ const WATCH_ROOM: usize = 16;
 const TEND_ROOM: usize = 4;
 
 /// Messages under way at once, to all endpoints together.
-const NOTIFY_ROOM: usize = 32;
+const NOTIFY_ROOM: usize = 64;
 
 /// How long an endpoint may take to answer, and each frame of its answer.
 const ENDPOINT_TIMEOUT: Span = Span::from_secs(15);

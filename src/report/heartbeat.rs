@@ -62,7 +62,11 @@ impl Heartbeat {
         let mut told: Option<String> = None;
         while !stop.is_cancelled() {
             let beats: Vec<u64> = self.pulses.iter().map(|(_, pulse)| pulse.beats()).collect();
-            let trouble = self.beat(seen.as_deref(), &beats).await.err();
+            // Both arms are cancel-safe: a token, and a call that nobody misses.
+            let trouble = tokio::select! {
+                () = stop.cancelled() => return,
+                beat = self.beat(seen.as_deref(), &beats) => beat.err(),
+            };
             match &trouble {
                 Some(why) if told != trouble => tracing::warn!("no heartbeat: {why}"),
                 None if told.is_some() => tracing::info!("the heartbeat is back"),
