@@ -32,6 +32,7 @@ use crate::model::task::ProviderName;
 use crate::provider;
 use crate::provider::Provider;
 use crate::report::heartbeat::Heartbeat;
+use crate::report::notify;
 use crate::report::notify::Callbacks;
 use crate::report::notify::Endpoint;
 use crate::report::notify::Notify;
@@ -233,12 +234,21 @@ pub fn accounts(config: &Config) -> Accounts {
     }))
 }
 
+/// Makes one endpoint ready to be told; nothing is sent yet.
+pub fn endpoint(
+    settings: &notify::Config,
+    config: &Config,
+    seams: &Seams,
+) -> anyhow::Result<Endpoint> {
+    let http = endpoint_http(config, settings.allow_private, seams)?;
+    Ok(Endpoint::connect(settings, http, seams.env.as_ref())?)
+}
+
 /// Who is told what.
 fn notify(config: &Config, manifest: &Manifest, seams: &Seams) -> anyhow::Result<Notify> {
     let mut endpoints = BTreeMap::new();
     for settings in &config.notify {
-        let http = endpoint_http(config, settings.allow_private, seams)?;
-        let endpoint = Endpoint::connect(settings, http, seams.env.as_ref())?;
+        let endpoint = endpoint(settings, config, seams)?;
         endpoints.insert(settings.endpoint(), endpoint);
     }
     let callback = &config.callback;
