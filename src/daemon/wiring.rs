@@ -47,6 +47,7 @@ use crate::provider::Provider;
 use crate::report::api::Views;
 use crate::report::heartbeat::Heartbeat;
 use crate::report::links::Links;
+use crate::report::notify;
 use crate::report::notify::Callbacks;
 use crate::report::notify::Endpoint;
 use crate::report::notify::Notify;
@@ -72,7 +73,7 @@ const WATCH_ROOM: usize = 16;
 const TEND_ROOM: usize = 4;
 
 /// Messages under way at once, to all endpoints together.
-const NOTIFY_ROOM: usize = 32;
+const NOTIFY_ROOM: usize = 64;
 
 /// How long an endpoint may take to answer, and each frame of its answer.
 const ENDPOINT_TIMEOUT: Span = Span::from_secs(15);
@@ -298,6 +299,16 @@ pub fn accounts(config: &Config) -> Accounts {
     }))
 }
 
+/// Makes one endpoint ready to be told; nothing is sent yet.
+pub fn endpoint(
+    settings: &notify::Config,
+    config: &Config,
+    seams: &Seams,
+) -> anyhow::Result<Endpoint> {
+    let http = endpoint_http(config, settings.allow_private, seams)?;
+    Ok(Endpoint::connect(settings, http, seams.env.as_ref())?)
+}
+
 /// Who is told what.
 fn notify(
     config: &Config,
@@ -307,8 +318,7 @@ fn notify(
 ) -> anyhow::Result<Notify> {
     let mut endpoints = BTreeMap::new();
     for settings in &config.notify {
-        let http = endpoint_http(config, settings.allow_private, seams)?;
-        let endpoint = Endpoint::connect(settings, http, seams.env.as_ref())?;
+        let endpoint = endpoint(settings, config, seams)?;
         endpoints.insert(settings.endpoint(), endpoint);
     }
     let callback = &config.callback;

@@ -56,6 +56,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The smallest part that S3 takes, which keeps the tests' files small.
 pub(crate) const PART: u64 = 5 << 20;
 
+/// A key that signs messages, and the one before it.
+pub(crate) const NOTIFY_KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub(crate) const OLD_NOTIFY_KEY: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+
 /// A listener of each daemon's own, and no socket: many run at once.
 pub(crate) const OWN_DOOR: [(&str, &str); 2] = [
     ("REELVAULT__SERVER__LISTEN", "127.0.0.1:0"),
@@ -307,6 +311,21 @@ impl World {
         }
     }
 
+    /// Runs a daemon while `work` is done, then stops it like SIGTERM does.
+    pub(crate) async fn run_during<T>(&self, work: impl Future<Output = T>) -> T {
+        let stop = CancellationToken::new();
+        let (ran, done) = tokio::join!(self.daemon(&stop), async {
+            let done = tokio::time::timeout(self.plan.patience, work).await;
+            stop.cancel();
+            done
+        });
+        ran.unwrap();
+        match done {
+            Ok(done) => done,
+            Err(late) => panic!("not done, {late}:\n{}", brief(&self.records().await)),
+        }
+    }
+
     /// A daemon, until it is stopped; dropping it is as sudden as a crash, except for the manifest's writer.
     pub(crate) async fn daemon(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let gauge = Gauge::default();
@@ -510,6 +529,8 @@ pub(crate) fn variables(bucket: &Bucket) -> BTreeMap<String, String> {
         ("HOOK_SECRET", "canary-hook-secret"),
         ("ACCESS_KEY", bucket.access_key()),
         ("SECRET_KEY", bucket.secret_key()),
+        ("NOTIFY_KEY", NOTIFY_KEY),
+        ("OLD_NOTIFY_KEY", OLD_NOTIFY_KEY),
     ];
     pairs
         .into_iter()
