@@ -43,7 +43,6 @@ pub use failure::StoreErrorKind;
 pub use http_client::HttpClientError;
 pub use probe::ProbeStep;
 pub use quirks::BodyPolicy;
-pub use quirks::Condition;
 pub use quirks::Proof;
 pub use quirks::Quirks;
 

@@ -45,7 +45,6 @@ use crate::model::object::PartNumber;
 use crate::origin::OriginError;
 use crate::origin::inspect;
 use crate::store::BodyPolicy;
-use crate::store::Condition;
 use crate::store::Standing;
 use crate::store::Store;
 use crate::store::StoreError;
@@ -158,9 +157,6 @@ impl Delivery<'_> {
 
     /// Looks at the key that the object will most likely get, while nobody waits for it yet.
     async fn look_ahead(&self) -> Result<Option<FreeKey>, Failure> {
-        if self.store.quirks().condition == Condition::Kept {
-            return Ok(None);
-        }
         let path = self.transfer.asset.url.path();
         let extension = path.rsplit_once('.').map(|(_, extension)| extension);
         let Some(extension) = extension.filter(|it| GUESSED.contains(it)) else {
@@ -264,14 +260,9 @@ impl Delivery<'_> {
         let is_new = self.object.name.as_ref() != Some(&name);
         let is_free =
             free.is_some_and(|free| free.key == name.key && free.seen_at.elapsed() < STAYS_FREE);
-        let is_guarded = match self.store.quirks().condition {
-            // Many requests that come to nothing in the end would be too much to find that the key is taken.
-            Condition::Kept => is_free || !is_new || shape == Shape::Single && total.is_some(),
-            Condition::Unsure => is_free || !is_new,
-            // There is no other guard than the look right before the write.
-            Condition::Refused => false,
-        };
-        if !is_guarded && let Some(standing) = self.find(&name).await? {
+        // A store that knows no conditions has no other guard than the look right before the write.
+        let has_looked = (is_free || !is_new) && self.store.quirks().conditional;
+        if !has_looked && let Some(standing) = self.find(&name).await? {
             return self.compare(&name, &way, standing).await;
         }
         match (total, shape) {

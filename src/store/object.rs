@@ -24,7 +24,6 @@ use crate::clock::Timestamp;
 use crate::model::digest::Crc64;
 use crate::model::key::ObjectKey;
 use crate::model::object::ETag;
-use crate::store::Condition;
 use crate::store::Encryption;
 use crate::store::Identity;
 use crate::store::NewObject;
@@ -162,7 +161,7 @@ impl Bucket {
 
     /// "Only if nothing stands there", where the store knows how to say that.
     pub(super) fn condition(&self) -> Option<String> {
-        (self.quirks.condition != Condition::Refused).then(|| "*".to_owned())
+        self.quirks.conditional.then(|| "*".to_owned())
     }
 }
 

@@ -14,7 +14,6 @@ use crate::model::object::ETag;
 use crate::model::object::PartNumber;
 use crate::model::object::UploadId;
 use crate::store::BodyPolicy;
-use crate::store::Condition;
 use crate::store::FinishedPart;
 use crate::store::Identity;
 use crate::store::NewObject;
@@ -140,7 +139,7 @@ impl<'a> Probe<'a> {
     /// Neither a single write nor a completion may put something over what stands there.
     async fn overwrite(&mut self) {
         let put = self.store.put(&self.object(), self.body()).await;
-        let conditional = self.store.quirks().condition != Condition::Refused;
+        let conditional = self.store.quirks().conditional;
         let put = refusal(put.map(drop), conditional);
         self.note("write over it at once", put, |said| (*said).to_owned());
         let Some((upload, etag)) = self.begin().await else {

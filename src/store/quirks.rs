@@ -28,8 +28,8 @@ pub struct Quirks {
     pub body: BodyPolicy,
     /// What tells that the bytes arrived.
     pub proof: Proof,
-    /// What becomes of `If-None-Match: *`.
-    pub condition: Condition,
+    /// Whether the store knows `If-None-Match: *`.
+    pub conditional: bool,
     /// Whether the completion tells the store how long the object has to be.
     pub declares_length: bool,
     /// Whether objects carry metadata, and so the [`Identity`](crate::store::Identity).
@@ -45,17 +45,6 @@ pub enum BodyPolicy {
     PassThrough,
     /// All frames first, since something over all of them stands in the part's header.
     Filled,
-}
-
-/// What becomes of `If-None-Match: *`, which forbids a write to overwrite.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// The store promises to keep it: a write needs no look before.
-    Kept,
-    /// It is sent, and nobody knows whether the store heeds it.
-    Unsure,
-    /// The store refuses requests that have it.
-    Refused,
 }
 
 /// What tells that the bytes arrived.
@@ -82,7 +71,7 @@ const AWS: Quirks = Quirks {
     single_put: true,
     body: BodyPolicy::PassThrough,
     proof: Proof::ByStore,
-    condition: Condition::Kept,
+    conditional: true,
     declares_length: true,
     has_identity: true,
     retires_failed_completes: false,
@@ -107,7 +96,6 @@ const R2: Quirks = Quirks {
 const GENERIC: Quirks = Quirks {
     name: "generic",
     parts_at_once: 4,
-    condition: Condition::Unsure,
     retires_failed_completes: false,
     ..R2
 };
@@ -115,7 +103,7 @@ const GENERIC: Quirks = Quirks {
 /// A store that answers 501 to `If-None-Match`: the HEAD before the write is the only guard against overwriting.
 const PLAIN: Quirks = Quirks {
     name: "plain",
-    condition: Condition::Refused,
+    conditional: false,
     ..GENERIC
 };
 
@@ -123,7 +111,6 @@ const PLAIN: Quirks = Quirks {
 const MINIO: Quirks = Quirks {
     name: "minio",
     equal_parts: false,
-    condition: Condition::Kept,
     ..GENERIC
 };
 
@@ -159,7 +146,7 @@ pub(super) const FOLDER: Quirks = Quirks {
     single_put: false,
     body: BodyPolicy::PassThrough,
     proof: Proof::ByStore,
-    condition: Condition::Kept,
+    conditional: true,
     declares_length: false,
     has_identity: false,
     retires_failed_completes: false,
