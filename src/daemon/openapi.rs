@@ -105,7 +105,7 @@ fn paths() -> Value {
                         { "task_id": "task-unified-1774857406-def456", "provider": "evolink", "tags": {} },
                     ]},
                 })),
-                "responses": answers(&["400", "401", "403", "408", "413", "415", "421", "422", "503"], &json!({
+                "responses": answers(&["400", "401", "403", "404", "408", "413", "415", "421", "422", "503"], &json!({
                     "200": in_json_of("The task was known; or, of many, none was refused.", &json!({
                         "oneOf": [reference("Outcome"), reference("Outcomes")],
                     })),
@@ -171,7 +171,7 @@ fn paths() -> Value {
             "requestBody": body(&reference("NewLink"), &json!({
                 "one": { "value": { "url": "https://cdn.example.com/a.mp4", "tags": { "customer": "acme" } } },
             })),
-            "responses": answers(&["400", "401", "403", "408", "413", "415", "421", "422", "503"], &json!({
+            "responses": answers(&["400", "401", "403", "404", "408", "413", "415", "421", "422", "503"], &json!({
                 "200": in_json("The link was known.", "Outcome", None),
                 "201": in_json("The link is learned.", "Outcome", None),
             })),
@@ -230,7 +230,10 @@ fn parameters() -> Value {
         "provider": text("provider", "query", "Whose tasks; where two providers have the same ID, whose it is.", provider_name()),
         "state": text("state", "query", "Only tasks in this state, or with an asset in it.", json!({ "enum": states })),
         "since": text("since", "query", "Only learned within this time, or since this instant.", json!({
-            "type": "string", "examples": ["2h", "2026-11-23T16:00:00Z"],
+            "anyOf": [
+                { "type": "string", "pattern": "^[1-9][0-9]{0,4}[smh]$" },
+                { "type": "string", "format": "date-time" },
+            ],
         })),
         "at_risk": text("at_risk", "query", "Only what dies soon and is not archived.", json!({ "type": "boolean" })),
         "limit": text("limit", "query", "Tasks on a page.", json!({
@@ -240,7 +243,7 @@ fn parameters() -> Value {
             "type": "string", "pattern": "^[0-9]{1,18}$",
         })),
         "wait": text("wait", "query", "Hold the answer back until the task has ended, for so long at most.", json!({
-            "type": "string", "examples": ["30s"],
+            "type": "string", "pattern": "^([1-5]?[0-9]|60)s$",
         })),
         "sig": text("sig", "query", "The proof in a link that this daemon gave.", json!({ "type": "string" })),
     })
@@ -304,7 +307,7 @@ fn schemas() -> Value {
         }))),
         "NewLink": strict(object(&["url"], &json!({
             "url": { "type": "string", "format": "uri", "maxLength": 2048, "pattern": "^https?://" },
-            "to": { "type": ["array", "null"], "minItems": 1, "uniqueItems": true, "items": text(),
+            "to": { "type": ["array", "null"], "minItems": 1, "uniqueItems": true, "items": destination_name(),
                 "description": "Destinations; all of them where it is left out." },
             "tags": sent_tags,
         }))),
@@ -376,6 +379,10 @@ fn schemas() -> Value {
 fn task_id() -> Value {
     json!({ "type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]+$",
         "not": { "anyOf": [{ "pattern": "[/?#%]" }, { "enum": [".", ".."] }] } })
+}
+
+fn destination_name() -> Value {
+    json!({ "type": "string", "maxLength": 64, "pattern": "^[a-z][a-z0-9_]*$" })
 }
 
 fn provider_name() -> Value {

@@ -188,7 +188,7 @@ async fn a_thousand_tasks_are_announced_at_once_and_listed_in_pages() {
         caller
             .post("/api/v1/tasks", &json!(over))
             .await
-            .assert_problem(413);
+            .assert_problem(422);
 
         let mut seen = BTreeSet::new();
         let mut after = String::new();
@@ -464,10 +464,12 @@ async fn a_link_is_fetched_tried_again_and_forgotten() {
         let forgotten = caller.ask("DELETE", &path, "", "").await;
         assert_eq!(forgotten.status, 204);
         caller.get(&format!("/api/v1/tasks/{id}")).await.assert_problem(404);
+        let nowhere = json!({ "url": "https://a/b", "to": ["nowhere"] });
+        let problem = caller.post("/api/v1/fetch", &nowhere).await.assert_problem(404);
+        assert!(problem["detail"].as_str().unwrap().contains("configured are: main"));
         for (link, words) in [
             (json!({ "url": "file:///etc/passwd" }), "neither http nor https"),
             (json!({ "url": "no url" }), "the url is none"),
-            (json!({ "url": "https://a/b", "to": ["nowhere"] }), "configured are: main"),
             (json!({ "url": "https://a/b", "to": [] }), "names no destination"),
             (json!({ "url": "https://a/b", "to": ["main", "main"] }), "twice"),
             (json!({ "url": "https://a/b", "more": 1 }), "unknown field"),
