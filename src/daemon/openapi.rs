@@ -6,7 +6,11 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::http::problem::PROBLEM_JSON;
+use crate::intake::api::TAG_NAME_MAX;
+use crate::intake::api::TAG_VALUE_MAX;
+use crate::intake::api::TAGS_MAX;
 use crate::intake::api::TASKS_MAX;
+use crate::intake::api::URL_BYTES_MAX;
 use crate::model::asset::AssetRole;
 use crate::model::asset::AssetState;
 use crate::model::object::ObjectState;
@@ -97,7 +101,9 @@ fn paths() -> Value {
                                 tags that it lacked. What is wrong with one of many keeps no other from being learned.",
                 "requestBody": body(&json!({ "oneOf": [
                     reference("NewTask"),
-                    { "type": "array", "minItems": 1, "maxItems": TASKS_MAX, "items": reference("NewTask") },
+                    { "type": "array", "minItems": 1, "maxItems": TASKS_MAX, "items": {
+                        "description": "A `NewTask`. Whatever else is refused by itself.",
+                    }},
                 ]}), &json!({
                     "one": { "value": { "task_id": "task-unified-1774857405-abc123", "tags": { "customer": "acme" } } },
                     "many": { "value": [
@@ -291,9 +297,9 @@ fn schemas() -> Value {
     let time = || json!({ "type": "string", "format": "date-time" });
     let tags = || json!({ "type": "object", "additionalProperties": { "type": "string" } });
     let sent_tags = json!({
-        "type": "object", "maxProperties": 64,
-        "propertyNames": { "minLength": 1, "maxLength": 32 },
-        "additionalProperties": { "type": "string", "maxLength": 256 },
+        "type": "object", "maxProperties": TAGS_MAX,
+        "propertyNames": { "minLength": 1, "maxLength": TAG_NAME_MAX },
+        "additionalProperties": { "type": "string", "maxLength": TAG_VALUE_MAX },
     });
     json!({
         "Problem": object(&["type", "title", "status", "detail"], &json!({
@@ -306,7 +312,7 @@ fn schemas() -> Value {
             "tags": sent_tags,
         }))),
         "NewLink": strict(object(&["url"], &json!({
-            "url": { "type": "string", "format": "uri", "maxLength": 2048, "pattern": "^https?://" },
+            "url": { "type": "string", "format": "uri", "maxLength": URL_BYTES_MAX, "pattern": "^https?://" },
             "to": { "type": ["array", "null"], "minItems": 1, "uniqueItems": true, "items": destination_name(),
                 "description": "Destinations; all of them where it is left out." },
             "tags": sent_tags,

@@ -55,16 +55,16 @@ const BODY_MAX: ByteSize = ByteSize::mib(4);
 const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// Tags of one task: they stand in each of its records.
-const TAGS_MAX: usize = 64;
+pub const TAGS_MAX: usize = 64;
 
-/// The longest name of a tag, in bytes.
-const TAG_NAME_MAX: usize = 128;
+/// The longest name of a tag, in characters.
+pub const TAG_NAME_MAX: usize = 64;
 
-/// The longest value of a tag, in bytes.
-const TAG_VALUE_MAX: usize = 1024;
+/// The longest value of a tag, in characters.
+pub const TAG_VALUE_MAX: usize = 256;
 
 /// A longer link is none.
-const URL_BYTES_MAX: usize = 8 << 10;
+pub const URL_BYTES_MAX: usize = 8 << 10;
 
 /// What the doors need.
 pub struct Doors {
@@ -471,11 +471,13 @@ fn check_tags(tags: &Tags) -> Result<(), String> {
         return Err(format!("{} tags, and {TAGS_MAX} are taken", tags.len()));
     }
     for (name, value) in tags {
-        if name.is_empty() || name.len() > TAG_NAME_MAX {
-            return Err(format!("a tag's name has 1 to {TAG_NAME_MAX} bytes"));
+        if name.is_empty() || name.chars().count() > TAG_NAME_MAX {
+            return Err(format!("a tag's name has 1 to {TAG_NAME_MAX} characters"));
         }
-        if value.len() > TAG_VALUE_MAX {
-            return Err(format!("tag {name:?} has more than {TAG_VALUE_MAX} bytes"));
+        if value.chars().count() > TAG_VALUE_MAX {
+            return Err(format!(
+                "tag {name:?} has more than {TAG_VALUE_MAX} characters"
+            ));
         }
     }
     Ok(())
