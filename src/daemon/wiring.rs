@@ -428,8 +428,8 @@ fn bare_link_objects(config: &Config) -> Vec<ObjectPlan> {
         .collect()
 }
 
-/// How archived copies are reached by others.
-fn links(
+/// How archived copies are reached by others, by addresses of our own too where the server listens at `address`.
+pub fn links(
     config: &Config,
     stores: &BTreeMap<DestinationName, Store>,
     address: Option<SocketAddr>,

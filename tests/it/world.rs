@@ -17,6 +17,7 @@ use reelvault::config::Config;
 use reelvault::daemon::server::Server;
 use reelvault::daemon::supervisor::Supervisor;
 use reelvault::daemon::systemd::Systemd;
+use reelvault::daemon::wiring;
 use reelvault::daemon::wiring::Seams;
 use reelvault::http::client;
 use reelvault::http::roots::Roots;
@@ -38,6 +39,7 @@ use reelvault::model::task::LearnedVia;
 use reelvault::model::task::Tags;
 use reelvault::model::task::TaskId;
 use reelvault::model::task::TaskKey;
+use reelvault::report::links::Links;
 use reelvault::simulator;
 use reelvault::simulator::Simulator;
 use reelvault::simulator::bucket;
@@ -220,6 +222,16 @@ impl World {
         let mut listening = self.listening.subscribe();
         let address = listening.wait_for(Option::is_some).await.unwrap();
         format!("http://{}", address.unwrap())
+    }
+
+    /// How copies are reached, for a daemon at this address.
+    pub(crate) async fn links(&self, address: Option<SocketAddr>) -> Links {
+        let mut stores = BTreeMap::new();
+        for (name, settings) in &self.config.destination {
+            let store = wiring::store(name, settings, &self.seams).await.unwrap();
+            stores.insert(name.clone(), store);
+        }
+        wiring::links(&self.config, &stores, address, &self.seams).unwrap()
     }
 
     /// The folder of the manifest, which a test may put its own things into.
