@@ -1,5 +1,6 @@
 //! `reelvault add TASK...`: announces tasks; `-` reads IDs or JSON lines from standard input.
 
+use std::collections::BTreeMap;
 use std::io::BufRead as _;
 use std::path::Path;
 
@@ -22,6 +23,8 @@ use crate::model::task::ProviderName;
 use crate::model::task::Tags;
 use crate::model::task::TaskId;
 use crate::model::task::TaskKey;
+use crate::provider;
+use crate::provider::description::Description;
 use crate::units::Span;
 
 /// Tasks written in one transaction.
@@ -109,6 +112,15 @@ fn announcements(
     arguments: &Arguments,
 ) -> Result<(Vec<Announcement>, Vec<String>), Complaint> {
     let (mut announced, mut bad) = (Vec::new(), Vec::new());
+    let descriptions = descriptions(config);
+    let announcement = |config: &Config, arguments: &Arguments, text: &str| {
+        let announced = announcement(config, arguments, text)?;
+        let TaskKey { provider, id } = &announced.key;
+        if let Some(description) = descriptions.get(provider) {
+            description.id.split(id)?;
+        }
+        Ok::<_, String>(announced)
+    };
     for task in &arguments.tasks {
         if task != "-" {
             match announcement(config, arguments, task) {
@@ -132,13 +144,23 @@ fn announcements(
     Ok((announced, bad))
 }
 
+/// The descriptions of all providers, which say what their task IDs look like. One that cannot be read is left out:
+/// the daemon and `check` tell of it, and a task that is announced now is not lost for that.
+fn descriptions(config: &Config) -> BTreeMap<ProviderName, Description> {
+    let describe = |(name, settings): (&ProviderName, _)| {
+        let described = provider::describe(name, settings).ok()?;
+        Some((name.clone(), described))
+    };
+    wiring::task_apis(config).filter_map(describe).collect()
+}
+
 fn announcement(
     config: &Config,
     arguments: &Arguments,
     text: &str,
 ) -> Result<Announcement, String> {
     let line = parse_line(text)?;
-    let (provider, ttl) = provider(config, line.provider.or(arguments.provider.clone()))?;
+    let (provider, ttl) = provider_of(config, line.provider.or(arguments.provider.clone()))?;
     Ok(Announcement {
         key: TaskKey {
             provider,
@@ -170,7 +192,10 @@ fn parse_line(line: &str) -> Result<Line, String> {
 }
 
 /// The provider that a task belongs to, and how long its links live as far as the configuration says.
-fn provider(config: &Config, named: Option<ProviderName>) -> Result<(ProviderName, Span), String> {
+fn provider_of(
+    config: &Config,
+    named: Option<ProviderName>,
+) -> Result<(ProviderName, Span), String> {
     let known = || {
         let names: Vec<&str> = wiring::task_apis(config)
             .map(|(name, _)| name.as_str())

@@ -16,16 +16,23 @@ use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::http::Http;
 use crate::http::pace::Pace;
+use crate::model::task::Progress;
 use crate::model::task::ProviderName;
 use crate::model::task::Sighting;
+use crate::model::task::TaskError;
 use crate::model::task::TaskId;
 use crate::provider::Config;
+use crate::provider::answer::text;
 use crate::provider::call::Caller;
 use crate::provider::connect::Account;
 use crate::provider::connect::ConnectError;
-use crate::provider::description::Batch;
 use crate::provider::description::Description;
-use crate::provider::description::DownloadAuth;
+use crate::provider::description::identity::Names;
+use crate::provider::description::many::Batch;
+use crate::provider::description::path::escape_segments;
+use crate::provider::description::path::escape_word;
+use crate::provider::description::results::Call;
+use crate::provider::description::results::DownloadAuth;
 use crate::provider::error::ProviderError;
 use crate::units::Span;
 
@@ -37,11 +44,11 @@ const MADE_UP_TASK: &str = "reelvault-key-check";
 
 /// A configured account at a task API. A clone is the same account, with the same pace.
 #[derive(Clone, Debug)]
-pub struct Provider(Arc<Inner>);
+pub struct Provider(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    caller: Caller,
+pub(super) struct Inner {
+    pub(super) caller: Caller,
     hosts: Vec<String>,
     allow_private: bool,
     ttl: Span,
@@ -126,14 +133,67 @@ impl Provider {
         Some(self.0.caller.clock.now().plus(left))
     }
 
+    /// Whether `id` can be a task of this provider; the error says what its task IDs look like.
+    pub fn check_id(&self, id: &TaskId) -> Result<(), String> {
+        self.description().id.split(id).map(|_| ())
+    }
+
     /// Asks how one task stands.
     pub async fn look(&self, id: &TaskId) -> Result<Sighting, ProviderError> {
         let caller = &self.0.caller;
-        let path = self.description().status.path.fill(id);
+        let names = self.description().id.split(id);
+        let names = names.map_err(|what| caller.no_such_task(None, what))?;
+        let path = self.description().status.path.fill(|name| names.at(name));
+        let path = path.map_err(|place| caller.garbled(None, unknown_place(place)))?;
         let answer = caller.call(Method::GET, &path, Bytes::new()).await?;
         let value = caller.good(&answer)?;
-        let sighting = caller.reader().sighting(&value, id);
-        sighting.map_err(|what| caller.garbled(Some(answer.status), what))
+        let read = caller.reader().sighting(&value, &names);
+        let sighting = read.map_err(|amiss| caller.amiss(answer.status, amiss))?;
+        match &self.description().results.call {
+            Some(call) if sighting.progress == Progress::Completed => {
+                self.call_results(call, &value, &names, sighting).await
+            }
+            Some(_) | None => Ok(sighting),
+        }
+    }
+
+    /// Asks for the results of a task that has completed, or learns that it has failed after all.
+    async fn call_results(
+        &self,
+        call: &Call,
+        value: &Value,
+        names: &Names<'_, '_>,
+        mut sighting: Sighting,
+    ) -> Result<Sighting, ProviderError> {
+        let caller = &self.0.caller;
+        let reader = caller.reader();
+        let task = reader.task(value);
+        let task = task.map_err(|amiss| caller.amiss(StatusCode::OK, amiss))?;
+        let told = |name: &str| {
+            let value = text(call.values.get(name)?, &task)?;
+            escape_word(&value)
+        };
+        let path = call.path.fill(|name| names.at(name).or_else(|| told(name)));
+        let path = path.map_err(|place| caller.garbled(None, unknown_place(place)))?;
+        let answer = caller.call(Method::GET, &path, Bytes::new()).await?;
+        let words = caller.words(&answer);
+        let is_failed = |code: &String| call.failed.contains(code);
+        if call.failed_http.contains(&answer.status.as_u16())
+            || words.code.as_ref().is_some_and(is_failed)
+        {
+            sighting.progress = Progress::Failed;
+            sighting.completed = None;
+            sighting.error = Some(TaskError {
+                code: words.code.unwrap_or_default(),
+                message: words.message.unwrap_or_default(),
+            });
+            return Ok(sighting);
+        }
+        let value = caller.good(&answer)?;
+        let links = caller.reader().links(&value, sighting.kind.as_deref());
+        let links = links.map_err(|amiss| caller.amiss(answer.status, amiss))?;
+        sighting.results = links.into_iter().map(|(link, _)| link).collect();
+        Ok(sighting)
     }
 
     /// Asks how many tasks stand, in batches where the provider has them. Answers in the order of `ids`.
@@ -151,7 +211,6 @@ impl Provider {
     }
 
     /// Makes a call that only a valid key can make, and says in a few words what came of it.
-    #[expect(clippy::missing_panics_doc, reason = "the constant is a task ID")]
     pub async fn check_key(&self) -> Result<String, ProviderError> {
         let caller = &self.0.caller;
         if let Some(check) = &self.description().check {
@@ -162,9 +221,9 @@ impl Provider {
                 return Ok(format!("the key is accepted: {path} answered"));
             }
         }
-        let made_up: TaskId = MADE_UP_TASK
-            .parse()
-            .expect("the constant keeps to the rules of task IDs");
+        let Some(made_up) = self.description().id.example(MADE_UP_TASK) else {
+            return Ok("the key is not tried: no free call is described".to_owned());
+        };
         match self.look(&made_up).await {
             Ok(_) => Ok("the key is accepted: it may read tasks".to_owned()),
             Err(ProviderError::NoSuchTask(_)) => {
@@ -174,7 +233,7 @@ impl Provider {
         }
     }
 
-    fn description(&self) -> &Description {
+    pub(super) fn description(&self) -> &Description {
         &self.0.caller.account.description
     }
 
@@ -210,9 +269,23 @@ impl Provider {
             return Ok(seen);
         }
         let list: Vec<&str> = ids.iter().map(TaskId::as_str).collect();
-        let body = serde_json::json!({ &batch.ids: list }).to_string();
-        let path = batch.path.as_str();
-        let answer = caller.call(Method::POST, path, body.into()).await?;
+        let (method, body) = match &batch.ids {
+            Some(name) => {
+                let body = serde_json::json!({ name.as_str(): list }).to_string();
+                (Method::POST, Bytes::from(body))
+            }
+            None => (Method::GET, Bytes::new()),
+        };
+        let listed = || {
+            list.iter()
+                .copied()
+                .map(escape_segments)
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        let path = batch.path.fill(|_| Some(listed()));
+        let path = path.map_err(|place| caller.garbled(None, unknown_place(place)))?;
+        let answer = caller.call(method, &path, body).await?;
         if is_no_such_call(answer.status) {
             self.0.has_batch.store(false, Ordering::Relaxed);
         }
@@ -226,7 +299,8 @@ impl Provider {
             let told = reader.id(task);
             let asked = told.and_then(|told| ids.iter().find(|id| id.as_str() == told));
             if let Some(id) = asked
-                && let Ok(sighting) = reader.sighting(task, id)
+                && let Ok(names) = self.description().id.split(id)
+                && let Ok(sighting) = reader.sighting_of(task, &names)
             {
                 seen.entry(id.clone()).or_insert(sighting);
             }
@@ -263,8 +337,12 @@ impl Provider {
     }
 }
 
+fn unknown_place(place: &str) -> String {
+    format!("the answer does not tell what {{{place}}} of the next path is")
+}
+
 /// Whether the API does not have the call at all.
-fn is_no_such_call(status: StatusCode) -> bool {
+pub(super) fn is_no_such_call(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED

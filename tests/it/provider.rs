@@ -42,6 +42,8 @@ fn config(server: &ServerGuard) -> Config {
         output_ttl: None,
         headers: [].into(),
         allow_private: true,
+        discover: false,
+        discover_since: None,
     }
 }
 
