@@ -19,10 +19,11 @@ use crate::model::task::ProviderName;
 use crate::provider;
 use crate::store;
 use crate::telemetry::log;
-use crate::units::Span;
 use crate::watch;
 use crate::watch::RouteConfig;
 use crate::watch::route::Routes;
+
+pub use self::server::ServerConfig;
 
 mod check;
 mod locate;
@@ -30,6 +31,7 @@ mod node;
 mod problem;
 mod read;
 mod salvage;
+mod server;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -64,14 +66,6 @@ pub struct Config {
     /// `[[route]]`
     #[serde(default)]
     pub route: Vec<RouteConfig>,
-}
-
-/// `[server]`
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerConfig {
-    /// How long a stopping daemon finishes parts before it cuts off the rest.
-    pub shutdown_grace: Span,
 }
 
 /// A configuration with what is worth saying about it.

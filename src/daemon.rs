@@ -1,5 +1,7 @@
 //! The daemon: wires the rooms together, starts the stages, and stops them cleanly.
 
+pub mod routes;
+pub mod server;
 pub mod supervisor;
 pub mod systemd;
 pub mod wiring;

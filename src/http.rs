@@ -1,4 +1,5 @@
-//! Tools for HTTP as a client: the transport, bodies, the pace of calls, and the guard against inside addresses.
+//! Tools for HTTP. As a client: the transport, bodies, the pace of calls, and the guard against inside addresses. As a
+//! server: how requests come in, and problems that go out. For both: signatures of webhooks.
 //!
 //! Ports never see a client library: they hold an [`Http`], which a simulation can own as well.
 
@@ -6,6 +7,9 @@ pub mod body;
 pub mod client;
 pub mod guard;
 pub mod pace;
+pub mod problem;
+pub mod request;
+pub mod standard_webhooks;
 
 use std::fmt;
 use std::sync::Arc;

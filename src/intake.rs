@@ -1,5 +1,7 @@
 //! The intake stage: the one door by which a task becomes known. It validates, writes, and the rest follows.
 
+pub mod hooks;
+
 use url::Url;
 
 use crate::clock::Timestamp;
@@ -33,9 +35,12 @@ pub struct Announcement {
     pub via: LearnedVia,
     /// How long its provider's links live.
     pub ttl: Span,
+    /// Where whoever announced it wants to be called once it is archived, failed or lost.
+    pub callback: Option<Url>,
 }
 
-/// Learns tasks, each once: announcing a known task again changes nothing but the tags that it lacked.
+/// Learns tasks, each once: announcing a known task again changes nothing but the tags and the callback that it
+/// lacked.
 pub async fn learn(
     manifest: &Manifest,
     announced: Vec<Announcement>,
@@ -47,6 +52,7 @@ pub async fn learn(
         tags: it.tags,
         via: it.via,
         next_look_at: now,
+        callback: it.callback,
     };
     manifest
         .learn(announced.into_iter().map(new_task).collect())

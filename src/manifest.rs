@@ -8,6 +8,7 @@ pub mod row;
 mod error;
 mod links;
 mod migrate;
+mod outbox;
 mod sqlite;
 
 #[cfg(test)]
@@ -147,7 +148,8 @@ impl Manifest {
 
 /// Intake: what there is to archive.
 impl Manifest {
-    /// Makes tasks known that are not, to be watched; a known one gets the tags that it lacks. In the order given.
+    /// Makes tasks known that are not, to be watched; a known one gets the tags and the callback that it lacks. In
+    /// the order given.
     pub async fn learn(&self, tasks: Vec<NewTask>) -> Result<Vec<Learned>, ManifestError> {
         self.sqlite
             .write("learn", move |tx| sqlite::tasks::learn(tx, &tasks))

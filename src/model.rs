@@ -10,11 +10,15 @@
 //! | deadline | the instant after which an asset's URL must be taken as dead |
 //! | lease | a time-limited, fenced claim of one worker on one task or asset |
 //! | sighting | what a provider said of a task in one answer |
+//! | event | something that happened to a task and that people may want to hear of |
+//! | endpoint | whom events are told to: a configured address, or the host of tasks' own callbacks |
+//! | delivery | the telling of one event to one endpoint |
 //! | failure | why a step did not get done, and whether to try again |
 
 pub mod asset;
 pub mod deadline;
 pub mod digest;
+pub mod event;
 pub mod failure;
 pub mod key;
 pub mod lease;

@@ -66,6 +66,15 @@ impl Secret {
         Self(SecretString::from(value.trim_end_matches(['\r', '\n'])))
     }
 
+    /// Whether somebody who shows `shown` knows the value. How long this takes tells nothing but its length.
+    pub fn is(&self, shown: &str) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(
+            self.expose().as_bytes(),
+            shown.as_bytes(),
+        )
+        .is_ok()
+    }
+
     /// The value, for the one place that sends it.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()

@@ -290,6 +290,40 @@ impl fmt::Display for ByteRate {
     }
 }
 
+/// The serde form of what may be left out by writing `""`, since its default is something.
+pub mod or_blank {
+    use std::fmt;
+    use std::str::FromStr;
+
+    use serde::Deserialize as _;
+    use serde::Deserializer;
+    use serde::Serializer;
+
+    /// Reads a text, of which an empty one is none.
+    pub fn deserialize<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+    where
+        D: Deserializer<'de>,
+        T: FromStr<Err: fmt::Display>,
+    {
+        let text = String::deserialize(deserializer)?;
+        let read = (!text.trim().is_empty()).then(|| text.trim().parse());
+        let read = read.transpose();
+        read.map_err(|error| serde::de::Error::custom(format_args!("{text:?}: {error}")))
+    }
+
+    /// Writes the text, or an empty one.
+    pub fn serialize<S, T>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+        T: fmt::Display,
+    {
+        match value {
+            Some(value) => serializer.collect_str(value),
+            None => serializer.serialize_str(""),
+        }
+    }
+}
+
 /// Gives a quantity the serde form of its text.
 macro_rules! text_serde {
     ($($quantity:ty),+) => {$(

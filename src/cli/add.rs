@@ -169,6 +169,7 @@ fn announcement(
         tags: arguments.tags.iter().cloned().chain(line.tags).collect(),
         via: LearnedVia::Cli,
         ttl,
+        callback: None,
     })
 }
 

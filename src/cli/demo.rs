@@ -23,6 +23,7 @@ use crate::cli::say::talk;
 use crate::cli::table::Table;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::daemon::server::Server;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::systemd::Systemd;
 use crate::daemon::wiring::Seams;
@@ -111,6 +112,11 @@ pub(crate) async fn demo(arguments: &Arguments) -> Result<Exit, Complaint> {
         stage.bucket.name()
     );
     talk!("manifest  {}", stage.config.manifest.url);
+    let server = Server::bind(&stage.config.server).await;
+    let server = server.map_err(|error| Complaint::failed(error.to_string()))?;
+    if let Some(address) = server.address() {
+        talk!("api       http://{address}");
+    }
     talk!("");
 
     let seams = seams(&stage.bucket, &stage.config)?;
@@ -121,6 +127,7 @@ pub(crate) async fn demo(arguments: &Arguments) -> Result<Exit, Complaint> {
         gauge: &stage.gauge,
         seams: &seams,
         reload: &reload,
+        server,
         systemd: Systemd::new(),
         stop: stop.clone(),
     };
@@ -203,6 +210,9 @@ fn config(simulator: &Simulator, bucket: &Bucket, folder: &Folder) -> anyhow::Re
     std::fs::write(&description, impatient())?;
     let text = format!(
         r#"
+        [server]
+        listen = "127.0.0.1:0"
+        socket = "{folder}/reelvault.sock"
         [manifest]
         url = "sqlite:{folder}/manifest.db"
         [provider.evolink]
@@ -373,6 +383,7 @@ async fn submit(stage: &Stage, count: usize) -> anyhow::Result<Vec<TaskId>> {
         tags: Tags::new(),
         via: LearnedVia::Cli,
         ttl: stage.config.deadline.default,
+        callback: None,
     });
     intake::learn(&stage.manifest, announced.collect(), Clock::system().now()).await?;
     Ok(ids)

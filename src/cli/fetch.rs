@@ -15,6 +15,7 @@ use crate::cli::say::talk;
 use crate::cli::wait;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::daemon::server::Server;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::systemd::Systemd;
 use crate::intake;
@@ -134,6 +135,7 @@ async fn archive_here(
         gauge: &Gauge::default(),
         seams: &seams,
         reload: &reload,
+        server: Server::deaf(),
         systemd: Systemd::new(),
         stop: CancellationToken::new(),
     };

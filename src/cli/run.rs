@@ -9,6 +9,7 @@ use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
 use crate::config::Config;
+use crate::daemon::server::Server;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::systemd::Systemd;
 use crate::model::asset::AssetState;
@@ -33,11 +34,20 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         level.set(&config.log.level)?;
         Ok(config)
     };
+    let server = if arguments.once {
+        Server::deaf()
+    } else {
+        Server::bind(&loaded.config.server).await.map_err(|error| {
+            Complaint::failed(error.to_string())
+                .hint("another daemon may be running; [server] says where this one listens")
+        })?
+    };
     let supervisor = Supervisor {
         manifest: &manifest,
         gauge: &Gauge::default(),
         seams: &seams,
         reload: &reload,
+        server,
         systemd: Systemd::new(),
         stop: CancellationToken::new(),
     };

@@ -17,6 +17,7 @@ use crate::units::Span;
 mod destination;
 mod provider;
 mod route;
+mod server;
 
 /// S3's bounds on a part; every store that speaks the protocol has the same.
 const PART_SIZE: (ByteSize, ByteSize) = (ByteSize::mib(5), ByteSize::mib(5 << 10));
@@ -46,6 +47,7 @@ pub(super) fn check(config: &Config, tree: &Node, failed: &[Path]) -> Checked {
     };
     check.numbers();
     check.zeros();
+    check.server();
     check.log();
     check.manifest();
     check.providers();

@@ -14,6 +14,7 @@ use crate::archive::bandwidth::Bandwidth;
 use crate::archive::gauge::Gauge;
 use crate::config::Config;
 use crate::daemon::sentence;
+use crate::daemon::server::Server;
 use crate::daemon::systemd::Systemd;
 use crate::daemon::wiring;
 use crate::daemon::wiring::Outliving;
@@ -41,6 +42,8 @@ pub struct Supervisor<'a> {
     pub seams: &'a Seams,
     /// Reads the configuration anew at SIGHUP; an error keeps the one in force.
     pub reload: &'a (dyn Fn() -> anyhow::Result<Config> + Send + Sync),
+    /// Where others ask us things.
+    pub server: Server,
     /// Whoever started us, where it is systemd.
     pub systemd: Systemd,
     /// Ends the daemon like SIGTERM does.
@@ -59,7 +62,11 @@ impl Supervisor<'_> {
         let mut signals = Signals::listen()?;
         let outliving = self.outliving(&config);
         let mut stages = wiring::stages(&config, self.manifest, &outliving, self.seams).await?;
+        let closing = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        serving.spawn(self.server.clone().serve(closing.clone()));
         loop {
+            self.server.show(stages.face.clone());
             self.systemd.ready();
             tracing::info!(
                 providers = config.provider.len(),
@@ -67,14 +74,20 @@ impl Supervisor<'_> {
                 "ready"
             );
             match self
-                .round(stages, &config, &outliving, &mut signals)
+                .round(stages, &config, &outliving, &mut signals, &mut serving)
                 .await?
             {
-                Ended::Stopped => return Ok(()),
+                Ended::Stopped => break,
                 Ended::Reload(new) => config = *new,
             }
             stages = wiring::stages(&config, self.manifest, &outliving, self.seams).await?;
         }
+        // Until here requests were answered: what came while parts were finished is in the manifest.
+        closing.cancel();
+        while let Some(ended) = serving.join_next().await {
+            ended.context("the server crashed")?;
+        }
+        Ok(())
     }
 
     /// Looks at every due task once, archives what is due, and comes back: for cron.
@@ -115,6 +128,7 @@ impl Supervisor<'_> {
         config: &Config,
         outliving: &Outliving,
         signals: &mut Signals,
+        serving: &mut JoinSet<()>,
     ) -> anyhow::Result<Ended> {
         let (stop, halt) = (stages.stop.clone(), stages.halt.clone());
         let mut watchdog = Watchdog::new(stages.pulses(), &self.systemd);
@@ -141,6 +155,11 @@ impl Supervisor<'_> {
                 () = tokio::time::sleep_until(status_at) => {
                     self.tell_status().await;
                     status_at = Instant::now() + STATUS_EVERY;
+                }
+                Some(crashed) = serving.join_next() => {
+                    halt.cancel();
+                    let crashed = crashed.context("the server crashed");
+                    return Err(crashed.err().unwrap_or_else(|| anyhow::anyhow!("the server ended by itself")));
                 }
                 Some(crashed) = running.join_next() => {
                     halt.cancel();
@@ -192,6 +211,9 @@ impl Supervisor<'_> {
             let new = (self.reload)()?;
             if new.manifest.url != old.manifest.url {
                 tracing::warn!("manifest.url takes effect at the next start only");
+            }
+            if !new.server.listens_like(&old.server) {
+                tracing::warn!("listeners of [server] take effect at the next start only");
             }
             wiring::stages(&new, self.manifest, outliving, self.seams).await?;
             // At once, also for the transfers that the old stages are still to finish.

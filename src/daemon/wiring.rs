@@ -16,6 +16,9 @@ use crate::archive::stage::Downloads;
 use crate::chance::Dice;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::daemon::routes;
+use crate::daemon::server::Face;
+use crate::daemon::server::Rules;
 use crate::http::Http;
 use crate::http::client::ClientConfig;
 use crate::http::client::USER_AGENT;
@@ -86,6 +89,8 @@ pub struct Stages {
     pub archive: Driver<Archive>,
     /// Cleans up and warns.
     pub tend: Driver<Tend>,
+    /// What answers requests while these stages run.
+    pub face: Face,
     /// Asks all of them to end soon.
     pub stop: CancellationToken,
     /// Ends what is still running.
@@ -165,13 +170,29 @@ pub async fn stages(
         dice: seams.dice.clone(),
     };
     let room = Archive::room(&config.transfer);
+    let watch = Driver::new(watch, WATCH_ROOM, watch_wake, around.clone());
+    let archive = Driver::new(archive, room, archive_wake, around.clone());
+    let tend = Driver::new(tend, TEND_ROOM, tend_wake, around);
+    let face = Face {
+        rules: rules(config, seams)?,
+        routes: routes::routes(),
+    };
     Ok(Stages {
-        watch: Driver::new(watch, WATCH_ROOM, watch_wake, around.clone()),
-        archive: Driver::new(archive, room, archive_wake, around.clone()),
-        tend: Driver::new(tend, TEND_ROOM, tend_wake, around),
+        watch,
+        archive,
+        tend,
+        face,
         stop,
         halt,
     })
+}
+
+/// Who is let in, with the token that the configuration names.
+fn rules(config: &Config, seams: &Seams) -> anyhow::Result<Rules> {
+    let server = &config.server;
+    let token = server.token.as_ref().map(|it| it.read(seams.env.as_ref()));
+    let token = token.transpose().context("server.token")?;
+    Ok(Rules::new(token, server.public_url.as_ref()))
 }
 
 /// Connects one destination; nothing is sent yet.

@@ -2,6 +2,7 @@
 
 pub(super) mod archiving;
 pub(super) mod people;
+pub(super) mod telling;
 pub(super) mod tending;
 pub(super) mod watching;
 pub(super) mod world;
@@ -54,6 +55,15 @@ suite! {
         uploads_that_no_row_has_become_orphans,
         an_alarm_is_raised_once_for_a_deadline,
         the_next_due_time_minds_leases;
+    telling:
+        each_transition_appends_its_event,
+        events_become_deliveries_for_whoever_wants_them,
+        a_task_calls_back_when_it_ends,
+        a_delivery_keeps_its_id_until_it_is_taken,
+        a_slow_endpoint_holds_up_no_other,
+        an_endpoint_that_works_again_gets_all_at_once,
+        a_disabled_endpoint_is_told_nothing_until_it_is_enabled,
+        an_event_that_all_were_told_of_is_pruned_in_the_end;
     people:
         retry_makes_everything_due_that_is_not_archived,
         forget_deletes_a_task_and_orphans_its_uploads,

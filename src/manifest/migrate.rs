@@ -16,6 +16,7 @@ use crate::manifest::sqlite::Fault;
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("sqlite/001_begin.sql"),
     include_str!("sqlite/002_media.sql"),
+    include_str!("sqlite/003_outbox.sql"),
 ];
 
 /// "Reel", as the first migration writes it.

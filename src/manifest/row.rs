@@ -1,5 +1,7 @@
 //! What goes into the manifest's verbs and what comes out: rows as domain types, the same for every engine.
 
+pub mod event;
+
 use serde::Serialize;
 use url::Url;
 
@@ -40,6 +42,8 @@ pub enum Claimable {
     Assets,
     /// Orphaned uploads, for `tend`.
     Orphans,
+    /// Deliveries of events, for `report`.
+    Deliveries,
 }
 
 impl Claimable {
@@ -49,6 +53,7 @@ impl Claimable {
             Claimable::Tasks => "tasks",
             Claimable::Assets => "assets",
             Claimable::Orphans => "orphans",
+            Claimable::Deliveries => "deliveries",
         }
     }
 }
@@ -66,6 +71,8 @@ pub struct NewTask {
     pub next_look_at: Timestamp,
     /// The deadline as far as it can be known before the first look.
     pub deadline: Deadline,
+    /// Where whoever announced it wants to be called once it is archived, failed or lost.
+    pub callback: Option<Url>,
 }
 
 /// A link to archive that no task stands behind: learned as a completed task with one asset.
@@ -86,7 +93,7 @@ pub struct NewLink {
 pub enum Learned {
     /// The task was not known.
     New,
-    /// The task was known, in this state; nothing changed but tags that it lacked.
+    /// The task was known, in this state; nothing changed but tags and a callback that it lacked.
     Known(TaskState),
 }
 

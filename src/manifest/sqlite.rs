@@ -9,6 +9,8 @@ pub(super) mod alarms;
 pub(super) mod assets;
 pub(super) mod claims;
 mod columns;
+pub(super) mod deliveries;
+pub(super) mod events;
 mod lock;
 pub(super) mod objects;
 mod readers;

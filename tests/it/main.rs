@@ -22,6 +22,7 @@ mod origin_failures;
 mod process;
 mod provider;
 mod restart;
+mod server;
 mod store_failures;
 mod store_faults;
 mod systemd;

@@ -28,6 +28,7 @@ use reelvault::units::ByteSize;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+use crate::world::OWN_DOOR;
 use crate::world::Plan;
 use crate::world::config_text;
 use crate::world::variables;
@@ -159,7 +160,9 @@ impl Home {
 
     /// Starts a daemon without waiting for anything.
     pub(crate) fn spawn(&self) -> Daemon {
-        Daemon::new(self.command(&["run", "-c", "reelvault.toml"]))
+        let mut command = self.command(&["run", "-c", "reelvault.toml"]);
+        command.envs(OWN_DOOR);
+        Daemon::new(command)
     }
 
     /// Starts a daemon that may have so much data, stacks included, and no more.
@@ -172,6 +175,7 @@ impl Home {
             .current_dir(self.path())
             .env_clear()
             .envs(&self.variables)
+            .envs(OWN_DOOR)
             .stdin(Stdio::null())
             .stderr(Stdio::piped());
         Daemon::new(command)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -13,6 +14,7 @@ use reelvault::archive::gauge::Gauge;
 use reelvault::chance::Dice;
 use reelvault::clock::Clock;
 use reelvault::config::Config;
+use reelvault::daemon::server::Server;
 use reelvault::daemon::supervisor::Supervisor;
 use reelvault::daemon::systemd::Systemd;
 use reelvault::daemon::wiring::Seams;
@@ -45,6 +47,7 @@ use reelvault::store::Store;
 use reelvault::units::ByteSize;
 use reelvault::units::Span;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take before a test is hung.
@@ -52,6 +55,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The smallest part that S3 takes, which keeps the tests' files small.
 pub(crate) const PART: u64 = 5 << 20;
+
+/// A listener of each daemon's own, and no socket: many run at once.
+pub(crate) const OWN_DOOR: [(&str, &str); 2] = [
+    ("REELVAULT__SERVER__LISTEN", "127.0.0.1:0"),
+    ("REELVAULT__SERVER__SOCKET", ""),
+];
 
 /// How a world is to be.
 pub(crate) struct Plan {
@@ -105,6 +114,8 @@ pub(crate) struct World {
     seams: Seams,
     /// By how many milliseconds the daemon's wall clock is ahead.
     ahead: Arc<AtomicU64>,
+    /// Where the daemon listens that was started last.
+    listening: watch::Sender<Option<SocketAddr>>,
     folder: TempDir,
 }
 
@@ -186,8 +197,16 @@ impl World {
             plan,
             seams,
             ahead,
+            listening: watch::channel(None).0,
             folder,
         }
+    }
+
+    /// The address of the daemon's server, once there is one.
+    pub(crate) async fn base_url(&self) -> String {
+        let mut listening = self.listening.subscribe();
+        let address = listening.wait_for(Option::is_some).await.unwrap();
+        format!("http://{}", address.unwrap())
     }
 
     /// The folder of the manifest, which a test may put its own things into.
@@ -218,6 +237,7 @@ impl World {
             tags: Tags::new(),
             via: LearnedVia::Cli,
             ttl: Span::from_secs(86_400),
+            callback: None,
         });
         intake::learn(&self.manifest, announced.collect(), Clock::system().now())
             .await
@@ -282,11 +302,14 @@ impl World {
     pub(crate) async fn daemon(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let gauge = Gauge::default();
         let reload = || Ok(self.config.clone());
+        let server = Server::bind(&self.config.server).await.unwrap();
+        self.listening.send_replace(server.address());
         let supervisor = Supervisor {
             manifest: &self.manifest,
             gauge: &gauge,
             seams: &self.seams,
             reload: &reload,
+            server,
             systemd: Systemd::new(),
             stop: stop.clone(),
         };
@@ -508,7 +531,8 @@ async fn open(config: &Config, clock: Clock) -> Manifest {
 }
 
 fn parse(text: &str) -> Config {
-    let parsed = Config::parse(text, "test.toml", Vec::new());
+    let variables = OWN_DOOR.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let parsed = Config::parse(text, "test.toml", variables.to_vec());
     parsed.unwrap().config
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize as _;
 
 use crate::config::Config;
+use crate::config::locate::SECRETS;
 use crate::config::node::Node;
 use crate::config::node::Path;
 use crate::config::node::Step;
@@ -184,17 +185,18 @@ fn the_reference_invents_no_key() {
 /// The page of defaults with the keys that stand in it as comments.
 fn defaults_page() -> String {
     let page = fs::read_to_string(page("default.toml")).unwrap();
-    let (defaults, comments) = page.split_once("# -----").unwrap();
     let is_setting = |line: &&str| {
         let word = line.split([' ', '=']).next().unwrap_or_default();
-        line.starts_with('[')
-            || (line.contains(" = ") && word.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        let is_key = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        line.starts_with('[') || (line.contains(" = ") && is_key)
     };
-    let settings = comments
+    let settings = page
         .lines()
-        .filter_map(|line| line.strip_prefix("# "))
-        .filter(is_setting);
-    format!("{defaults}{}\n", settings.collect::<Vec<_>>().join("\n"))
+        .filter_map(|line| match line.strip_prefix("# ") {
+            Some(comment) => Some(comment).filter(is_setting),
+            None => Some(line),
+        });
+    settings.fold(String::new(), |page, line| page + line + "\n")
 }
 
 fn tree_of(text: &str) -> Node {
@@ -236,7 +238,8 @@ fn is_section(path: &Path) -> bool {
         Some(&"provider") => keys.len() == 2,
         Some(&"destination") => keys.len() == 2 || keys.len() == 3,
         Some(&"route") => keys.len() == 1,
-        _ => true,
+        // Places of secrets are told once.
+        _ => keys.last().is_none_or(|key| !SECRETS.contains(key)),
     }
 }
 

@@ -122,6 +122,7 @@ impl World {
                 at: self.now().plus(TTL),
                 from: DeadlineSource::Learned,
             },
+            callback: None,
         }
     }
 

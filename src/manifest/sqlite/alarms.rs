@@ -7,10 +7,13 @@ use super::Fault;
 use super::Tx;
 use super::all;
 use super::columns::Columns;
+use super::events;
+use super::events::Happening;
 use super::execute;
 use crate::clock::Timestamp;
 use crate::manifest::row::AtRisk;
 use crate::model::asset::AssetIndex;
+use crate::model::event::EventKind;
 
 /// Alarms of one call: a long outage puts everything at risk at once, and the rest comes with the next call.
 const ALARMS_MAX: usize = 1000;
@@ -67,6 +70,19 @@ pub(in crate::manifest) fn raise(tx: &Tx<'_>, before: Timestamp) -> Result<Vec<A
         };
         let params = named_params! { ":now": tx.now.as_unix_millis(), ":id": row };
         execute(tx.db, sql, params)?;
+        let reason = risk.error.as_deref();
+        if risk.index.is_some() {
+            events::append_of_asset(tx, EventKind::AtRisk, *row, reason)?;
+        } else {
+            let happening = Happening::to_task(EventKind::AtRisk, *row);
+            events::append(
+                tx,
+                Happening {
+                    reason,
+                    ..happening
+                },
+            )?;
+        }
     }
     Ok(found.into_iter().map(|(_, risk)| risk).collect())
 }

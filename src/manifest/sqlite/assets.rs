@@ -6,6 +6,7 @@ use super::Fault;
 use super::Tx;
 use super::all;
 use super::claims::touched;
+use super::events;
 use super::execute;
 use super::uploads;
 use crate::clock::Timestamp;
@@ -18,6 +19,8 @@ use crate::manifest::row::ObjectPlan;
 use crate::manifest::row::Observed;
 use crate::manifest::row::SeenAsset;
 use crate::model::asset::AssetIndex;
+use crate::model::asset::AssetState;
+use crate::model::event::EventKind;
 use crate::model::lease::Lease;
 use crate::model::task::FETCH_PROVIDER;
 
@@ -182,6 +185,14 @@ pub(in crate::manifest) fn settle(
     if settlement.wants_fresh_link {
         let params = named_params! { ":now": now, ":asset": lease.row, ":nobody": FETCH_PROVIDER };
         execute(tx.db, ASK_FOR_FRESH_LINK, params)?;
+    }
+    let kind = match settlement.state {
+        AssetState::Lost => Some(EventKind::Lost),
+        AssetState::Refused => Some(EventKind::Failed),
+        AssetState::Due | AssetState::Archived => None,
+    };
+    if let Some(kind) = kind {
+        events::append_of_asset(tx, kind, lease.row, settlement.error.as_deref())?;
     }
     if settlement.state.is_final() {
         // Nobody will come back to finish its uploads.

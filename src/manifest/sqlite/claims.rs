@@ -167,6 +167,9 @@ macro_rules! per_table {
             Claimable::Orphans => {
                 concat!("-- manifest::", $verb, "\n    UPDATE orphans ", $sql)
             }
+            Claimable::Deliveries => {
+                concat!("-- manifest::", $verb, "\n    UPDATE deliveries ", $sql)
+            }
         }
     };
 }
@@ -197,7 +200,12 @@ pub(in crate::manifest) fn renew(
 
 /// Ends every lease: for a daemon that starts, since whoever gave them is dead. Their tokens do not come back.
 pub(super) fn release_all(db: &Connection) -> Result<(), Fault> {
-    for table in [Claimable::Tasks, Claimable::Assets, Claimable::Orphans] {
+    for table in [
+        Claimable::Tasks,
+        Claimable::Assets,
+        Claimable::Orphans,
+        Claimable::Deliveries,
+    ] {
         let sql = per_table!(
             "release_all",
             table,
@@ -263,6 +271,7 @@ pub(in crate::manifest) fn next_due(
         Claimable::Tasks => next_due!("tasks", "next_look_at"),
         Claimable::Assets => next_due!("assets", "due_at"),
         Claimable::Orphans => next_due!("orphans", "due_at"),
+        Claimable::Deliveries => next_due!("deliveries", "due_at"),
     };
     let millis: Option<Option<i64>> = value(db, sql, [])?;
     Ok(millis.flatten().map(Timestamp::from_unix_millis))
@@ -275,7 +284,7 @@ fn stale(table: Claimable, lease: &Lease) -> Fault {
     })
 }
 
-fn limit(most: usize) -> i64 {
+pub(super) fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
 }
 

@@ -7,6 +7,7 @@ use super::Fault;
 use super::Tx;
 use super::all;
 use super::claims::hold_asset;
+use super::events;
 use super::execute;
 use super::stored;
 use super::uploads;
@@ -148,7 +149,11 @@ pub(in crate::manifest) fn mark_archived(
     };
     execute(tx.db, KEEP_BODY, params)?;
     let params = named_params! { ":now": now, ":asset": asset };
-    Ok(execute(tx.db, PROVE_ASSET, params)? == 1)
+    let is_archived = execute(tx.db, PROVE_ASSET, params)? == 1;
+    if is_archived {
+        events::append_if_all_archived(tx, asset)?;
+    }
+    Ok(is_archived)
 }
 
 /// Checks that a write touched its object: it is the claimed asset's, and in a state that allows the write.

@@ -1,12 +1,15 @@
 //! Verbs on tasks: learn, observe, settle, and what people ask for.
 
 use rusqlite::named_params;
+use url::Url;
 
 use super::Fault;
 use super::Tx;
 use super::all;
 use super::assets;
 use super::claims::touched;
+use super::events;
+use super::events::Happening;
 use super::execute;
 use super::uploads;
 use crate::clock::Timestamp;
@@ -18,6 +21,7 @@ use crate::manifest::row::Observation;
 use crate::manifest::row::Observed;
 use crate::manifest::row::TaskSettlement;
 use crate::model::deadline::Deadline;
+use crate::model::event::EventKind;
 use crate::model::lease::Lease;
 use crate::model::task::LearnedVia;
 use crate::model::task::Progress;
@@ -38,11 +42,15 @@ pub(in crate::manifest) fn learn(tx: &Tx<'_>, tasks: &[NewTask]) -> Result<Vec<L
             via: task.via,
             deadline: task.deadline,
             next_look_at: Some(task.next_look_at.as_unix_millis()),
+            callback: task.callback.as_ref(),
         };
         if insert(tx, &newcomer)? {
             return Ok(Learned::New);
         }
-        let (_, state) = merge(tx, &task.key, &task.tags)?;
+        let (row, state) = merge(tx, &task.key, &task.tags)?;
+        if let Some(callback) = &task.callback {
+            call_back_too(tx, row, callback)?;
+        }
         Ok(Learned::Known(state))
     };
     tasks.iter().map(learn_one).collect()
@@ -57,9 +65,13 @@ pub(in crate::manifest) fn learn_link(tx: &Tx<'_>, link: &NewLink) -> Result<Lea
         via: LearnedVia::Fetch,
         deadline: link.asset.deadline,
         next_look_at: None,
+        callback: None,
     };
     let is_new = insert(tx, &newcomer)?;
     let (row, state) = merge(tx, &link.key, &link.tags)?;
+    if is_new {
+        events::append(tx, Happening::to_task(EventKind::Ready, row))?;
+    }
     assets::write_links(tx, row, std::slice::from_ref(&link.asset), &link.objects)?;
     Ok(if is_new {
         Learned::New
@@ -75,18 +87,21 @@ struct Newcomer<'a> {
     via: LearnedVia,
     deadline: Deadline,
     next_look_at: Option<i64>,
+    callback: Option<&'a Url>,
 }
 
 const INSERT: &str = "-- manifest::learn
     INSERT INTO tasks (
-        provider, task_id, state, tags, learned_at, learned_via, deadline_at, deadline_from, next_look_at
+        provider, task_id, state, tags, learned_at, learned_via, deadline_at, deadline_from, next_look_at,
+        callback_url
     )
     VALUES (
-        :provider, :task_id, :state, :tags, :now, :via, :deadline_at, :deadline_from, :next_look_at
+        :provider, :task_id, :state, :tags, :now, :via, :deadline_at, :deadline_from, :next_look_at,
+        :callback
     )
     ON CONFLICT (task_id, provider) DO NOTHING";
 
-/// Whether the task was not known.
+/// Whether the task was not known, which is an event.
 fn insert(tx: &Tx<'_>, task: &Newcomer<'_>) -> Result<bool, Fault> {
     let params = named_params! {
         ":provider": task.key.provider.as_str(), ":task_id": task.key.id.as_str(),
@@ -94,8 +109,14 @@ fn insert(tx: &Tx<'_>, task: &Newcomer<'_>) -> Result<bool, Fault> {
         ":now": tx.now.as_unix_millis(), ":via": task.via.as_str(),
         ":deadline_at": task.deadline.at.as_unix_millis(),
         ":deadline_from": task.deadline.from.as_str(), ":next_look_at": task.next_look_at,
+        ":callback": task.callback.map(Url::as_str),
     };
-    Ok(execute(tx.db, INSERT, params)? == 1)
+    let is_new = execute(tx.db, INSERT, params)? == 1;
+    if is_new {
+        let row = tx.db.last_insert_rowid();
+        events::append(tx, Happening::to_task(EventKind::Learned, row))?;
+    }
+    Ok(is_new)
 }
 
 const FIND: &str = "-- manifest::learn
@@ -124,6 +145,21 @@ fn merge(tx: &Tx<'_>, key: &TaskKey, tags: &Tags) -> Result<(i64, TaskState), Fa
     }
     Ok((row, state))
 }
+
+const ADD_CALLBACK: &str = "-- manifest::learn
+    UPDATE tasks SET callback_url = :callback WHERE id = :id AND callback_url IS NULL";
+
+/// Gives a known task the callback that it lacks. What it was to be called for and has happened already is told anew.
+fn call_back_too(tx: &Tx<'_>, row: i64, callback: &Url) -> Result<(), Fault> {
+    let params = named_params! { ":callback": callback.as_str(), ":id": row };
+    if execute(tx.db, ADD_CALLBACK, params)? == 1 {
+        events::tell_ends_again(tx, row)?;
+    }
+    Ok(())
+}
+
+const STATE: &str = "-- manifest::observe
+    SELECT id, state FROM tasks WHERE id = :id";
 
 const OBSERVE: &str = "-- manifest::observe
     UPDATE tasks
@@ -176,8 +212,56 @@ pub(in crate::manifest) fn observe(
         ":error_message": sighting.error.as_ref().map(|error| error.message.as_str()),
         ":id": lease.row, ":token": lease.token.0,
     };
+    let before = state_of(tx, lease.row)?;
     touched(execute(tx.db, OBSERVE, params)?, Claimable::Tasks, lease)?;
+    let reason = sighting.error.as_ref().map(|error| {
+        let said = [error.code.as_str(), error.message.as_str()];
+        let said: Vec<&str> = said.into_iter().filter(|said| !said.is_empty()).collect();
+        said.join(": ")
+    });
+    append_change(tx, lease.row, before, observation.state, reason.as_deref())?;
     assets::write_links(tx, lease.row, &observation.assets, &observation.objects)
+}
+
+/// The state of a claimed task before a write to it; a row that is gone has none, and the write will say so.
+fn state_of(tx: &Tx<'_>, row: i64) -> Result<Option<TaskState>, Fault> {
+    let params = named_params! { ":id": row };
+    let found = all(tx.db, STATE, params, "tasks", |columns| {
+        columns.word("state")
+    })?;
+    Ok(found.into_iter().next())
+}
+
+/// Appends what people may hear of when a task goes from one state to another.
+fn append_change(
+    tx: &Tx<'_>,
+    row: i64,
+    before: Option<TaskState>,
+    after: TaskState,
+    reason: Option<&str>,
+) -> Result<(), Fault> {
+    if before == Some(after) {
+        return Ok(());
+    }
+    let kind = match after {
+        TaskState::Watching => return Ok(()),
+        TaskState::Completed => EventKind::Ready,
+        TaskState::Failed | TaskState::Cancelled | TaskState::Vanished | TaskState::Abandoned => {
+            EventKind::Failed
+        }
+    };
+    let reason = match (kind, reason) {
+        (EventKind::Failed, Some(reason)) if !reason.is_empty() => {
+            Some(format!("{after}: {reason}"))
+        }
+        (EventKind::Failed, _) => Some(after.to_string()),
+        (_, _) => None,
+    };
+    let happening = Happening {
+        reason: reason.as_deref(),
+        ..Happening::to_task(kind, row)
+    };
+    events::append(tx, happening)
 }
 
 const SETTLE: &str = "-- manifest::settle_task
@@ -203,7 +287,10 @@ pub(in crate::manifest) fn settle(
         ":error": settlement.error, ":is_attempt": settlement.is_attempt,
         ":is_miss": settlement.is_miss, ":id": lease.row, ":token": lease.token.0,
     };
-    touched(execute(tx.db, SETTLE, params)?, Claimable::Tasks, lease)
+    let before = state_of(tx, lease.row)?;
+    touched(execute(tx.db, SETTLE, params)?, Claimable::Tasks, lease)?;
+    let reason = settlement.error.as_deref();
+    append_change(tx, lease.row, before, settlement.state, reason)
 }
 
 const RETRY_ASSETS: &str = "-- manifest::retry

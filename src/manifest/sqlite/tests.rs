@@ -27,6 +27,8 @@ use crate::manifest::row::*;
 use crate::model::asset::AssetRole;
 use crate::model::asset::AssetState;
 use crate::model::deadline::DeadlineSource;
+use crate::model::event::DeliveryState;
+use crate::model::event::EventKind;
 use crate::model::object::ObjectState;
 use crate::model::object::Verified;
 use crate::model::task::LearnedVia;
@@ -85,6 +87,8 @@ async fn the_schema_names_every_state_and_no_other() {
     check("assets", "deadline_from", words!(DeadlineSource));
     check("objects", "state", words!(ObjectState));
     check("objects", "verified", words!(Verified));
+    check("events", "kind", words!(EventKind));
+    check("deliveries", "state", words!(DeliveryState));
     let lax = "SELECT COUNT(*) FROM pragma_table_list
         WHERE schema = 'main' AND type = 'table' AND NOT strict AND name NOT LIKE 'sqlite_%'";
     let lax: i64 = connection.query_row(lax, [], |row| row.get(0)).unwrap();
@@ -566,6 +570,23 @@ async fn claims_and_look_ups_find_their_indexes() {
             ["orphans_due", "orphans_leased"],
         ),
         (
+            super::deliveries::WAITING,
+            ["deliveries_endpoint", "deliveries_leased"],
+        ),
+        (
+            super::deliveries::CLAIM,
+            ["deliveries_endpoint (endpoint=? AND due_at<?)", "SEARCH"],
+        ),
+        (
+            super::deliveries::CLAIM_LEFT,
+            ["deliveries_leased (lease_expires_at<", "SEARCH"],
+        ),
+        (
+            super::deliveries::UNFANNED,
+            ["events_unfanned", "SEARCH tasks"],
+        ),
+        (super::events::PRUNE, ["events_at (at<?)", "deliveries"]),
+        (
             super::alarms::AT_RISK,
             [
                 "tasks_state (state=? AND deadline_at<?)",
@@ -584,7 +605,8 @@ async fn claims_and_look_ups_find_their_indexes() {
         );
         let is_scan = |step: &str| {
             let scanned = step.strip_prefix("SCAN ");
-            scanned.is_some_and(|table| ["tasks", "assets", "orphans"].contains(&table))
+            scanned
+                .is_some_and(|table| ["tasks", "assets", "orphans", "deliveries"].contains(&table))
         };
         assert!(!plan.lines().any(is_scan), "{sql}\n{plan}");
     }

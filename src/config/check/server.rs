@@ -1,0 +1,55 @@
+//! What is wrong with `[server]`: doors that stand open, and addresses that are none.
+
+use std::net::SocketAddr;
+
+use crate::config::check::Check;
+use crate::config::node::Path;
+use crate::units::ByteSize;
+
+/// A webhook carries one task's answer, of which a provider's API gives no more than this.
+const HOOK_BODY: (ByteSize, ByteSize) = (ByteSize::bytes(1 << 10), ByteSize::mib(16));
+
+impl Check<'_> {
+    pub(super) fn server(&mut self) {
+        let server = &self.config.server;
+        let is_open = |listen: &SocketAddr| !listen.ip().is_loopback();
+        let token_failed = self.has_failed(&Path::keys(&["server", "token"]));
+        if let Some(listen) = server.listen.filter(is_open)
+            && server.token.is_none()
+            && !token_failed
+        {
+            let what = format!("{listen} is open to others, and there is no server.token");
+            let note = "set server.token to a secret of 32 random bytes, or listen on 127.0.0.1";
+            self.value(&["server", "listen"], what, note);
+        }
+        if let Some(token) = &server.token {
+            self.secret(Path::keys(&["server", "token"]), token);
+        }
+        if let Some(url) = &server.public_url {
+            self.address(Path::keys(&["server", "public_url"]), url);
+        }
+        if let Some(listen) = server.hooks.listen
+            && listen.port() != 0
+            && server.listen == Some(listen)
+        {
+            let what = format!("{listen} is where server.listen is already");
+            let note = "write \"\": webhooks come to the same port then, under /hooks/";
+            self.value(&["server", "hooks", "listen"], what, note);
+        }
+        let socket = &server.socket;
+        if !socket.as_os_str().is_empty() && !socket.is_absolute() {
+            let what = format!("{} is not an absolute path", socket.display());
+            self.value(
+                &["server", "socket"],
+                what,
+                "write the whole path, or \"\" for no socket",
+            );
+        }
+        let (min, max) = HOOK_BODY;
+        if server.hooks.body_max < min || server.hooks.body_max > max {
+            let what = format!("{} is no bound for a webhook", server.hooks.body_max);
+            let note = format!("write \"{min}\" to \"{max}\"");
+            self.value(&["server", "hooks", "body_max"], what, note);
+        }
+    }
+}
