@@ -5,6 +5,7 @@
 
 pub mod row;
 
+mod discoveries;
 mod error;
 mod links;
 mod migrate;

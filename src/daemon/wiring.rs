@@ -15,6 +15,7 @@ use crate::archive::stage::ArchiveParts;
 use crate::archive::stage::Downloads;
 use crate::chance::Dice;
 use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::daemon::routes;
 use crate::daemon::server::Face;
@@ -23,6 +24,8 @@ use crate::http::Http;
 use crate::http::client::ClientConfig;
 use crate::http::client::USER_AGENT;
 use crate::http::guard::Guard;
+use crate::intake::discover::Discover;
+use crate::intake::discover::DiscoverParts;
 use crate::manifest::Manifest;
 use crate::model::object::DestinationName;
 use crate::model::task::FETCH_PROVIDER;
@@ -42,6 +45,9 @@ use crate::work::wake::Wake;
 
 /// Calls to providers under way at once.
 const WATCH_ROOM: usize = 16;
+
+/// Lists read at once.
+const DISCOVER_ROOM: usize = 4;
 
 /// Aborts under way at once.
 const TEND_ROOM: usize = 4;
@@ -83,6 +89,8 @@ pub struct Outliving {
 
 /// What runs: one driver a stage, and the tokens that stop them.
 pub struct Stages {
+    /// Reads providers' lists.
+    pub discover: Driver<Discover>,
     /// Asks providers.
     pub watch: Driver<Watch>,
     /// Moves bytes.
@@ -101,6 +109,7 @@ impl Stages {
     /// The pulses of all drivers, by name.
     pub fn pulses(&self) -> Vec<(&'static str, Pulse)> {
         vec![
+            ("discover", self.discover.pulse()),
             ("watch", self.watch.pulse()),
             ("archive", self.archive.pulse()),
             ("tend", self.tend.pulse()),
@@ -117,6 +126,7 @@ pub async fn stages(
 ) -> anyhow::Result<Stages> {
     let (stop, halt) = (CancellationToken::new(), CancellationToken::new());
     let (watch_wake, archive_wake, tend_wake) = (Wake::new(), Wake::new(), Wake::new());
+    let discover_wake = Wake::new();
     let around = Surroundings {
         manifest: manifest.clone(),
         clock: seams.clock.clone(),
@@ -153,6 +163,14 @@ pub async fn stages(
         dice: seams.dice.clone(),
         watch: watch_wake.clone(),
     });
+    let discover = Discover::new(DiscoverParts {
+        manifest: manifest.clone(),
+        providers: discovered(config, &providers),
+        margin: config.deadline.margin,
+        clock: seams.clock.clone(),
+        dice: seams.dice.clone(),
+        watch: watch_wake.clone(),
+    });
     let watch = Watch {
         manifest: manifest.clone(),
         providers,
@@ -172,12 +190,14 @@ pub async fn stages(
     let room = Archive::room(&config.transfer);
     let watch = Driver::new(watch, WATCH_ROOM, watch_wake, around.clone());
     let archive = Driver::new(archive, room, archive_wake, around.clone());
+    let discover = Driver::new(discover, DISCOVER_ROOM, discover_wake, around.clone());
     let tend = Driver::new(tend, TEND_ROOM, tend_wake, around);
     let face = Face {
         rules: rules(config, seams)?,
         routes: routes::routes(),
     };
     Ok(Stages {
+        discover,
         watch,
         archive,
         tend,
@@ -212,6 +232,19 @@ pub fn task_apis(config: &Config) -> impl Iterator<Item = (&ProviderName, &provi
         .provider
         .iter()
         .filter(|(name, _)| name.as_str() != FETCH_PROVIDER)
+}
+
+/// The task APIs whose lists are to be read, and from when on.
+fn discovered(
+    config: &Config,
+    providers: &BTreeMap<ProviderName, Provider>,
+) -> Vec<(Provider, Option<Timestamp>)> {
+    let wanted = task_apis(config).filter(|(_, settings)| settings.discover);
+    let wanted = wanted.filter_map(|(name, settings)| {
+        let provider = providers.get(name)?;
+        Some((provider.clone(), settings.discover_since))
+    });
+    wanted.collect()
 }
 
 /// Connects one task API; nothing is sent yet.

@@ -1,6 +1,7 @@
 //! The conformance suite: what every engine must do, verb by verb, against a clock that the test owns.
 
 pub(super) mod archiving;
+pub(super) mod discovering;
 pub(super) mod people;
 pub(super) mod telling;
 pub(super) mod tending;
@@ -26,6 +27,9 @@ macro_rules! suite {
 }
 
 suite! {
+    discovering:
+        a_list_is_read_by_one_at_a_time_and_goes_on_where_it_was,
+        a_list_that_is_wanted_from_further_back_begins_anew;
     watching:
         learning_again_changes_nothing_but_tags_that_lack,
         a_bare_link_is_a_completed_task_with_one_due_asset,

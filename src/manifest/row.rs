@@ -1,5 +1,6 @@
 //! What goes into the manifest's verbs and what comes out: rows as domain types, the same for every engine.
 
+pub mod discovery;
 pub mod event;
 
 use serde::Serialize;
@@ -44,6 +45,8 @@ pub enum Claimable {
     Orphans,
     /// Deliveries of events, for `report`.
     Deliveries,
+    /// Lists of tasks, for `intake`.
+    Discoveries,
 }
 
 impl Claimable {
@@ -54,6 +57,7 @@ impl Claimable {
             Claimable::Assets => "assets",
             Claimable::Orphans => "orphans",
             Claimable::Deliveries => "deliveries",
+            Claimable::Discoveries => "discoveries",
         }
     }
 }

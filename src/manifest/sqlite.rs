@@ -10,6 +10,7 @@ pub(super) mod assets;
 pub(super) mod claims;
 mod columns;
 pub(super) mod deliveries;
+pub(super) mod discoveries;
 pub(super) mod events;
 mod lock;
 pub(super) mod objects;

@@ -184,7 +184,7 @@ async fn what_is_not_there_is_said_so() {
         assert!(outcome.stderr.contains("no task nope in the manifest"));
     }
     for command in [
-        ["task", "show", "a/b"],
+        ["task", "show", "a//b"],
         ["manifest", "get", "a b"],
         ["task", "forget", ""],
     ] {

@@ -14,7 +14,9 @@
 
 mod archive;
 mod cli;
+mod descriptions;
 mod destinations;
+mod discovery;
 mod faults;
 mod hostile;
 mod kill;

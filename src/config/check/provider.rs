@@ -35,6 +35,8 @@ impl Check<'_> {
             ("base_url", provider.base_url.is_some()),
             ("requests", provider.requests.is_some()),
             ("output_ttl", provider.output_ttl.is_some()),
+            ("discover", provider.discover),
+            ("discover_since", provider.discover_since.is_some()),
         ];
         for (key, _) in given.iter().filter(|(_, is_given)| *is_given) {
             let what = format!("`{FETCH_PROVIDER}` stands for bare links, which have no API");
