@@ -6,6 +6,7 @@
 pub mod row;
 
 mod answers;
+mod discoveries;
 mod error;
 mod links;
 mod migrate;

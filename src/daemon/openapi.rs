@@ -122,7 +122,7 @@ fn paths() -> Value {
                         "learned": 1, "known": 0, "refused": 1,
                         "tasks": [
                             { "provider": "evolink", "task_id": "a", "outcome": "learned" },
-                            { "task_id": "a/b", "outcome": "refused", "detail": "\"a/b\" is not a task ID" },
+                            { "task_id": "a/b", "outcome": "refused", "detail": "a/b is no task ID of this provider, which are such as ID" },
                         ],
                     }))),
                 })),
@@ -384,7 +384,7 @@ fn schemas() -> Value {
 
 fn task_id() -> Value {
     json!({ "type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]+$",
-        "not": { "anyOf": [{ "pattern": "[/?#%]" }, { "enum": [".", ".."] }] } })
+        "not": { "anyOf": [{ "pattern": "[?#%]" }, { "pattern": "(^|/)\\.{0,2}(/|$)" }] } })
 }
 
 fn destination_name() -> Value {

@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn junk_spoils_its_own_line_only() {
-        let id = "is not a task ID (1 to 256 visible ASCII characters, none of / ? # %)";
+        let id = "is not a task ID (1 to 256 visible ASCII characters, none of ? # %; slashes only between)";
         check(
             "id,provider\n\"a,house\nb,house\n,house\nc d,house\ne,Big House\nf\ng,house,x\nh,\"a\rb\"\ni\rj,house\n",
             Format::Csv,

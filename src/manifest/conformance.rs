@@ -2,6 +2,7 @@
 
 pub(super) mod answering;
 pub(super) mod archiving;
+pub(super) mod discovering;
 pub(super) mod hinting;
 pub(super) mod people;
 pub(super) mod telling;
@@ -28,6 +29,9 @@ macro_rules! suite {
 }
 
 suite! {
+    discovering:
+        a_list_is_read_by_one_at_a_time_and_goes_on_where_it_was,
+        a_list_that_is_wanted_from_further_back_begins_anew;
     watching:
         learning_again_changes_nothing_but_tags_that_lack,
         a_bare_link_is_a_completed_task_with_one_due_asset,

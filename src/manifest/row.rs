@@ -1,6 +1,7 @@
 //! What goes into the manifest's verbs and what comes out: rows as domain types, the same for every engine.
 
 pub mod answer;
+pub mod discovery;
 pub mod event;
 mod hint;
 
@@ -48,6 +49,8 @@ pub enum Claimable {
     Orphans,
     /// Deliveries of events, for `report`.
     Deliveries,
+    /// Lists of tasks, for `intake`.
+    Discoveries,
 }
 
 impl Claimable {
@@ -58,6 +61,7 @@ impl Claimable {
             Claimable::Assets => "assets",
             Claimable::Orphans => "orphans",
             Claimable::Deliveries => "deliveries",
+            Claimable::Discoveries => "discoveries",
         }
     }
 }

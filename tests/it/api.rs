@@ -279,6 +279,7 @@ async fn what_is_wrong_with_one_of_many_keeps_no_other_from_being_learned() {
         assert_eq!(world.records().await.len(), 2);
         for (task, words) in [
             (json!({ "task_id": "a b" }), "not a task ID"),
+            (json!({ "task_id": "a/b" }), "no task ID of this provider"),
             (
                 json!({ "task_id": "a", "provider": "Nobody" }),
                 "provider name",
@@ -346,8 +347,9 @@ async fn requests_that_make_no_sense_are_told_so() {
             "/api/v1/tasks/a?wait=61s",
             "/api/v1/tasks/a?wait=x",
             "/api/v1/tasks/%ff",
-            "/api/v1/tasks/a%2Fb",
+            "/api/v1/tasks/a%2F%2Fb",
             "/api/v1/tasks/%2e%2e",
+            "/api/v1/tasks/a%2F%2e%2e",
             "/api/v1/manifest?limit=1",
             "/api/v1/manifest/a?wait=1s",
             "/api/v1/tasks/a/assets/x",
@@ -358,6 +360,7 @@ async fn requests_that_make_no_sense_are_told_so() {
         }
         for path in [
             "/api/v1/tasks/a",
+            "/api/v1/tasks/a%2Fb",
             "/api/v1/manifest/a",
             "/api/v1/tasks/a/assets/0",
             "/api/v1",

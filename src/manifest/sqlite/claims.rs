@@ -170,6 +170,9 @@ macro_rules! per_table {
             Claimable::Deliveries => {
                 concat!("-- manifest::", $verb, "\n    UPDATE deliveries ", $sql)
             }
+            Claimable::Discoveries => {
+                concat!("-- manifest::", $verb, "\n    UPDATE discoveries ", $sql)
+            }
         }
     };
 }
@@ -205,6 +208,7 @@ pub(super) fn release_all(db: &Connection) -> Result<(), Fault> {
         Claimable::Assets,
         Claimable::Orphans,
         Claimable::Deliveries,
+        Claimable::Discoveries,
     ] {
         let sql = per_table!(
             "release_all",
@@ -272,6 +276,7 @@ pub(in crate::manifest) fn next_due(
         Claimable::Assets => next_due!("assets", "due_at"),
         Claimable::Orphans => next_due!("orphans", "due_at"),
         Claimable::Deliveries => next_due!("deliveries", "due_at"),
+        Claimable::Discoveries => next_due!("discoveries", "due_at"),
     };
     let millis: Option<Option<i64>> = value(db, sql, [])?;
     Ok(millis.flatten().map(Timestamp::from_unix_millis))
