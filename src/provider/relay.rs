@@ -261,6 +261,8 @@ mod tests {
     use crate::http::Http;
     use crate::provider::Config;
     use crate::provider::call::tests::Script;
+    use crate::provider::description::Description;
+    use crate::provider::description::gateway::CallbackField;
     use crate::secret::SecretSource;
     use crate::units::Span;
 
@@ -386,6 +388,141 @@ id = "/data/task"
             check(other, "{}", Passing::Other);
         }
         check(503, "", Passing::Trouble);
+    }
+
+    /// For each kind that can be served again: a path that tasks are submitted to, how it is answered, and the callback's
+    /// name. The task is that of its samples.
+    const SUBMISSIONS: [(&str, &str, &str, &str); 8] = [
+        (
+            "ark",
+            "/api/v3/contents/generations/tasks",
+            r#"{"id":"cgt-20261124140000-x7k2p"}"#,
+            "callback_url",
+        ),
+        (
+            "dashscope",
+            "/api/v1/services/aigc/video-generation/video-synthesis",
+            r#"{"output":{"task_id":"86ecf553-d340-4e21-af6e-a0c6a421c010","task_status":"PENDING"},"request_id":"r"}"#,
+            "",
+        ),
+        (
+            "evolink",
+            "/v1/videos/generations",
+            r#"{"id":"task-unified-1774857405-abc12345","status":"pending"}"#,
+            "callback_url",
+        ),
+        (
+            "kie",
+            "/api/v1/jobs/createTask",
+            r#"{"code":200,"msg":"success","data":{"taskId":"281e5b0f39b9"}}"#,
+            "callBackUrl",
+        ),
+        (
+            "luma",
+            "/dream-machine/v1/generations/video",
+            r#"{"id":"d1968551-6113-4b46-b567-09210c2e79b0","state":"queued"}"#,
+            "callback_url",
+        ),
+        (
+            "replicate",
+            "/v1/models/bytedance/seedance-1-pro/predictions",
+            r#"{"id":"ufawqhfynnddngldkgtslldrkq","status":"starting"}"#,
+            "webhook",
+        ),
+        (
+            "runway",
+            "/v1/image_to_video",
+            r#"{"id":"17f20503-6c24-4c16-946b-35dbbce2af2f"}"#,
+            "",
+        ),
+        (
+            "wavespeed",
+            "/api/v3/bytedance/seedance-v1-pro-t2v-480p",
+            r#"{"code":200,"message":"success","data":{"id":"09f2a0b1c2","status":"created"}}"#,
+            "?webhook",
+        ),
+    ];
+
+    fn sample(kind: &str, case: &str) -> Vec<u8> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let path = format!("src/provider/builtin/samples/{kind}/{case}.json");
+        std::fs::read(folder.join(path)).unwrap()
+    }
+
+    fn built_in(kind: &str) -> Provider {
+        connect(Config {
+            kind: Some(kind.to_owned()),
+            ..Config::default()
+        })
+    }
+
+    #[test]
+    fn every_built_in_that_is_served_again_is_in_the_table() {
+        let is_served = |kind: &&str| Description::built_in(kind).unwrap().gateway.is_some();
+        let served: Vec<&str> = Description::kinds().filter(is_served).collect();
+        let mut listed: Vec<&str> = SUBMISSIONS.map(|(kind, ..)| kind).to_vec();
+        // Ark at another address.
+        listed.insert(5, "modelark");
+        assert_eq!(served, listed);
+    }
+
+    #[test]
+    fn every_built_in_knows_its_submissions_and_looks() {
+        for (kind, path, answer, callback) in SUBMISSIONS {
+            let provider = built_in(kind);
+            let gateway = provider.gateway().unwrap();
+            assert!(gateway.submit.iter().any(|it| it.matches(path)), "{path}");
+            let said = match &gateway.callback {
+                Some(CallbackField::Field(name)) => name.clone(),
+                Some(CallbackField::Query(name)) => format!("?{name}"),
+                None => String::new(),
+            };
+            assert_eq!(said, callback, "{kind}");
+            let id = provider.submitted(StatusCode::OK, answer.as_bytes());
+            let id = id.unwrap_or_else(|| panic!("{kind}: no task in {answer}"));
+            let look = &provider.description().status.path;
+            let look = look.fill(|_| Some(id.to_string())).unwrap();
+            let (look, query) = look.split_once('?').unwrap_or((&look, ""));
+            assert_eq!(provider.task_in(look, Some(query)), Some(id), "{kind}");
+            assert!(
+                !gateway.submit.iter().any(|it| it.matches("/")),
+                "{kind} would take anything for a submission"
+            );
+        }
+    }
+
+    /// A caller that polls sees a running task while it is being archived, and then our links in the places of all.
+    #[test]
+    fn every_built_in_is_answered_for_in_its_own_words() {
+        for (kind, _, answer, _) in SUBMISSIONS {
+            let provider = built_in(kind);
+            let id = provider
+                .submitted(StatusCode::OK, answer.as_bytes())
+                .unwrap();
+            let read = |body: &[u8]| match provider.passing(&id, StatusCode::OK, body) {
+                Passing::Task { progress, results } => (progress, results),
+                other => panic!("{kind}: {other:?}"),
+            };
+            let said = sample(kind, "completed");
+            let (progress, results) = read(&said);
+            assert_eq!(progress, Progress::Completed, "{kind}");
+            assert!(!results.is_empty(), "{kind}");
+            assert_eq!(
+                read(&provider.held_back(&said)),
+                (Progress::Running, Vec::new()),
+                "{kind}"
+            );
+            let ours = |url: &Url| {
+                let at = results.iter().position(|own| own == url)?;
+                Some(format!("https://ours.example.com/{at}"))
+            };
+            let linked = provider.relink(&said, &mut |url| ours(url));
+            let expected: Vec<Url> = results
+                .iter()
+                .map(|url| ours(url).unwrap().parse().unwrap())
+                .collect();
+            assert_eq!(read(&linked), (Progress::Completed, expected), "{kind}");
+        }
     }
 
     #[test]
