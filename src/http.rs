@@ -4,11 +4,13 @@
 //! Ports never see a client library: they hold an [`Http`], which a simulation can own as well.
 
 pub mod body;
+pub mod bulk;
 pub mod client;
 pub mod guard;
 pub mod pace;
 pub mod problem;
 pub mod request;
+pub mod roots;
 pub mod standard_webhooks;
 
 use std::fmt;

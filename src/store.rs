@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
+use crate::http::roots::Roots;
 use crate::model::asset::AssetIndex;
 use crate::model::digest::Crc64;
 use crate::model::key::KeyError;
@@ -214,13 +215,12 @@ impl Store {
         connect::connect(name, config, env, http).await
     }
 
-    /// The transport of all S3 clients: TLS by the machine's certificate authorities (those compiled in where it has
-    /// none) and by `extra_roots_pem`.
+    /// The transport of all S3 clients, which trusts `roots`.
     pub fn http_client(
         connect_timeout: Span,
-        extra_roots_pem: Option<&[u8]>,
+        roots: &Roots,
     ) -> Result<SharedHttpClient, HttpClientError> {
-        http_client::build(connect_timeout, extra_roots_pem)
+        http_client::build(connect_timeout, roots)
     }
 
     /// The destination's name.

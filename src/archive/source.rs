@@ -4,9 +4,11 @@
 //! stripes by several at once, each pinned to the version of the file that was begun. More are added while that pays.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::poll_fn;
 use tokio::time::Instant;
 
 use crate::archive::download::Facts;
@@ -116,12 +118,12 @@ impl Source {
 
     /// The next frame, cut to at most `most` bytes; `None` at the end of the body. Cancel-safe.
     pub(crate) async fn next(&mut self, most: u64) -> Result<Option<Bytes>, OriginError> {
-        let asked_at = Instant::now();
-        let Some(mut frame) = self.read(most).await? else {
+        let (read, waited) = waiting(self.read(most)).await;
+        let Some(mut frame) = read? else {
             return self.ended();
         };
         self.cut(&mut frame, most);
-        self.judge.note(length(&frame), asked_at);
+        self.judge.note(length(&frame), waited);
         self.offset += length(&frame);
         self.adapt();
         Ok(Some(frame))
@@ -278,6 +280,25 @@ fn from(offset: u64) -> Window {
     }
 }
 
+/// Does `work`, and measures for how long there was nothing to do: what reading itself takes says nothing of an origin.
+async fn waiting<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let mut work = pin!(work);
+    let mut waited = Duration::ZERO;
+    let mut idle_since: Option<Instant> = None;
+    let done = poll_fn(|cx| {
+        if let Some(since) = idle_since.take() {
+            waited += since.elapsed();
+        }
+        let polled = work.as_mut().poll(cx);
+        if polled.is_pending() {
+            idle_since = Some(Instant::now());
+        }
+        polled
+    });
+    let done = done.await;
+    (done, waited)
+}
+
 /// Judges by rate and waiting whether the origin is what holds a transfer up.
 struct Judge {
     since: Instant,
@@ -316,9 +337,9 @@ impl Judge {
         }
     }
 
-    fn note(&mut self, bytes: u64, asked_at: Instant) {
+    fn note(&mut self, bytes: u64, waited: Duration) {
         self.bytes += bytes;
-        self.waited += asked_at.elapsed();
+        self.waited += waited;
     }
 
     /// What the period showed, once it is over; begins the next one.

@@ -114,12 +114,8 @@ fn announcements(
             continue;
         }
         let text = Box::new(BufReader::new(std::io::stdin()));
-        let import = Import::new(text, Format::Lines);
-        let mut import = import.map_err(|error| Complaint::failed(error.to_string()))?;
-        while let Some(Numbered { number, line }) = import
-            .next()
-            .map_err(|error| Complaint::failed(error.to_string()))?
-        {
+        let mut import = Import::new(text, Format::Lines)?;
+        while let Some(Numbered { number, line }) = import.next_line()? {
             match announce(line) {
                 Ok(announcement) => announced.push(announcement),
                 Err(why) => bad.push(format!("line {number}: {why}")),

@@ -111,6 +111,8 @@ pub(crate) async fn check(config: Option<&Path>, arguments: &Arguments) -> Resul
     findings.push(manifest(&config).await);
 
     let seams = open::seams(&config)?;
+    findings.extend(told(&config, &seams));
+    findings.extend(spool(&config));
     findings.extend(destinations(&config, &seams, arguments.offline).await);
     findings.extend(providers(&config, &seams, arguments.offline).await);
     let subjects = findings.iter().map(|it| it.subject.chars().count());
@@ -159,6 +161,37 @@ async fn manifest(config: &Config) -> Finding {
         },
         Err(error) => error.into(),
     }
+}
+
+/// Whether those who are told can be: keys are read, and nothing is sent.
+fn told(config: &Config, seams: &Seams) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for settings in &config.notify {
+        let subject = format!("notify {}", settings.endpoint());
+        findings.push(match wiring::endpoint(settings, config, seams) {
+            Ok(_) => Finding::new(Grade::Ok, subject, "configured; nothing is sent to try it"),
+            Err(error) => Finding::new(Grade::Fail, subject, sentence(&error)),
+        });
+    }
+    findings
+}
+
+/// Whether the spool can be read and what is taken put away.
+fn spool(config: &Config) -> Option<Finding> {
+    let (subject, path) = ("spool", &config.spool.path);
+    if path.as_os_str().is_empty() {
+        return None;
+    }
+    let name = path.display();
+    let access =
+        rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    Some(match rustix::fs::access(path, access) {
+        Ok(()) if path.is_dir() => Finding::new(Grade::Ok, subject, name.to_string()),
+        Ok(()) => Finding::new(Grade::Fail, subject, format!("{name} is not a folder")),
+        Err(error) => Finding::new(Grade::Fail, subject, format!("{name}: {error}")).hint(Some(
+            "make it, and let the service's user read and write it".to_owned(),
+        )),
+    })
 }
 
 async fn destinations(config: &Config, seams: &Seams, is_offline: bool) -> Vec<Finding> {

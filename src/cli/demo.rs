@@ -29,10 +29,12 @@ use crate::daemon::systemd::Systemd;
 use crate::daemon::wiring::Seams;
 use crate::http::Http;
 use crate::http::body::collect;
+use crate::http::client;
 use crate::http::client::ClientConfig;
-use crate::http::client::Reqwest;
+use crate::http::client::Traffic;
 use crate::http::client::USER_AGENT;
 use crate::http::guard::Guard;
+use crate::http::roots::Roots;
 use crate::intake;
 use crate::intake::Announcement;
 use crate::manifest::Access;
@@ -356,15 +358,14 @@ async fn show(stage: &Stage, arguments: &Arguments) -> Result<Exit, Complaint> {
 
 /// Submits over HTTP, as an application would, and announces what came back.
 async fn submit(stage: &Stage, count: usize) -> anyhow::Result<Vec<TaskId>> {
-    let client = Reqwest::new(&ClientConfig {
+    let http = client::connect(&ClientConfig {
         guard: Guard::private(),
-        http2: false,
+        traffic: Traffic::Answers,
         connect_timeout: Span::from_secs(5),
         read_timeout: Span::from_secs(5),
         user_agent: USER_AGENT.to_owned(),
-        extra_roots: Vec::new(),
+        roots: Roots::load(&[])?,
     })?;
-    let http = Http::new(client);
     let mut ids = Vec::new();
     for _ in 0..count {
         ids.push(submit_one(&http, &stage.simulator.base_url()).await?);

@@ -59,11 +59,10 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+/// As [`Format`]; descriptions of the words would make all of the help longer.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Form {
-    /// A header and a line of values each
     Csv,
-    /// Task IDs or JSON objects, one a line
     Jsonl,
 }
 
@@ -80,9 +79,10 @@ pub(crate) async fn import(config: Option<&Path>, arguments: Arguments) -> Resul
     let config = open::load(config)?.config;
     let accounts = wiring::accounts(&config);
     let mut import = open_import(&arguments)?;
-    let manifest = match arguments.dry_run {
-        true => None,
-        false => Some(open::write_manifest(&config).await?),
+    let manifest = if arguments.dry_run {
+        None
+    } else {
+        Some(open::write_manifest(&config).await?)
     };
     let mut summary = Summary {
         is_dry_run: arguments.dry_run,
@@ -120,7 +120,7 @@ async fn take_all(
     summary: &mut Summary,
 ) -> Result<(), Complaint> {
     loop {
-        let batch = import.batch(BATCH).map_err(complain)?;
+        let batch = import.batch(BATCH)?;
         if batch.is_empty() {
             return Ok(());
         }
@@ -178,16 +178,18 @@ fn open_import(arguments: &Arguments) -> Result<Import, Complaint> {
         (Some(Form::Csv), _) | (None, true) => Format::Csv,
         (Some(Form::Jsonl), _) | (None, false) => Format::Lines,
     };
-    Import::new(text, format).map_err(complain)
+    Ok(Import::new(text, format)?)
 }
 
-fn complain(error: ImportError) -> Complaint {
-    let what = error.to_string();
-    match error {
-        ImportError::Header(_) => Complaint::new(Exit::Usage, what)
-            .hint("the first line names the columns, such as task_id,provider,tags.customer"),
-        ImportError::Read { .. } => Complaint::failed(what)
-            .hint("import it again once it can be read: what is known already stays as it is"),
+impl From<ImportError> for Complaint {
+    fn from(error: ImportError) -> Self {
+        let what = error.to_string();
+        match error {
+            ImportError::Header(_) => Complaint::new(Exit::Usage, what)
+                .hint("the first line names the columns, such as task_id,provider,tags.customer"),
+            ImportError::Read { .. } => Complaint::failed(what)
+                .hint("import it again once it can be read: what is known already stays as it is"),
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use crate::config::Config;
 use crate::config::Loaded;
 use crate::daemon::wiring;
 use crate::daemon::wiring::Seams;
-use crate::http::Http;
-use crate::http::client::Reqwest;
+use crate::http;
+use crate::http::roots::Roots;
 use crate::manifest::Access;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
@@ -94,14 +94,15 @@ pub(crate) fn places(config: &Config) -> Places {
 
 /// The real outside.
 pub(crate) fn seams(config: &Config) -> Result<Seams, Complaint> {
-    let s3_http = Store::http_client(config.transfer.connect_timeout, None);
+    let roots = Roots::load(&[]).map_err(|error| Complaint::failed(error.to_string()))?;
+    let s3_http = Store::http_client(config.transfer.connect_timeout, &roots);
     let s3_http = s3_http.map_err(|error| Complaint::failed(error.to_string()))?;
     Ok(Seams {
         clock: Clock::system(),
         dice: Dice::new(),
         env: Arc::new(variable),
-        http: Arc::new(|client| Ok(Http::new(Reqwest::new(&client)?))),
+        http: Arc::new(|client| Ok(http::client::connect(&client)?)),
         s3_http,
-        extra_roots: Vec::new(),
+        roots,
     })
 }

@@ -6,7 +6,11 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::http::problem::PROBLEM_JSON;
+use crate::intake::api::TAG_NAME_MAX;
+use crate::intake::api::TAG_VALUE_MAX;
+use crate::intake::api::TAGS_MAX;
 use crate::intake::api::TASKS_MAX;
+use crate::intake::api::URL_BYTES_MAX;
 use crate::model::asset::AssetRole;
 use crate::model::asset::AssetState;
 use crate::model::object::ObjectState;
@@ -97,7 +101,9 @@ fn paths() -> Value {
                                 tags that it lacked. What is wrong with one of many keeps no other from being learned.",
                 "requestBody": body(&json!({ "oneOf": [
                     reference("NewTask"),
-                    { "type": "array", "minItems": 1, "maxItems": TASKS_MAX, "items": reference("NewTask") },
+                    { "type": "array", "minItems": 1, "maxItems": TASKS_MAX, "items": {
+                        "description": "A `NewTask`. Whatever else is refused by itself.",
+                    }},
                 ]}), &json!({
                     "one": { "value": { "task_id": "task-unified-1774857405-abc123", "tags": { "customer": "acme" } } },
                     "many": { "value": [
@@ -105,7 +111,7 @@ fn paths() -> Value {
                         { "task_id": "task-unified-1774857406-def456", "provider": "evolink", "tags": {} },
                     ]},
                 })),
-                "responses": answers(&["400", "401", "403", "408", "413", "415", "421", "422", "503"], &json!({
+                "responses": answers(&["400", "401", "403", "404", "408", "413", "415", "421", "422", "503"], &json!({
                     "200": in_json_of("The task was known; or, of many, none was refused.", &json!({
                         "oneOf": [reference("Outcome"), reference("Outcomes")],
                     })),
@@ -171,7 +177,7 @@ fn paths() -> Value {
             "requestBody": body(&reference("NewLink"), &json!({
                 "one": { "value": { "url": "https://cdn.example.com/a.mp4", "tags": { "customer": "acme" } } },
             })),
-            "responses": answers(&["400", "401", "403", "408", "413", "415", "421", "422", "503"], &json!({
+            "responses": answers(&["400", "401", "403", "404", "408", "413", "415", "421", "422", "503"], &json!({
                 "200": in_json("The link was known.", "Outcome", None),
                 "201": in_json("The link is learned.", "Outcome", None),
             })),
@@ -230,7 +236,10 @@ fn parameters() -> Value {
         "provider": text("provider", "query", "Whose tasks; where two providers have the same ID, whose it is.", provider_name()),
         "state": text("state", "query", "Only tasks in this state, or with an asset in it.", json!({ "enum": states })),
         "since": text("since", "query", "Only learned within this time, or since this instant.", json!({
-            "type": "string", "examples": ["2h", "2026-11-23T16:00:00Z"],
+            "anyOf": [
+                { "type": "string", "pattern": "^[1-9][0-9]{0,4}[smh]$" },
+                { "type": "string", "format": "date-time" },
+            ],
         })),
         "at_risk": text("at_risk", "query", "Only what dies soon and is not archived.", json!({ "type": "boolean" })),
         "limit": text("limit", "query", "Tasks on a page.", json!({
@@ -240,7 +249,7 @@ fn parameters() -> Value {
             "type": "string", "pattern": "^[0-9]{1,18}$",
         })),
         "wait": text("wait", "query", "Hold the answer back until the task has ended, for so long at most.", json!({
-            "type": "string", "examples": ["30s"],
+            "type": "string", "pattern": "^([1-5]?[0-9]|60)s$",
         })),
         "sig": text("sig", "query", "The proof in a link that this daemon gave.", json!({ "type": "string" })),
     })
@@ -288,9 +297,9 @@ fn schemas() -> Value {
     let time = || json!({ "type": "string", "format": "date-time" });
     let tags = || json!({ "type": "object", "additionalProperties": { "type": "string" } });
     let sent_tags = json!({
-        "type": "object", "maxProperties": 64,
-        "propertyNames": { "minLength": 1, "maxLength": 32 },
-        "additionalProperties": { "type": "string", "maxLength": 256 },
+        "type": "object", "maxProperties": TAGS_MAX,
+        "propertyNames": { "minLength": 1, "maxLength": TAG_NAME_MAX },
+        "additionalProperties": { "type": "string", "maxLength": TAG_VALUE_MAX },
     });
     json!({
         "Problem": object(&["type", "title", "status", "detail"], &json!({
@@ -303,8 +312,8 @@ fn schemas() -> Value {
             "tags": sent_tags,
         }))),
         "NewLink": strict(object(&["url"], &json!({
-            "url": { "type": "string", "format": "uri", "maxLength": 2048, "pattern": "^https?://" },
-            "to": { "type": ["array", "null"], "minItems": 1, "uniqueItems": true, "items": text(),
+            "url": { "type": "string", "format": "uri", "maxLength": URL_BYTES_MAX, "pattern": "^https?://" },
+            "to": { "type": ["array", "null"], "minItems": 1, "uniqueItems": true, "items": destination_name(),
                 "description": "Destinations; all of them where it is left out." },
             "tags": sent_tags,
         }))),
@@ -376,6 +385,10 @@ fn schemas() -> Value {
 fn task_id() -> Value {
     json!({ "type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]+$",
         "not": { "anyOf": [{ "pattern": "[/?#%]" }, { "enum": [".", ".."] }] } })
+}
+
+fn destination_name() -> Value {
+    json!({ "type": "string", "maxLength": 64, "pattern": "^[a-z][a-z0-9_]*$" })
 }
 
 fn provider_name() -> Value {

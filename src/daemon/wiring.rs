@@ -28,8 +28,10 @@ use crate::daemon::server::Face;
 use crate::daemon::server::Rules;
 use crate::http::Http;
 use crate::http::client::ClientConfig;
+use crate::http::client::Traffic;
 use crate::http::client::USER_AGENT;
 use crate::http::guard::Guard;
+use crate::http::roots::Roots;
 use crate::intake::api::Doors;
 use crate::intake::gateway::Gateway;
 use crate::intake::hooks::Hooks;
@@ -45,6 +47,7 @@ use crate::provider::Provider;
 use crate::report::api::Views;
 use crate::report::heartbeat::Heartbeat;
 use crate::report::links::Links;
+use crate::report::notify;
 use crate::report::notify::Callbacks;
 use crate::report::notify::Endpoint;
 use crate::report::notify::Notify;
@@ -70,7 +73,7 @@ const WATCH_ROOM: usize = 16;
 const TEND_ROOM: usize = 4;
 
 /// Messages under way at once, to all endpoints together.
-const NOTIFY_ROOM: usize = 32;
+const NOTIFY_ROOM: usize = 64;
 
 /// How long an endpoint may take to answer, and each frame of its answer.
 const ENDPOINT_TIMEOUT: Span = Span::from_secs(15);
@@ -97,8 +100,8 @@ pub struct Seams {
     pub http: ClientMaker,
     /// The client of every S3 destination.
     pub s3_http: SharedHttpClient,
-    /// Certificates (PEM) of further authorities that `http` trusts; may be empty.
-    pub extra_roots: Vec<u8>,
+    /// Whom `http` trusts.
+    pub roots: Roots,
 }
 
 /// What of the stages outlives a reload: transfers go on while the stages that began them are replaced.
@@ -296,6 +299,16 @@ pub fn accounts(config: &Config) -> Accounts {
     }))
 }
 
+/// Makes one endpoint ready to be told; nothing is sent yet.
+pub fn endpoint(
+    settings: &notify::Config,
+    config: &Config,
+    seams: &Seams,
+) -> anyhow::Result<Endpoint> {
+    let http = endpoint_http(config, settings.allow_private, seams)?;
+    Ok(Endpoint::connect(settings, http, seams.env.as_ref())?)
+}
+
 /// Who is told what.
 fn notify(
     config: &Config,
@@ -305,8 +318,7 @@ fn notify(
 ) -> anyhow::Result<Notify> {
     let mut endpoints = BTreeMap::new();
     for settings in &config.notify {
-        let http = endpoint_http(config, settings.allow_private, seams)?;
-        let endpoint = Endpoint::connect(settings, http, seams.env.as_ref())?;
+        let endpoint = endpoint(settings, config, seams)?;
         endpoints.insert(settings.endpoint(), endpoint);
     }
     let callback = &config.callback;
@@ -368,11 +380,11 @@ fn endpoint_http(config: &Config, allow_private: bool, seams: &Seams) -> anyhow:
     };
     (seams.http)(ClientConfig {
         guard,
-        http2: true,
+        traffic: Traffic::Answers,
         connect_timeout: config.transfer.connect_timeout,
         read_timeout: ENDPOINT_TIMEOUT,
         user_agent: USER_AGENT.to_owned(),
-        extra_roots: seams.extra_roots.clone(),
+        roots: seams.roots.clone(),
     })
 }
 
@@ -416,8 +428,8 @@ fn bare_link_objects(config: &Config) -> Vec<ObjectPlan> {
         .collect()
 }
 
-/// How archived copies are reached by others.
-fn links(
+/// How archived copies are reached by others, by addresses of our own too where the server listens at `address`.
+pub fn links(
     config: &Config,
     stores: &BTreeMap<DestinationName, Store>,
     address: Option<SocketAddr>,
@@ -496,11 +508,11 @@ pub(super) fn api_client(
 ) -> anyhow::Result<Http> {
     (seams.http)(ClientConfig {
         guard: guard(settings, &[])?,
-        http2: true,
+        traffic: Traffic::Answers,
         connect_timeout: config.transfer.connect_timeout,
         read_timeout,
         user_agent: USER_AGENT.to_owned(),
-        extra_roots: seams.extra_roots.clone(),
+        roots: seams.roots.clone(),
     })
 }
 
@@ -512,12 +524,11 @@ fn downloads(
 ) -> anyhow::Result<BTreeMap<ProviderName, Downloads>> {
     let client = |guard| ClientConfig {
         guard,
-        // A big body over HTTP/2 costs more for its windows than the connections that it saves.
-        http2: false,
+        traffic: Traffic::Files,
         connect_timeout: config.transfer.connect_timeout,
         read_timeout: config.transfer.stall_timeout,
         user_agent: USER_AGENT.to_owned(),
-        extra_roots: seams.extra_roots.clone(),
+        roots: seams.roots.clone(),
     };
     let mut downloads = BTreeMap::new();
     for (name, provider) in providers {

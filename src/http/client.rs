@@ -1,4 +1,4 @@
-//! The transport of production: [`Reqwest`], guarded, bounded in time, following and retrying nothing.
+//! The transport for task APIs: [`Reqwest`], guarded, bounded in time, following and retrying nothing.
 
 mod exchange;
 
@@ -15,10 +15,13 @@ use url::Url;
 
 use crate::http::Body;
 use crate::http::Exchange;
+use crate::http::Http;
 use crate::http::HttpError;
 use crate::http::Transport;
+use crate::http::bulk::Bulk;
 use crate::http::guard::Guard;
 use crate::http::guard::GuardedResolver;
+use crate::http::roots::Roots;
 use crate::units::ByteSize;
 use crate::units::Span;
 
@@ -29,7 +32,7 @@ pub const USER_AGENT: &str = concat!("reelvault/", env!("CARGO_PKG_VERSION"));
 const HEADER_BYTES_MAX: ByteSize = ByteSize::bytes(64 * 1024);
 
 /// The bound on the number of an answer's headers, which holds before they are counted in bytes.
-const HEADERS_MAX: usize = 100;
+pub(super) const HEADERS_MAX: usize = 100;
 
 /// Idle connections kept for one host: as many as the widest configuration has transfers in flight.
 const IDLE_CONNECTIONS_MAX: usize = 64;
@@ -42,27 +45,41 @@ const CAUSE_CHARS_MAX: usize = 200;
 pub struct ClientConfig {
     /// What may be asked.
     pub guard: Guard,
-    /// Whether HTTP/2 is offered: good for many small answers, dearer than HTTP/1.1 for large ones.
-    pub http2: bool,
+    /// What it is for.
+    pub traffic: Traffic,
     /// How long a connection may take to stand, name resolution and TLS included.
     pub connect_timeout: Span,
     /// How long the headers may take, and then each frame of the body.
     pub read_timeout: Span,
     /// The `User-Agent`; [`USER_AGENT`] unless a provider's configuration says otherwise.
     pub user_agent: String,
-    /// Certificates (PEM) of further authorities to trust; may be empty.
-    pub extra_roots: Vec<u8>,
+    /// Who is trusted.
+    pub roots: Roots,
+}
+
+/// What a client is for, which decides how it works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// Many small answers: [`Reqwest`], which offers HTTP/2.
+    Answers,
+    /// Large bodies: [`Bulk`]. HTTP/2 would cost more for its windows than the connections that it saves.
+    Files,
 }
 
 /// A client that cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The further authorities are not PEM certificates.
-    #[error("the further certificate authorities are not PEM certificates: {0}")]
-    Roots(String),
-    /// The rest of the configuration does not do.
+    /// The configuration does not do.
     #[error("no HTTP client can be made: {0}")]
     Build(String),
+}
+
+/// Builds the client that `config` describes, with connections of its own.
+pub fn connect(config: &ClientConfig) -> Result<Http, ClientError> {
+    match config.traffic {
+        Traffic::Answers => Ok(Http::new(Reqwest::new(config)?)),
+        Traffic::Files => Ok(Http::new(Bulk::new(config)?)),
+    }
 }
 
 /// A [`Transport`] over real sockets.
@@ -75,10 +92,10 @@ pub struct Reqwest {
 impl Reqwest {
     /// Builds a client with connections of its own.
     pub fn new(config: &ClientConfig) -> Result<Self, ClientError> {
-        let roots = Certificate::from_pem_bundle(&config.extra_roots);
-        let roots = roots.map_err(|error| ClientError::Roots(cause(&error)))?;
+        let client = builder(config)?.build();
+        let client = client.map_err(|error| ClientError::Build(cause(&error)))?;
         Ok(Self {
-            client: build(config, roots)?,
+            client,
             guard: Arc::new(config.guard.clone()),
         })
     }
@@ -101,7 +118,8 @@ impl Transport for Reqwest {
     }
 }
 
-fn absolute(uri: &http::Uri) -> Result<Url, HttpError> {
+/// The URL of a request, if it is one that names its host.
+pub(super) fn absolute(uri: &http::Uri) -> Result<Url, HttpError> {
     Url::parse(&uri.to_string()).map_err(|_| HttpError::Forbidden {
         host: uri.host().unwrap_or_default().to_owned(),
         why: "not an absolute URL",
@@ -130,34 +148,14 @@ fn stream(host: String, body: reqwest::Body) -> Body {
         .boxed()
 }
 
-/// Builds with the machine's certificate authorities, or, where it has none at all, with those compiled in: without
-/// any, a client cannot even be built for plain http.
-fn build(config: &ClientConfig, extra: Vec<Certificate>) -> Result<reqwest::Client, ClientError> {
-    let failed = |error: reqwest::Error| ClientError::Build(cause(&error));
-    match builder(config).build() {
-        Ok(client) if extra.is_empty() => Ok(client),
-        Ok(_) => builder(config)
-            .tls_certs_merge(extra)
-            .build()
-            .map_err(failed),
-        Err(_) => {
-            let mut roots = compiled_in_roots().map_err(failed)?;
-            roots.extend(extra);
-            builder(config)
-                .tls_certs_only(roots)
-                .build()
-                .map_err(failed)
-        }
-    }
-}
-
-fn compiled_in_roots() -> Result<Vec<Certificate>, reqwest::Error> {
-    let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-    roots.map(|root| Certificate::from_der(root)).collect()
-}
-
-fn builder(config: &ClientConfig) -> ClientBuilder {
-    let builder = reqwest::Client::builder()
+fn builder(config: &ClientConfig) -> Result<ClientBuilder, ClientError> {
+    let roots: Result<Vec<_>, _> = config
+        .roots
+        .iter()
+        .map(|root| Certificate::from_der(root))
+        .collect();
+    let roots = roots.map_err(|error| ClientError::Build(cause(&error)))?;
+    Ok(reqwest::Client::builder()
         .user_agent(&config.user_agent)
         .https_only(!config.guard.allows_private())
         .dns_resolver(GuardedResolver::new(config.guard.clone()))
@@ -171,19 +169,15 @@ fn builder(config: &ClientConfig) -> ClientBuilder {
         .tcp_nodelay(true)
         .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
         .http1_max_headers(HEADERS_MAX)
-        .http2_max_header_list_size(u32::try_from(HEADER_BYTES_MAX.as_u64()).unwrap_or(u32::MAX));
-    if config.http2 {
-        builder
-    } else {
-        builder.http1_only()
-    }
+        .http2_max_header_list_size(u32::try_from(HEADER_BYTES_MAX.as_u64()).unwrap_or(u32::MAX))
+        .tls_certs_only(roots))
 }
 
 /// The one place where the client library's errors become ours. Takes no text that holds a URL.
 fn http_error(host: &str, error: &reqwest::Error) -> HttpError {
     let host = host.to_owned();
-    if let Some(refused) = causes(error).find_map(|cause| cause.downcast_ref::<HttpError>()) {
-        refused.clone()
+    if let Some(refused) = refusal(error) {
+        refused
     } else if error.is_connect() {
         let what = if error.is_timeout() {
             "it took too long".to_owned()
@@ -199,15 +193,31 @@ fn http_error(host: &str, error: &reqwest::Error) -> HttpError {
     }
 }
 
-/// The causes behind `error`, the nearest first; not `error` itself, whose text holds the URL.
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+/// The guard's own words, where they are behind `error`.
+pub(super) fn refusal(error: &(dyn StdError + 'static)) -> Option<HttpError> {
+    causes(error).find_map(|cause| cause.downcast_ref().cloned())
+}
+
+/// What `error` says innermost. Not for an error whose own text holds a URL and that has no cause: see [`cause`].
+pub(super) fn cause_of(error: &(dyn StdError + 'static)) -> String {
+    one_line(&causes(error).last().unwrap_or(error).to_string())
+}
+
+/// The innermost cause; not the error itself, whose text holds the URL.
+fn cause(error: &reqwest::Error) -> String {
+    let innermost = causes(error).last().map(ToString::to_string);
+    one_line(&innermost.unwrap_or_else(|| "no cause is known".to_owned()))
+}
+
+/// The causes behind `error`, the nearest first.
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(error.source(), |&cause| cause.source())
 }
 
-/// The innermost cause in one bounded line, without what follows a question mark.
-fn cause(error: &reqwest::Error) -> String {
-    let innermost = causes(error).last().map(ToString::to_string);
-    let text = innermost.unwrap_or_else(|| "no cause is known".to_owned());
+/// One bounded line, without what follows a question mark.
+fn one_line(text: &str) -> String {
     let text = text.split('?').next().unwrap_or_default();
     let text = text.chars().take(CAUSE_CHARS_MAX);
     text.map(|c| if c.is_control() { ' ' } else { c }).collect()

@@ -9,9 +9,13 @@ mod address;
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::task::Context;
+use std::task::Poll;
 
+use futures::future::BoxFuture;
 use globset::GlobBuilder;
 use globset::GlobMatcher;
+use hyper_util::client::legacy::connect::dns;
 use reqwest::dns::Addrs;
 use reqwest::dns::Name;
 use reqwest::dns::Resolve;
@@ -148,15 +152,37 @@ impl GuardedResolver {
     }
 }
 
+type Refusal = Box<dyn std::error::Error + Send + Sync>;
+
+impl GuardedResolver {
+    async fn addresses(self, name: &str) -> Result<std::vec::IntoIter<SocketAddr>, Refusal> {
+        let answer = tokio::net::lookup_host((name, 0)).await?;
+        Ok(self.guard.filter(name, answer.collect())?.into_iter())
+    }
+}
+
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let guard = self.guard.clone();
+        let resolver = self.clone();
         Box::pin(async move {
-            let answer = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let kept = guard.filter(name.as_str(), answer.collect())?;
-            let addresses: Addrs = Box::new(kept.into_iter());
+            let addresses: Addrs = Box::new(resolver.addresses(name.as_str()).await?);
             Ok(addresses)
         })
+    }
+}
+
+impl tower_service::Service<dns::Name> for GuardedResolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Refusal;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: dns::Name) -> Self::Future {
+        let resolver = self.clone();
+        Box::pin(async move { resolver.addresses(name.as_str()).await })
     }
 }
 

@@ -55,16 +55,16 @@ const BODY_MAX: ByteSize = ByteSize::mib(4);
 const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// Tags of one task: they stand in each of its records.
-const TAGS_MAX: usize = 64;
+pub const TAGS_MAX: usize = 64;
 
-/// The longest name of a tag, in bytes.
-const TAG_NAME_MAX: usize = 128;
+/// The longest name of a tag, in characters.
+pub const TAG_NAME_MAX: usize = 64;
 
-/// The longest value of a tag, in bytes.
-const TAG_VALUE_MAX: usize = 1024;
+/// The longest value of a tag, in characters.
+pub const TAG_VALUE_MAX: usize = 256;
 
 /// A longer link is none.
-const URL_BYTES_MAX: usize = 8 << 10;
+pub const URL_BYTES_MAX: usize = 8 << 10;
 
 /// What the doors need.
 pub struct Doors {
@@ -130,6 +130,34 @@ struct Outcome {
     /// Why it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+    /// What is answered where it is the only one.
+    #[serde(skip)]
+    status: StatusCode,
+}
+
+/// Why something is not taken.
+#[derive(Debug)]
+struct Refused {
+    status: StatusCode,
+    what: String,
+}
+
+impl From<String> for Refused {
+    /// It makes no sense.
+    fn from(what: String) -> Self {
+        Self {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            what,
+        }
+    }
+}
+
+/// It names something that is not there.
+fn absent(what: String) -> Refused {
+    Refused {
+        status: StatusCode::NOT_FOUND,
+        what,
+    }
 }
 
 /// One task among those of several providers.
@@ -156,7 +184,7 @@ async fn announce(
     };
     if items.len() > TASKS_MAX {
         let what = format!("{} tasks at once, and {TASKS_MAX} are taken", items.len());
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, what).hint("send them in pieces"));
+        return Err(unprocessable(what).hint("send them in pieces"));
     }
     if items.is_empty() {
         return Err(Problem::bad_request("no task in it"));
@@ -187,10 +215,10 @@ async fn announce(
     } else {
         let outcome = outcomes.into_iter().next().expect("one came");
         match outcome.word {
-            "refused" => Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                outcome.detail.unwrap_or_default(),
-            )),
+            "refused" => {
+                let detail = outcome.detail.unwrap_or_default();
+                Err(Problem::new(outcome.status, detail))
+            }
             "learned" => Ok((StatusCode::CREATED, Json(outcome)).into_response()),
             _ => Ok(Json(outcome).into_response()),
         }
@@ -236,7 +264,8 @@ async fn fetch(
             "the url is neither http nor https".to_owned(),
         ));
     }
-    let objects = doors.plan(link.to.as_deref()).map_err(unprocessable)?;
+    let objects = doors.plan(link.to.as_deref());
+    let objects = objects.map_err(|refused| Problem::new(refused.status, refused.what))?;
     let now = doors.clock.now();
     let learned =
         intake::learn_link(&doors.manifest, url, link.tags, objects, doors.ttl, now).await;
@@ -285,17 +314,18 @@ impl Doors {
     fn announcement(&self, item: Value) -> Result<Announcement, Outcome> {
         let named = |name: &str| item.get(name).and_then(Value::as_str).map(str::to_owned);
         let (provider, task_id) = (named("provider"), named("task_id"));
-        self.read_task(item).map_err(|detail| Outcome {
+        self.read_task(item).map_err(|refused| Outcome {
             provider,
             task_id,
             word: "refused",
             state: None,
-            detail: Some(detail),
+            detail: Some(refused.what),
+            status: refused.status,
         })
     }
 
-    fn read_task(&self, item: Value) -> Result<Announcement, String> {
-        let task = Announced::deserialize(item).map_err(|error| error.to_string())?;
+    fn read_task(&self, item: Value) -> Result<Announcement, Refused> {
+        let task = Announced::deserialize(item).map_err(said)?;
         let id: TaskId = task.task_id.parse().map_err(said)?;
         check_tags(&task.tags)?;
         let names = || {
@@ -309,13 +339,13 @@ impl Doors {
             Some(name) => name.parse::<ProviderName>().map_err(said)?,
             None => match self.providers.keys().collect::<Vec<_>>().as_slice() {
                 [only] => (*only).clone(),
-                _ => return Err(format!("whose task is it? set `provider`: {}", names())),
+                _ => return Err(format!("whose task is it? set `provider`: {}", names()).into()),
             },
         };
         let ttl = self
             .providers
             .get(&provider)
-            .ok_or_else(|| format!("no provider {:?}: {}", provider.as_str(), names()))?;
+            .ok_or_else(|| absent(format!("no provider {:?}: {}", provider.as_str(), names())))?;
         Ok(Announcement {
             ttl: *ttl,
             key: TaskKey { provider, id },
@@ -326,7 +356,7 @@ impl Doors {
     }
 
     /// Where a link goes: to the destinations that are named, or to all.
-    fn plan(&self, to: Option<&[String]>) -> Result<Vec<ObjectPlan>, String> {
+    fn plan(&self, to: Option<&[String]>) -> Result<Vec<ObjectPlan>, Refused> {
         let configured = || {
             let names = self
                 .objects
@@ -336,7 +366,7 @@ impl Doors {
         };
         let Some(to) = to else {
             return if self.objects.is_empty() {
-                Err("no destination is configured".to_owned())
+                Err(absent("no destination is configured".to_owned()))
             } else {
                 Ok(self.objects.clone())
             };
@@ -345,18 +375,23 @@ impl Doors {
         for name in to {
             let name: DestinationName = name.parse().map_err(said)?;
             if objects.iter().any(|object| object.destination == name) {
-                return Err(format!("destination {:?} twice", name.as_str()));
+                return Err(format!("destination {:?} twice", name.as_str()).into());
             }
             let object = self
                 .objects
                 .iter()
                 .find(|object| object.destination == name);
-            let object = object
-                .ok_or_else(|| format!("no destination {:?}; {}", name.as_str(), configured()))?;
+            let object = object.ok_or_else(|| {
+                absent(format!(
+                    "no destination {:?}; {}",
+                    name.as_str(),
+                    configured()
+                ))
+            })?;
             objects.push(object.clone());
         }
         if objects.is_empty() {
-            return Err(format!("`to` names no destination; {}", configured()));
+            return Err(format!("`to` names no destination; {}", configured()).into());
         }
         Ok(objects)
     }
@@ -410,6 +445,7 @@ impl Outcome {
             word,
             state,
             detail: None,
+            status: StatusCode::OK,
         }
     }
 }
@@ -435,11 +471,13 @@ fn check_tags(tags: &Tags) -> Result<(), String> {
         return Err(format!("{} tags, and {TAGS_MAX} are taken", tags.len()));
     }
     for (name, value) in tags {
-        if name.is_empty() || name.len() > TAG_NAME_MAX {
-            return Err(format!("a tag's name has 1 to {TAG_NAME_MAX} bytes"));
+        if name.is_empty() || name.chars().count() > TAG_NAME_MAX {
+            return Err(format!("a tag's name has 1 to {TAG_NAME_MAX} characters"));
         }
-        if value.len() > TAG_VALUE_MAX {
-            return Err(format!("tag {name:?} has more than {TAG_VALUE_MAX} bytes"));
+        if value.chars().count() > TAG_VALUE_MAX {
+            return Err(format!(
+                "tag {name:?} has more than {TAG_VALUE_MAX} characters"
+            ));
         }
     }
     Ok(())

@@ -92,7 +92,7 @@ impl Import {
     }
 
     /// The next line that is not blank; `None` at the end.
-    pub fn next(&mut self) -> Result<Option<Numbered>, ImportError> {
+    pub fn next_line(&mut self) -> Result<Option<Numbered>, ImportError> {
         let Some(read) = self.next_filled()? else {
             return Ok(None);
         };
@@ -108,7 +108,7 @@ impl Import {
     pub fn batch(&mut self, most: usize) -> Result<Vec<Numbered>, ImportError> {
         let mut batch = Vec::new();
         while batch.len() < most
-            && let Some(line) = self.next()?
+            && let Some(line) = self.next_line()?
         {
             batch.push(line);
         }
@@ -465,7 +465,7 @@ mod tests {
                 values.iter().map(|it| format!("\"{}\"", it.replace('"', "\"\""))).collect();
             let text = format!("id,{}\nx,{}\n", header.join(","), quoted.join(","));
             let mut import = import(text.as_bytes(), Format::Csv).unwrap();
-            let line = import.next().unwrap().unwrap().line.unwrap();
+            let line = import.next_line().unwrap().unwrap().line.unwrap();
             for (at, value) in values.iter().enumerate() {
                 let read = line.tags.get(&format!("t{at}")).map_or("", String::as_str);
                 prop_assert_eq!(read, value.trim());

@@ -16,6 +16,13 @@ use crate::model::lease::Lease;
 
 /// Report: deliveries under lease.
 impl Manifest {
+    /// Whether there are events that no deliveries were made of yet.
+    pub async fn has_unfanned(&self) -> Result<bool, ManifestError> {
+        self.sqlite
+            .read("has_unfanned", sqlite::deliveries::has_unfanned)
+            .await
+    }
+
     /// Makes the deliveries of at most `most` events that have none yet: one for each subscriber that wants its kind,
     /// and one for the task's own callback where it ended. `nonce` is one that no other call has.
     pub async fn fan_out(

@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -22,6 +23,9 @@ const ANSWER_BYTES_MAX: ByteSize = ByteSize::bytes(64 << 10);
 
 /// How long the service may take to answer.
 const ANSWER_WITHIN: Span = Span::from_secs(15);
+
+/// A loop turns about once a second; one that did not for so long hangs.
+const STUCK_AFTER: Span = Span::from_secs(30);
 
 /// `[heartbeat]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -58,18 +62,21 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// Calls now and then every so often, until told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        let mut seen: Option<Vec<u64>> = None;
+        let mut moving = Moving::new(self.pulses.clone());
         let mut told: Option<String> = None;
         while !stop.is_cancelled() {
-            let beats: Vec<u64> = self.pulses.iter().map(|(_, pulse)| pulse.beats()).collect();
-            let trouble = self.beat(seen.as_deref(), &beats).await.err();
+            let stuck = moving.stuck();
+            // Both arms are cancel-safe: a token, and a call that nobody misses.
+            let trouble = tokio::select! {
+                () = stop.cancelled() => return,
+                beat = self.beat(stuck) => beat.err(),
+            };
             match &trouble {
                 Some(why) if told != trouble => tracing::warn!("no heartbeat: {why}"),
                 None if told.is_some() => tracing::info!("the heartbeat is back"),
                 Some(_) | None => {}
             }
             told = trouble;
-            seen = Some(beats);
             // Both arms are cancel-safe: a token and a timer.
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -80,21 +87,15 @@ impl Heartbeat {
 
     /// Calls once if all is well, without a look at the loops: what `run --once` ends with.
     pub async fn beat_once(&self) {
-        if let Err(why) = self.beat(None, &[]).await {
+        if let Err(why) = self.beat(None).await {
             tracing::warn!("no heartbeat: {why}");
         }
     }
 
-    /// One call, or why there is none. `before` are the beats at the call before.
-    async fn beat(&self, before: Option<&[u64]>, beats: &[u64]) -> Result<(), String> {
-        let stuck = self
-            .pulses
-            .iter()
-            .zip(before.unwrap_or_default().iter().zip(beats));
-        for ((name, _), (before, now)) in stuck {
-            if before == now {
-                return Err(format!("{name} does not move"));
-            }
+    /// One call, or why there is none.
+    async fn beat(&self, stuck: Option<&'static str>) -> Result<(), String> {
+        if let Some(name) = stuck {
+            return Err(format!("{name} does not move"));
         }
         self.judge().await?;
         let call = async {
@@ -133,9 +134,72 @@ impl Heartbeat {
     }
 }
 
+/// Tells which loop does not turn.
+struct Moving {
+    pulses: Vec<(&'static str, Pulse)>,
+    seen: Vec<u64>,
+    seen_at: Instant,
+}
+
+impl Moving {
+    fn new(pulses: Vec<(&'static str, Pulse)>) -> Self {
+        Self {
+            seen: beats(&pulses),
+            seen_at: Instant::now(),
+            pulses,
+        }
+    }
+
+    /// A loop that has not turned for [`STUCK_AFTER`] and longer; asked again, it is named until it turns.
+    fn stuck(&mut self) -> Option<&'static str> {
+        if self.seen_at.elapsed() < STUCK_AFTER.as_duration() {
+            return None;
+        }
+        let now = beats(&self.pulses);
+        let mut pairs = self.pulses.iter().zip(self.seen.iter().zip(&now));
+        let stuck = pairs.find(|(_, (before, now))| before == now);
+        let stuck = stuck.map(|((name, _), _)| *name);
+        if stuck.is_none() {
+            self.seen = now;
+            self.seen_at = Instant::now();
+        }
+        stuck
+    }
+}
+
+fn beats(pulses: &[(&'static str, Pulse)]) -> Vec<u64> {
+    pulses.iter().map(|(_, pulse)| pulse.beats()).collect()
+}
+
 impl std::fmt::Debug for Heartbeat {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let host = self.url.host_str().unwrap_or_default();
         write!(f, "Heartbeat({host}, every {})", self.every)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_hangs_is_named_until_it_turns() {
+        let (calm, busy) = (Pulse::default(), Pulse::default());
+        let mut moving = Moving::new(vec![("calm", calm.clone()), ("busy", busy.clone())]);
+        let pass = async || tokio::time::advance(STUCK_AFTER.as_duration()).await;
+        assert_eq!(moving.stuck(), None, "too early to tell");
+        pass().await;
+        calm.beat();
+        busy.beat();
+        assert_eq!(moving.stuck(), None);
+        busy.beat();
+        assert_eq!(moving.stuck(), None, "too early to tell");
+        pass().await;
+        for _ in 0..3 {
+            busy.beat();
+            assert_eq!(moving.stuck(), Some("calm"));
+        }
+        calm.beat();
+        assert_eq!(moving.stuck(), None);
     }
 }

@@ -57,7 +57,7 @@ use crate::work::settle::decide_message;
 use crate::work::settle::write_patiently;
 
 /// Messages under way at once to one endpoint: a receiver is an application, not a store.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// Events whose deliveries are made in one transaction.
 const FAN_OUT_MAX: usize = 500;
@@ -68,6 +68,9 @@ const FAN_OUTS_MAX: usize = 4;
 /// The wait before what cannot be sent for a reason of our own is looked at again: an endpoint that the configuration
 /// no longer has may be back after the next reload.
 const OWN_PAUSE: Span = Span::from_secs(600);
+
+/// How long a stopping daemon waits for answers: a reload waits for it as well, and all stages with it.
+const STOP_WITHIN: Span = Span::from_secs(2);
 
 /// `[[notify]]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -145,7 +148,14 @@ impl Stage for Notify {
     const TABLE: Claimable = Claimable::Deliveries;
 
     async fn claim(&self, most: usize) -> Result<Vec<ClaimedDelivery>, ManifestError> {
-        self.fan_out().await?;
+        // Reads wait for nobody, while a write waits for a sync of others: most looks find nothing to write.
+        if self.manifest.has_unfanned().await? {
+            self.fan_out().await?;
+        }
+        let due = self.manifest.next_due(Claimable::Deliveries).await?;
+        if due.is_none_or(|due| due > self.clock.now()) {
+            return Ok(Vec::new());
+        }
         self.manifest.claim_deliveries(most, AT_ONCE).await
     }
 
@@ -163,11 +173,10 @@ impl Stage for Notify {
         )
     }
 
-    /// Sends one message. Its time is bounded and short, so that a stopping daemon lets it end.
     async fn step(
         &self,
         delivery: &ClaimedDelivery,
-        _stop: &CancellationToken,
+        stop: &CancellationToken,
     ) -> Result<(), Failure> {
         let (url, signer, http) = self.target(delivery)?;
         let body = self.body(delivery).await?;
@@ -176,7 +185,12 @@ impl Stage for Notify {
         if signer.keys().is_empty() {
             headers.remove(standard_webhooks::SIGNATURE);
         }
-        match post(http, url, headers, body, now).await {
+        let answer = tokio::select! {
+            answer = post(http, url, headers, body, now) => answer,
+            // It may have been taken; if so the receiver can tell by its ID.
+            () = soon_after(stop) => return Err(Failure::drained()),
+        };
+        match answer {
             Answer::Taken => self.taken(delivery).await,
             Answer::Gone => {
                 let failure = Failure::dead("answered 410: it wants nothing any more");
@@ -195,6 +209,12 @@ impl Stage for Notify {
     async fn settle(&self, delivery: &ClaimedDelivery, failure: Failure) {
         self.write(delivery, &failure, false).await;
     }
+}
+
+/// Ends a moment after the daemon was told to stop: most answers come within it.
+async fn soon_after(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(STOP_WITHIN.as_duration()).await;
 }
 
 impl Notify {
@@ -309,6 +329,7 @@ impl Notify {
         };
         let settled = decide_message(failure.verdict(), situation, &self.dice);
         match settled.due_at {
+            Some(_) if failure.verdict() == Verdict::Drained => {}
             Some(due) => tracing::warn!(%failure, next = %due, "a message was not taken"),
             None => tracing::error!(%failure, "a message is given up"),
         }

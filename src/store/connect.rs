@@ -410,6 +410,7 @@ mod tests {
     use crate::units::Span;
 
     use super::*;
+    use crate::http::roots::Roots;
 
     fn env(name: &str) -> Option<String> {
         name.starts_with("KEY").then(|| format!("value-of-{name}"))
@@ -417,7 +418,7 @@ mod tests {
 
     async fn connect_toml(section: &str) -> Result<Store, ConnectError> {
         let config: Config = toml::from_str(section).unwrap();
-        let http = Store::http_client(Span::from_secs(1), None).unwrap();
+        let http = Store::http_client(Span::from_secs(1), &Roots::load(&[]).unwrap()).unwrap();
         Store::connect("main".parse().unwrap(), &config, &env, http).await
     }
 

@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::http::roots::Roots;
 use crate::model::asset::AssetIndex;
 use crate::model::digest::Crc64;
 use crate::model::key::ObjectKey;
@@ -149,11 +150,12 @@ impl Endpoint {
 
     /// A client of this endpoint; `more` goes into its section of the configuration.
     async fn store(&self, more: &str) -> Store {
-        self.store_trusting(more, None).await
+        self.store_trusting(more, &[]).await
     }
 
-    async fn store_trusting(&self, more: &str, roots: Option<&[u8]>) -> Store {
-        let http = Store::http_client(Span::from_secs(5), roots).unwrap();
+    async fn store_trusting(&self, more: &str, roots: &[u8]) -> Store {
+        let roots = Roots::load(roots).unwrap();
+        let http = Store::http_client(Span::from_secs(5), &roots).unwrap();
         connect(&format!("{}://{}", self.scheme, self.address), more, http).await
     }
 

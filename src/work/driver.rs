@@ -71,7 +71,8 @@ impl Pulse {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn beat(&self) {
+    /// Counts one turn.
+    pub(crate) fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }

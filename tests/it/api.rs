@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use reelvault::daemon::openapi;
+use reelvault::model::asset::AssetIndex;
 use reelvault::model::task::TaskId;
 use reelvault::simulator::bucket::Effect;
 use reelvault::simulator::bucket::Fault;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::Answer;
 use crate::server::exchange;
+use crate::world::FIRST;
 use crate::world::Plan;
 use crate::world::World;
 use crate::world::sha256;
@@ -188,7 +190,7 @@ async fn a_thousand_tasks_are_announced_at_once_and_listed_in_pages() {
         caller
             .post("/api/v1/tasks", &json!(over))
             .await
-            .assert_problem(413);
+            .assert_problem(422);
 
         let mut seen = BTreeSet::new();
         let mut after = String::new();
@@ -464,10 +466,12 @@ async fn a_link_is_fetched_tried_again_and_forgotten() {
         let forgotten = caller.ask("DELETE", &path, "", "").await;
         assert_eq!(forgotten.status, 204);
         caller.get(&format!("/api/v1/tasks/{id}")).await.assert_problem(404);
+        let nowhere = json!({ "url": "https://a/b", "to": ["nowhere"] });
+        let problem = caller.post("/api/v1/fetch", &nowhere).await.assert_problem(404);
+        assert!(problem["detail"].as_str().unwrap().contains("configured are: main"));
         for (link, words) in [
             (json!({ "url": "file:///etc/passwd" }), "neither http nor https"),
             (json!({ "url": "no url" }), "the url is none"),
-            (json!({ "url": "https://a/b", "to": ["nowhere"] }), "configured are: main"),
             (json!({ "url": "https://a/b", "to": [] }), "names no destination"),
             (json!({ "url": "https://a/b", "to": ["main", "main"] }), "twice"),
             (json!({ "url": "https://a/b", "more": 1 }), "unknown field"),
@@ -529,6 +533,73 @@ async fn a_folder_is_read_by_range_and_a_sealed_link_needs_no_token() {
             .get("/api/v1/tasks/unknown/assets/0?sig=0")
             .await
             .assert_problem(403);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_durable_link_is_what_the_configuration_says() {
+    let public = "[links]\nkind = \"public\"\n";
+    let mut plan = Plan::files_of(ByteSize::mib(1));
+    plan.extra.push_str(public);
+    let world = World::new(plan).await;
+    world.submit(1).await;
+    let record = world.run_to_the_end().await.remove(0);
+    let (task, asset) = (record.key, &record.assets[0]);
+    let key = asset.objects[0].key.as_ref().unwrap().to_string();
+    let address = Some("127.0.0.1:7437".parse().unwrap());
+    let link = async |world: &World, address| {
+        let links = world.links(address).await;
+        links
+            .durable(&task, asset)
+            .await
+            .unwrap()
+            .map(|link| link.to_string())
+    };
+    let own = format!(
+        "http://127.0.0.1:7437/api/v1/tasks/{}/assets/0?provider=sim",
+        task.id
+    );
+    assert_eq!(link(&world, address).await, Some(own.clone()));
+    let signed = link(&world, None).await.unwrap();
+    assert!(signed.contains("X-Amz-Signature="), "{signed}");
+
+    let main = "[destination.main.s3]";
+    let public_main =
+        format!("[destination.main]\npublic_url = \"https://videos.example.com/a/\"\n{main}");
+    let world = world.reconfigured(main, &public_main).await;
+    let expected = format!("https://videos.example.com/a/{key}");
+    assert_eq!(link(&world, address).await, Some(expected));
+    let world = world
+        .reconfigured("kind = \"public\"", "kind = \"daemon\"")
+        .await;
+    assert_eq!(link(&world, address).await, Some(own));
+    let world = world
+        .reconfigured(
+            "kind = \"daemon\"",
+            "kind = \"presigned\"\npresigned = \"90s\"",
+        )
+        .await;
+    let signed = link(&world, address).await.unwrap();
+    assert!(signed.contains("X-Amz-Expires=90"), "{signed}");
+
+    // What a token guards is reached by a proof instead, which is good for this one asset.
+    let token = "kind = \"daemon\"\n[server]\ntoken = { env = \"SIM_KEY\" }\n";
+    let world = world
+        .reconfigured("kind = \"presigned\"\npresigned = \"90s\"\n", token)
+        .await;
+    let sealed = link(&world, address).await.unwrap();
+    let (_, sig) = sealed.split_once("&sig=").unwrap();
+    let links = world.links(address).await;
+    assert!(links.is_sealed(&task, FIRST, sig));
+    assert!(!links.is_sealed(&task, AssetIndex(1), sig));
+    assert!(!links.is_sealed(&task, FIRST, ""));
+    with_caller(&world, async |caller| {
+        let path = sealed.trim_start_matches("http://127.0.0.1:7437");
+        let answer = caller.get(path).await;
+        assert_eq!(answer.status, 302, "{answer:?}");
+        let other = path.replace("/assets/0", "/assets/1");
+        caller.get(&other).await.assert_problem(403);
     })
     .await;
 }

@@ -26,6 +26,7 @@ const COMMANDS: &[&str] = &[
     "init",
     "check",
     "add",
+    "import",
     "fetch",
     "tasks",
     "task",
@@ -33,6 +34,9 @@ const COMMANDS: &[&str] = &[
     "task retry",
     "task forget",
     "status",
+    "events",
+    "events list",
+    "events replay",
     "manifest",
     "manifest get",
     "manifest list",
@@ -257,7 +261,7 @@ async fn lines_that_cannot_be_are_named_and_the_rest_is_taken() {
     --
     error: line 4: "a b" is not a task ID (1 to 256 visible ASCII characters, none of / ? # %)
     error: line 6: "a/b" is not a task ID (1 to 256 visible ASCII characters, none of / ? # %)
-    error: line 7: unknown field `task`, expected one of `task_id`, `provider`, `tags`
+    error: line 7: unknown field `task`, expected one of `task_id`, `provider`, `tags`, `callback_url`
     error: line 8: no provider "other": there is sim
     error: line 9: EOF while parsing an object
     error: line 10: "ä" is not a task ID (1 to 256 visible ASCII characters, none of / ? # %)

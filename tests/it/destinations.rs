@@ -69,7 +69,11 @@ fn are_archived(objects: &[&ObjectRecord], count: usize) -> bool {
 #[tokio::test]
 async fn one_download_feeds_every_destination() {
     for (kind, size) in each(&Kind::ALL) {
-        let world = World::new(two(kind, size)).await;
+        let mut plan = two(kind, size);
+        // On a machine that is slow for a moment, a second connection would make the first one's last bytes useless.
+        let table = "[transfer]\n";
+        plan.extra = plan.extra.replace(table, &format!("{table}lanes = 0\n"));
+        let world = World::new(plan).await;
         let ids = world.submit(1).await;
         let records = world.run_to_the_end().await;
         world.assert_all_archived(&records);

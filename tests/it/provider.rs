@@ -6,11 +6,12 @@ use mockito::Server;
 use mockito::ServerGuard;
 use reelvault::clock::Clock;
 use reelvault::clock::Timestamp;
-use reelvault::http::Http;
+use reelvault::http::client;
 use reelvault::http::client::ClientConfig;
-use reelvault::http::client::Reqwest;
+use reelvault::http::client::Traffic;
 use reelvault::http::client::USER_AGENT;
 use reelvault::http::guard::Guard;
+use reelvault::http::roots::Roots;
 use reelvault::model::asset::AssetRole;
 use reelvault::model::task::Progress;
 use reelvault::model::task::Sighting;
@@ -45,17 +46,17 @@ fn config(server: &ServerGuard) -> Config {
 fn connect(name: &str, config: &Config) -> Provider {
     let client = ClientConfig {
         guard: Guard::private(),
-        http2: false,
+        traffic: Traffic::Answers,
         connect_timeout: Span::from_secs(5),
         read_timeout: Span::from_secs(5),
         user_agent: USER_AGENT.to_owned(),
-        extra_roots: Vec::new(),
+        roots: Roots::load(&[]).unwrap(),
     };
     Provider::connect(
         name.parse().unwrap(),
         config,
         Span::from_secs(86_400),
-        Http::new(Reqwest::new(&client).unwrap()),
+        client::connect(&client).unwrap(),
         Clock::new(|| Timestamp::from_unix_seconds(NOW)),
         &|name| (name == "KEY").then(|| KEY.to_owned()),
     )

@@ -17,9 +17,10 @@ use reelvault::config::Config;
 use reelvault::daemon::server::Server;
 use reelvault::daemon::supervisor::Supervisor;
 use reelvault::daemon::systemd::Systemd;
+use reelvault::daemon::wiring;
 use reelvault::daemon::wiring::Seams;
-use reelvault::http::Http;
-use reelvault::http::client::Reqwest;
+use reelvault::http::client;
+use reelvault::http::roots::Roots;
 use reelvault::intake;
 use reelvault::intake::Announcement;
 use reelvault::manifest::Access;
@@ -38,6 +39,7 @@ use reelvault::model::task::LearnedVia;
 use reelvault::model::task::Tags;
 use reelvault::model::task::TaskId;
 use reelvault::model::task::TaskKey;
+use reelvault::report::links::Links;
 use reelvault::simulator;
 use reelvault::simulator::Simulator;
 use reelvault::simulator::bucket;
@@ -55,6 +57,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The smallest part that S3 takes, which keeps the tests' files small.
 pub(crate) const PART: u64 = 5 << 20;
+
+/// A key that signs messages, and the one before it.
+pub(crate) const NOTIFY_KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub(crate) const OLD_NOTIFY_KEY: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// A listener of each daemon's own, and no socket: many run at once.
 pub(crate) const OWN_DOOR: [(&str, &str); 2] = [
@@ -218,6 +224,16 @@ impl World {
         format!("http://{}", address.unwrap())
     }
 
+    /// How copies are reached, for a daemon at this address.
+    pub(crate) async fn links(&self, address: Option<SocketAddr>) -> Links {
+        let mut stores = BTreeMap::new();
+        for (name, settings) in &self.config.destination {
+            let store = wiring::store(name, settings, &self.seams).await.unwrap();
+            stores.insert(name.clone(), store);
+        }
+        wiring::links(&self.config, &stores, address, &self.seams).unwrap()
+    }
+
     /// The folder of the manifest, which a test may put its own things into.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
@@ -303,6 +319,21 @@ impl World {
         ran.unwrap();
         match records {
             Ok(records) => records,
+            Err(late) => panic!("not done, {late}:\n{}", brief(&self.records().await)),
+        }
+    }
+
+    /// Runs a daemon while `work` is done, then stops it like SIGTERM does.
+    pub(crate) async fn run_during<T>(&self, work: impl Future<Output = T>) -> T {
+        let stop = CancellationToken::new();
+        let (ran, done) = tokio::join!(self.daemon(&stop), async {
+            let done = tokio::time::timeout(self.plan.patience, work).await;
+            stop.cancel();
+            done
+        });
+        ran.unwrap();
+        match done {
+            Ok(done) => done,
             Err(late) => panic!("not done, {late}:\n{}", brief(&self.records().await)),
         }
     }
@@ -511,6 +542,8 @@ pub(crate) fn variables(bucket: &Bucket) -> BTreeMap<String, String> {
         ("CALLBACK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         ("ACCESS_KEY", bucket.access_key()),
         ("SECRET_KEY", bucket.secret_key()),
+        ("NOTIFY_KEY", NOTIFY_KEY),
+        ("OLD_NOTIFY_KEY", OLD_NOTIFY_KEY),
     ];
     pairs
         .into_iter()
@@ -559,13 +592,13 @@ fn clock(ahead: &Arc<AtomicU64>) -> Clock {
 
 fn seams(bucket: &Bucket, roots: &[u8], clock: Clock) -> Seams {
     let variables = variables(bucket);
-    let roots_of_store = (!roots.is_empty()).then_some(roots);
+    let roots = Roots::load(roots).unwrap();
     Seams {
         clock,
         dice: Dice::new(),
         env: Arc::new(move |name| variables.get(name).cloned()),
-        http: Arc::new(|client| Ok(Http::new(Reqwest::new(&client)?))),
-        s3_http: Store::http_client(Span::from_secs(5), roots_of_store).unwrap(),
-        extra_roots: roots.to_vec(),
+        http: Arc::new(|client| Ok(client::connect(&client)?)),
+        s3_http: Store::http_client(Span::from_secs(5), &roots).unwrap(),
+        roots,
     }
 }

@@ -665,3 +665,42 @@ fn what_is_in_force_is_shown_with_its_layer() {
     assert!(!loaded.show(false).contains('#'));
     assert!(!shown.contains("token"));
 }
+
+#[test]
+fn endpoints_that_cannot_be_told() {
+    let text = format!(
+        "{DISK}[[notify]]\nwhen = [\"archived\", \"arrived\"]\nurl = \"http://app.example.com/hooks?key=canary\"\n\
+         secret = \"whsec_canary\"\n\
+         [[notify]]\nname = \"App\"\nwhen = []\nurl = \"mailto:canary@example.com\"\nsecret = {{ env = \"KEY\" }}\n\
+         [callback]\nprevious_secret = {{ env = \"KEY\" }}\n\
+         [heartbeat]\nurl = \"http://hc.example.com/canary\"\nevery = \"10ms\"\n\
+         [spool]\npath = \"spool\"\n"
+    );
+    let told = errors(&text, &[]);
+    assert!(!told.contains("canary"), "{told}");
+    for what in [
+        "notify[0].when[1]: \"arrived\" is not a kind of event",
+        "notify[0].secret: a secret never stands in the configuration itself",
+        "notify[1].name: \"App\" is not an endpoint's name",
+        "notify[1].when: empty, so it would hear of nothing",
+        "notify[1].url: neither an http nor an https address",
+        "callback.previous_secret: given without `secret`",
+        "heartbeat.url: plain http, which anybody on the way can read",
+        "heartbeat.every: 10 ms is too short",
+        "spool.path: spool is not an absolute path",
+    ] {
+        assert!(told.contains(what), "{what}\n{told}");
+    }
+
+    let two = "[[notify]]\nwhen = [\"lost\"]\nurl = \"https://a.test/1\"\nsecret = { env = \"KEY\" }\n\
+               [[notify]]\nwhen = [\"lost\"]\nurl = \"https://a.test/2\"\nsecret = { env = \"KEY\" }\n";
+    let told = errors(&format!("{DISK}{two}"), &[]);
+    assert!(
+        told.contains("notify[1].url: another endpoint is called \"a_test\" too"),
+        "{told}"
+    );
+    assert!(told.contains("= give each a `name` of its own"), "{told}");
+    let named = two.replacen("when", "name = \"callback:x\"\nwhen", 1);
+    let told = errors(&format!("{DISK}{named}"), &[]);
+    assert!(told.contains("notify[0].name: not a name"), "{told}");
+}

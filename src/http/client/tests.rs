@@ -1,4 +1,4 @@
-//! The client over real sockets on loopback: what it sends, what it refuses, how it names what went wrong.
+//! Both clients over real sockets on loopback: what they send, what they refuse, how they name what went wrong.
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -19,16 +19,27 @@ use crate::http::guard::tests::SPELLINGS;
 fn config(guard: Guard) -> ClientConfig {
     ClientConfig {
         guard,
-        http2: false,
+        traffic: Traffic::Answers,
         connect_timeout: Span::from_secs(10),
         read_timeout: Span::from_secs(10),
         user_agent: USER_AGENT.to_owned(),
-        extra_roots: Vec::new(),
+        roots: Roots::load(&[]).unwrap(),
     }
 }
 
-fn client(guard: Guard) -> Reqwest {
-    Reqwest::new(&config(guard)).unwrap()
+/// The client for answers and the one for files.
+fn clients(config: &ClientConfig) -> [Http; 2] {
+    [Traffic::Answers, Traffic::Files].map(|traffic| {
+        let config = ClientConfig {
+            traffic,
+            ..config.clone()
+        };
+        connect(&config).unwrap()
+    })
+}
+
+fn private() -> [Http; 2] {
+    clients(&config(Guard::private()))
 }
 
 fn get(url: &str) -> http::Request<Bytes> {
@@ -52,7 +63,7 @@ async fn read_head(socket: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
 
 /// Sends one request to a server that answers `answer` and then closes, or keeps the connection when `stall`.
 async fn exchange(
-    client: &Reqwest,
+    client: &Http,
     answer: &[u8],
     stall: bool,
 ) -> (String, Result<http::Response<Bytes>, HttpError>) {
@@ -75,7 +86,7 @@ async fn exchange(
     (head, answer)
 }
 
-async fn error_of(client: &Reqwest, answer: &[u8], stall: bool) -> HttpError {
+async fn error_of(client: &Http, answer: &[u8], stall: bool) -> HttpError {
     let error = exchange(client, answer, stall).await.1.unwrap_err();
     assert!(
         !format!("{error} {error:?}").contains("canary"),
@@ -87,114 +98,118 @@ async fn error_of(client: &Reqwest, answer: &[u8], stall: bool) -> HttpError {
 #[tokio::test]
 async fn says_who_it_is_and_nothing_more() {
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nX-Kind: a\r\n\r\nbytes";
-    let (head, answer) = exchange(&client(Guard::private()), answer, false).await;
-    let mut lines: Vec<_> = head.trim_end().lines().collect();
-    assert_eq!(lines.remove(0), "GET /v.mp4?X-Sig=canary HTTP/1.1");
-    lines.retain(|line| !line.starts_with("host: 127.0.0.1:"));
-    lines.sort_unstable();
-    assert_eq!(lines, ["accept: */*", "user-agent: reelvault/0.1.0"]);
-    let answer = answer.unwrap();
-    assert_eq!(answer.status(), 200);
-    assert_eq!(answer.headers()["x-kind"], "a");
-    assert_eq!(answer.body(), "bytes");
+    for client in private() {
+        let (head, answer) = exchange(&client, answer, false).await;
+        let mut lines: Vec<_> = head.trim_end().lines().collect();
+        assert_eq!(lines.remove(0), "GET /v.mp4?X-Sig=canary HTTP/1.1");
+        lines.retain(|line| !line.starts_with("host: 127.0.0.1:"));
+        lines.sort_unstable();
+        assert_eq!(lines, ["accept: */*", "user-agent: reelvault/0.1.0"]);
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["x-kind"], "a");
+        assert_eq!(answer.body(), "bytes");
+    }
 }
 
 #[tokio::test]
 async fn sends_method_headers_and_body() {
-    let (listener, address) = listen().await;
-    let request = http::Request::post(format!("http://{address}/v1/tasks/batch"))
-        .header("authorization", "Bearer key")
-        .body(Bytes::from_static(b"{}"))
-        .unwrap();
-    let serve = async {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        let head = read_head(&mut socket).await;
-        let mut body = [0; 2];
-        socket.read_exact(&mut body).await.unwrap();
-        socket
-            .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
-            .await
+    for client in private() {
+        let (listener, address) = listen().await;
+        let request = http::Request::post(format!("http://{address}/v1/tasks/batch"))
+            .header("authorization", "Bearer key")
+            .body(Bytes::from_static(b"{}"))
             .unwrap();
-        (head, body)
-    };
-    let transport = client(Guard::private());
-    let ((head, body), answer) = tokio::join!(serve, transport.send(request));
-    assert!(
-        head.starts_with("POST /v1/tasks/batch HTTP/1.1\r\n"),
-        "{head}"
-    );
-    assert!(head.contains("authorization: Bearer key\r\n"), "{head}");
-    assert!(head.contains("content-length: 2\r\n"), "{head}");
-    assert_eq!(&body, b"{}");
-    assert_eq!(answer.unwrap().status(), 204);
+        let serve = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let head = read_head(&mut socket).await;
+            let mut body = [0; 2];
+            socket.read_exact(&mut body).await.unwrap();
+            let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+            socket.write_all(answer).await.unwrap();
+            (head, body)
+        };
+        let ((head, body), answer) = tokio::join!(serve, client.send(request));
+        let first = "POST /v1/tasks/batch HTTP/1.1\r\n";
+        assert!(head.starts_with(first), "{head}");
+        assert!(head.contains("authorization: Bearer key\r\n"), "{head}");
+        assert!(head.contains("content-length: 2\r\n"), "{head}");
+        assert_eq!(&body, b"{}");
+        assert_eq!(answer.unwrap().status(), 204);
+    }
 }
 
 #[tokio::test]
 async fn follows_no_redirect_and_decodes_nothing() {
     let redirect =
         b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
-    let (_, answer) = exchange(&client(Guard::private()), redirect, false).await;
-    assert_eq!(answer.unwrap().status(), 302);
     let gzip =
         b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\n\x1f\x8b\x08\x00";
-    let (_, answer) = exchange(&client(Guard::private()), gzip, false).await;
-    let answer = answer.unwrap();
-    assert_eq!(answer.headers()["content-encoding"], "gzip");
-    assert_eq!(&answer.body()[..], b"\x1f\x8b\x08\x00");
+    for client in private() {
+        let (_, answer) = exchange(&client, redirect, false).await;
+        assert_eq!(answer.unwrap().status(), 302);
+        let (_, answer) = exchange(&client, gzip, false).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.headers()["content-encoding"], "gzip");
+        assert_eq!(&answer.body()[..], b"\x1f\x8b\x08\x00");
+    }
 }
 
 #[tokio::test]
 async fn a_broken_exchange_is_told_from_a_silent_one() {
-    let patient = client(Guard::private());
-    let impatient = Reqwest::new(&ClientConfig {
+    let impatient = clients(&ClientConfig {
         read_timeout: Span::from_millis(50),
         ..config(Guard::private())
-    })
-    .unwrap();
+    });
     let host = || "127.0.0.1".to_owned();
     let short = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbytes";
     let chunks = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbytes\r\n";
-    for answer in [
-        &b""[..],
-        b"HTTP/1.1 2",
-        short,
-        chunks,
-        b"not http at all\r\n\r\n",
-    ] {
-        let error = error_of(&patient, answer, false).await;
-        assert!(matches!(error, HttpError::Broken { .. }), "{error:?}");
-    }
-    for answer in [&b""[..], b"HTTP/1.1 2", short, chunks] {
-        let error = error_of(&impatient, answer, true).await;
-        assert_eq!(error, HttpError::Timeout { host: host() });
+    for (patient, impatient) in private().into_iter().zip(impatient) {
+        for answer in [
+            &b""[..],
+            b"HTTP/1.1 2",
+            short,
+            chunks,
+            b"not http at all\r\n\r\n",
+        ] {
+            let error = error_of(&patient, answer, false).await;
+            assert!(matches!(error, HttpError::Broken { .. }), "{error:?}");
+        }
+        for answer in [&b""[..], b"HTTP/1.1 2", short, chunks] {
+            let error = error_of(&impatient, answer, true).await;
+            assert_eq!(error, HttpError::Timeout { host: host() });
+        }
     }
 }
 
 #[tokio::test]
 async fn no_connection_is_told_apart() {
     let address = listen().await.1;
-    let refused = client(Guard::private()).send(get(&format!("http://{address}/?X-Sig=canary")));
-    let Err(HttpError::Connect { host, what }) = refused.await else {
-        panic!("nobody listens there");
-    };
-    assert_eq!(host, "127.0.0.1");
-    assert!(what.contains("refused"), "{what}");
+    for client in private() {
+        let refused = client.send(get(&format!("http://{address}/?X-Sig=canary")));
+        let Err(HttpError::Connect { host, what }) = refused.await else {
+            panic!("nobody listens there");
+        };
+        assert_eq!(host, "127.0.0.1");
+        assert!(what.contains("refused"), "{what}");
+    }
 }
 
 #[tokio::test]
 async fn an_answers_headers_are_bounded() {
-    let patient = client(Guard::private());
     let many = "x: 1\r\n".repeat(HEADERS_MAX + 1);
     let many = format!("HTTP/1.1 200 OK\r\n{many}content-length: 0\r\n\r\n");
     let long = "y".repeat(HEADER_BYTES_MAX.as_usize());
     let long = format!("HTTP/1.1 200 OK\r\nx: {long}\r\ncontent-length: 0\r\n\r\n");
-    for answer in [many, long] {
-        let error = error_of(&patient, answer.as_bytes(), false).await;
-        assert!(matches!(error, HttpError::Broken { .. }), "{error:?}");
-    }
     let fine = "y".repeat(HEADER_BYTES_MAX.as_usize() / 2);
     let fine = format!("HTTP/1.1 200 OK\r\nx: {fine}\r\ncontent-length: 0\r\n\r\n");
-    assert!(exchange(&patient, fine.as_bytes(), false).await.1.is_ok());
+    for client in private() {
+        for answer in [&many, &long] {
+            let error = error_of(&client, answer.as_bytes(), false).await;
+            assert!(matches!(error, HttpError::Broken { .. }), "{error:?}");
+        }
+        assert!(exchange(&client, fine.as_bytes(), false).await.1.is_ok());
+    }
 }
 
 /// Listeners on one port of three loopback addresses.
@@ -228,7 +243,7 @@ fn accepts(listeners: &[BlockingListener]) -> usize {
 #[tokio::test]
 async fn no_spelling_reaches_an_inside_listener() {
     let (listeners, port) = inside_listeners();
-    let (public, private) = (client(Guard::public()), client(Guard::private()));
+    let public = clients(&config(Guard::public()));
     let mut sent = 0;
     for spelling in SPELLINGS {
         for scheme in ["https", "http"] {
@@ -237,23 +252,27 @@ async fn no_spelling_reaches_an_inside_listener() {
                 continue;
             };
             let request = http::Request::get(uri).body(Bytes::new()).unwrap();
-            let refused = public.send(request).await.err();
-            assert!(
-                matches!(refused, Some(HttpError::Forbidden { .. })),
-                "{spelling}: {refused:?}"
-            );
-            sent += 1;
+            for client in &public {
+                let refused = client.send(request.clone()).await.err();
+                assert!(
+                    matches!(refused, Some(HttpError::Forbidden { .. })),
+                    "{spelling}: {refused:?}"
+                );
+                sent += 1;
+            }
         }
     }
-    assert!(sent >= 100, "only {sent} requests were tried");
+    assert!(sent >= 200, "only {sent} requests were tried");
     assert_eq!(accepts(&listeners), 0);
     // The listeners would have seen them: without the guard, each of these arrives.
-    for host in ["127.0.0.1", "127.0.0.2", "[::1]"] {
-        let broken = tokio::select! {
-            answer = private.send(get(&format!("http://{host}:{port}/"))) => answer.err(),
-            () = arrived(&listeners) => None,
-        };
-        assert_eq!(broken, None, "{host}");
+    for client in private() {
+        for host in ["127.0.0.1", "127.0.0.2", "[::1]"] {
+            let broken = tokio::select! {
+                answer = client.send(get(&format!("http://{host}:{port}/"))) => answer.err(),
+                () = arrived(&listeners) => None,
+            };
+            assert_eq!(broken, None, "{host}");
+        }
     }
 }
 
@@ -266,21 +285,23 @@ async fn arrived(listeners: &[BlockingListener]) {
 #[tokio::test]
 async fn a_name_for_an_inside_address_is_refused_by_the_resolver_as_well() {
     let (listeners, port) = inside_listeners();
-    let mut guarded = client(Guard::private());
     // As if the name had got past the first line: only the resolver is left to refuse it.
-    let strict = ClientConfig {
-        guard: Guard::public(),
-        ..config(Guard::public())
+    let strict = config(Guard::public());
+    let answers = Reqwest {
+        guard: Arc::new(Guard::private()),
+        ..Reqwest::new(&strict).unwrap()
     };
-    guarded.client = build(&strict, Vec::new()).unwrap();
-    let refused = guarded
-        .send(get(&format!("https://localhost:{port}/")))
-        .await
-        .err();
-    assert!(
-        matches!(refused, Some(HttpError::Forbidden { .. })),
-        "{refused:?}"
-    );
+    let files = Bulk::without_first_line(&strict);
+    for client in [Http::new(answers), Http::new(files)] {
+        let refused = client
+            .send(get(&format!("https://localhost:{port}/")))
+            .await
+            .err();
+        assert!(
+            matches!(refused, Some(HttpError::Forbidden { .. })),
+            "{refused:?}"
+        );
+    }
     assert_eq!(accepts(&listeners), 0);
 }
 
@@ -305,49 +326,44 @@ fn tls(protocols: &[&[u8]]) -> (TlsAcceptor, Vec<u8>) {
 #[tokio::test]
 async fn trusts_further_authorities_only_when_told() {
     let (acceptor, pem) = tls(&[b"http/1.1"]);
-    for extra_roots in [pem, Vec::new()] {
-        let trusting = !extra_roots.is_empty();
-        let transport = Reqwest::new(&ClientConfig {
-            extra_roots,
+    for extra_pem in [pem, Vec::new()] {
+        for client in clients(&ClientConfig {
+            roots: Roots::load(&extra_pem).unwrap(),
             ..config(Guard::private())
-        })
-        .unwrap();
-        let (listener, address) = listen().await;
-        let serve = async {
-            let (socket, _) = listener.accept().await.unwrap();
-            if let Ok(mut socket) = acceptor.accept(socket).await {
-                read_head(&mut socket).await;
-                socket
-                    .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
-                    .await
-                    .unwrap();
-                socket.flush().await.unwrap();
-            }
-        };
-        let url = format!("https://localhost:{}/?X-Sig=canary", address.port());
-        let ((), answer) = tokio::join!(serve, transport.send(get(&url)));
-        if trusting {
-            assert_eq!(answer.unwrap().status(), 204);
-        } else {
-            let Err(HttpError::Connect { host, what }) = answer else {
-                panic!("an unknown authority was trusted");
+        }) {
+            let (listener, address) = listen().await;
+            let serve = async {
+                let (socket, _) = listener.accept().await.unwrap();
+                if let Ok(mut socket) = acceptor.accept(socket).await {
+                    read_head(&mut socket).await;
+                    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+                    socket.write_all(answer).await.unwrap();
+                    socket.flush().await.unwrap();
+                }
             };
-            assert_eq!(host, "localhost");
-            assert!(what.contains("certificate"), "{what}");
+            let url = format!("https://localhost:{}/?X-Sig=canary", address.port());
+            let ((), answer) = tokio::join!(serve, client.send(get(&url)));
+            if extra_pem.is_empty() {
+                let Err(HttpError::Connect { host, what }) = answer else {
+                    panic!("an unknown authority was trusted");
+                };
+                assert_eq!(host, "localhost");
+                assert!(what.contains("certificate"), "{what}");
+            } else {
+                assert_eq!(answer.unwrap().status(), 204);
+            }
         }
     }
 }
 
 #[tokio::test]
-async fn offers_http2_only_when_told() {
+async fn offers_http2_for_answers_only() {
     let (acceptor, pem) = tls(&[b"h2", b"http/1.1"]);
-    for (http2, spoken) in [(true, &b"h2"[..]), (false, b"http/1.1")] {
-        let transport = Reqwest::new(&ClientConfig {
-            http2,
-            extra_roots: pem.clone(),
-            ..config(Guard::private())
-        })
-        .unwrap();
+    let clients = clients(&ClientConfig {
+        roots: Roots::load(&pem).unwrap(),
+        ..config(Guard::private())
+    });
+    for (client, spoken) in clients.into_iter().zip([&b"h2"[..], b"http/1.1"]) {
         let (listener, address) = listen().await;
         let serve = async {
             let (socket, _) = listener.accept().await.unwrap();
@@ -355,18 +371,17 @@ async fn offers_http2_only_when_told() {
             assert_eq!(socket.get_ref().1.alpn_protocol(), Some(spoken));
         };
         let url = format!("https://localhost:{}/", address.port());
-        let ((), answer) = tokio::join!(serve, transport.send(get(&url)));
+        let ((), answer) = tokio::join!(serve, client.send(get(&url)));
         assert!(answer.is_err(), "the server hung up");
     }
 }
 
 #[test]
 fn refuses_roots_that_are_none() {
-    let made = Reqwest::new(&ClientConfig {
-        extra_roots: b"-----BEGIN CERTIFICATE-----\n%\n-----END CERTIFICATE-----\n".to_vec(),
-        ..config(Guard::public())
-    });
-    assert!(matches!(made, Err(ClientError::Roots(_))), "{made:?}");
+    let garbage = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for pem in [&b"no PEM"[..], garbage] {
+        assert!(Roots::load(pem).is_err(), "{pem:?}");
+    }
 }
 
 /// Runs the test below in a process of its own, which finds no certificate authority on the machine.
@@ -397,11 +412,10 @@ fn without_certificate_authorities() {
         builder.build().is_err(),
         "this process does see certificate authorities"
     );
-    client(Guard::public());
+    let compiled_in = Roots::load(&[]).unwrap();
+    assert!(compiled_in.iter().count() > 100);
+    clients(&config(Guard::public()));
     let (_, pem) = tls(&[]);
-    Reqwest::new(&ClientConfig {
-        extra_roots: pem,
-        ..config(Guard::public())
-    })
-    .unwrap();
+    let further = Roots::load(&pem).unwrap();
+    assert_eq!(further.iter().count(), compiled_in.iter().count() + 1);
 }

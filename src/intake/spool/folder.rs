@@ -10,6 +10,9 @@ use std::time::SystemTime;
 /// Files that one look takes note of; the others have their turn when these have been moved.
 const FILES_MAX: usize = 1000;
 
+/// Where files go that were taken, and those that were not, or not whole.
+const SHELVES: [&str; 2] = ["done", "failed"];
+
 /// Names that were taken before for a file of this name.
 const NAMES_MAX: u32 = 10_000;
 
@@ -61,7 +64,7 @@ fn list(folder: &Path) -> io::Result<Vec<Found>> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         // Whoever may drop a file must not make us read another one through a link.
-        if is_unfinished(&entry.file_name()) || !entry.file_type()?.is_file() {
+        if is_left_alone(&entry.file_name()) || !entry.file_type()?.is_file() {
             continue;
         }
         // Gone since: taken back, or renamed by whoever writes it.
@@ -83,14 +86,17 @@ fn list(folder: &Path) -> io::Result<Vec<Found>> {
     Ok(found)
 }
 
-fn is_unfinished(name: &OsStr) -> bool {
+/// Unfinished writing, and where files are put away.
+fn is_left_alone(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
-    name.starts_with(b".") || name.ends_with(b".tmp") || name.ends_with(b".part")
+    let is_shelf = SHELVES.iter().any(|shelf| name == shelf.as_bytes());
+    is_shelf || name.starts_with(b".") || name.ends_with(b".tmp") || name.ends_with(b".part")
 }
 
 fn put_away(folder: &Path, file: &Path, reason: Option<&str>) -> io::Result<()> {
     let name = file.file_name().unwrap_or_default();
-    let shelf = folder.join(if reason.is_some() { "failed" } else { "done" });
+    let [done, failed] = SHELVES;
+    let shelf = folder.join(if reason.is_some() { failed } else { done });
     fs::create_dir_all(&shelf)?;
     for number in 0..NAMES_MAX {
         let mut free = name.to_owned();

@@ -14,6 +14,8 @@ use super::claims::touched;
 use super::columns::Columns;
 use super::events;
 use super::execute;
+use super::value;
+use crate::clock::Timestamp;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::event::ClaimedDelivery;
 use crate::manifest::row::event::DeliverySettlement;
@@ -36,6 +38,14 @@ pub(super) const UNFANNED: &str = "-- manifest::fan_out
     SELECT events.id, events.kind, tasks.callback_url
     FROM events JOIN tasks ON tasks.id = events.task
     WHERE events.is_fanned = 0 ORDER BY events.id LIMIT :most";
+
+const HAS_UNFANNED: &str = "-- manifest::has_unfanned
+    SELECT EXISTS (SELECT * FROM events WHERE is_fanned = 0)";
+
+/// Whether there are events without deliveries.
+pub(in crate::manifest) fn has_unfanned(db: &Connection) -> Result<bool, Fault> {
+    Ok(value(db, HAS_UNFANNED, [])?.unwrap_or(false))
+}
 
 const DISABLED: &str = "-- manifest::fan_out
     SELECT id, name FROM endpoints WHERE disabled_at IS NOT NULL";
@@ -285,8 +295,7 @@ pub(in crate::manifest) fn settle(
     lease: &Lease,
     settlement: &DeliverySettlement,
 ) -> Result<Option<EndpointTrouble>, Fault> {
-    let millis =
-        |at: Option<crate::clock::Timestamp>| at.map(crate::clock::Timestamp::as_unix_millis);
+    let millis = |at: Option<Timestamp>| at.map(Timestamp::as_unix_millis);
     if settlement.is_endpoint_failing {
         let params = named_params! {
             ":now": tx.now.as_unix_millis(), ":paused_until": millis(settlement.paused_until),

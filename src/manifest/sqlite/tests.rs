@@ -96,6 +96,22 @@ async fn the_schema_names_every_state_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_manifest_of_schema_2_tells_of_what_happens_from_now_on() {
+    let world = World::sqlite_of_schema(2, include_str!("fixtures/schema_1.sql"));
+    let events = async || {
+        let all = event::EventFilter::default();
+        world.manifest.events(&all, 100).await.unwrap()
+    };
+    assert!(events().await.is_empty(), "nobody was told, nobody will be");
+    let task = world.manifest.claim_tasks(10, &[]).await.unwrap().remove(0);
+    let seen = world.completed(&["x"]);
+    world.manifest.observe(&task.lease, seen).await.unwrap();
+    let events = events().await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].event.kind, EventKind::Ready);
+}
+
+#[tokio::test]
 async fn a_manifest_of_schema_1_is_brought_up_with_all_of_its_rows() {
     let world = World::sqlite_of_schema(1, include_str!("fixtures/schema_1.sql"));
     let copy = migrate::backup_path(&path(&world.config), 1);

@@ -7,6 +7,7 @@ use std::path::Path;
 use futures::TryStreamExt as _;
 use tempfile::TempDir;
 
+use crate::http::roots::Roots;
 use crate::model::asset::AssetIndex;
 use crate::model::digest::Crc64;
 use crate::store::BrokenSource;
@@ -23,7 +24,7 @@ async fn folder(more: &str) -> (TempDir, Store) {
     let root = tempfile::tempdir().unwrap();
     let section = format!("[fs]\npath = '{}'\n{more}", root.path().display());
     let config = toml::from_str(&section).unwrap();
-    let http = Store::http_client(Span::from_secs(1), None).unwrap();
+    let http = Store::http_client(Span::from_secs(1), &Roots::load(&[]).unwrap()).unwrap();
     let connected = Store::connect("disk".parse().unwrap(), &config, &|_| None, http).await;
     (root, connected.unwrap())
 }

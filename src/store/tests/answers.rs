@@ -14,6 +14,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use futures::TryStreamExt as _;
 
 use crate::clock::Timestamp;
+use crate::http::roots::Roots;
 use crate::store::OpenUpload;
 use crate::store::StoreErrorKind;
 use crate::store::StoredPart;
@@ -134,7 +135,7 @@ async fn nobody_there_passes_unless_an_object_is_at_stake() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let http = Store::http_client(Span::from_secs(5), None).unwrap();
+    let http = Store::http_client(Span::from_secs(5), &Roots::load(&[]).unwrap()).unwrap();
     let store = connect(&format!("http://{address}"), "quirks = 'aws'", http).await;
     let transient = StoreErrorKind::Transient;
     assert_eq!(store.find(&key()).await.unwrap_err().kind, transient);

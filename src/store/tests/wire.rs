@@ -210,7 +210,7 @@ async fn over_tls_the_same_bytes_go_out_and_strangers_are_not_trusted() {
 
     let pem = made.cert.pem();
     let store = endpoint
-        .store_trusting("quirks = 'aws'", Some(pem.as_bytes()))
+        .store_trusting("quirks = 'aws'", pem.as_bytes())
         .await;
     put(&store, streamed()).await.unwrap();
     put_part(&store, filled()).await.unwrap();

@@ -1,0 +1,113 @@
+//! A body as it comes: reading it is what moves its connection.
+
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+use std::task::ready;
+
+use bytes::Bytes;
+use futures::Stream;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tokio::time::Sleep;
+
+use super::line::Line;
+use super::line::broken;
+use super::shelf::Home;
+use crate::http::HttpError;
+use crate::units::Span;
+
+/// The frames of one answer.
+pub(super) struct Flow {
+    host: String,
+    body: Incoming,
+    /// Nothing once the body has ended or broken off.
+    line: Option<Line>,
+    home: Home,
+    timeout: Span,
+    /// Since when a reader has been waiting; nothing while none waits.
+    waiting_since: Option<Instant>,
+    /// Ends when the silence is too long, or before: to move it with every frame would cost more than the frames.
+    silence: Pin<Box<Sleep>>,
+}
+
+impl Flow {
+    pub(super) fn new(host: String, body: Incoming, line: Line, home: Home, timeout: Span) -> Self {
+        Self {
+            host,
+            body,
+            line: Some(line),
+            home,
+            timeout,
+            waiting_since: None,
+            silence: Box::pin(tokio::time::sleep(timeout.as_duration())),
+        }
+    }
+
+    /// The next frame, where the connection has one ready.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, HttpError>>> {
+        loop {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    // Trailers say nothing that we would believe.
+                    if let Ok(bytes) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(bytes)));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(broken(&self.host, &error)))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<HttpError> {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        let last = since + self.timeout.as_duration();
+        loop {
+            ready!(self.silence.as_mut().poll(cx));
+            if Instant::now() >= last {
+                let host = self.host.clone();
+                return Poll::Ready(HttpError::Timeout { host });
+            }
+            self.silence.as_mut().reset(last);
+        }
+    }
+}
+
+impl Stream for Flow {
+    type Item = Result<Bytes, HttpError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let Some(line) = &mut this.line else {
+            return Poll::Ready(None);
+        };
+        // The connection first: what it reads is what the body then has.
+        line.drive(cx);
+        match this.poll_frame(cx) {
+            Poll::Ready(Some(Ok(bytes))) => {
+                this.waiting_since = None;
+                Poll::Ready(Some(Ok(bytes)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.line = None;
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Ready(None) => {
+                if let Some(mut line) = this.line.take() {
+                    line.drive(cx);
+                    if line.is_ready() {
+                        this.home.lay_down(line);
+                    }
+                }
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let error = ready!(this.poll_silence(cx));
+                this.line = None;
+                Poll::Ready(Some(Err(error)))
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! A connection to an origin: made under the guard, read in long strokes, driven by whoever waits for its answers.
+
+use std::io;
+use std::pin::Pin;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::poll_fn;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::client::conn::http1::Connection;
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tower_service::Service as _;
+use url::Host;
+use url::Url;
+
+use super::STROKE_BYTES;
+use crate::http::HttpError;
+use crate::http::client::ClientConfig;
+use crate::http::client::ClientError;
+use crate::http::client::HEADERS_MAX;
+use crate::http::client::cause_of;
+use crate::http::client::refusal;
+use crate::http::guard::GuardedResolver;
+use crate::units::Span;
+
+/// The buffer that hyper reads into, and so the largest frame and the bound on an answer's headers: one record of TLS.
+/// With a larger one each record would take up a buffer of which it fills a part.
+const RECORD_BYTES: usize = 16 * 1024;
+
+/// The same without TLS, where a read gives what the socket holds.
+const PLAIN_BYTES: usize = 64 * 1024;
+
+/// A peer whose machine is gone is found out after a few of these, even where a time-out is long.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// Either kind of socket.
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+type Wire = TokioIo<Box<dyn Socket>>;
+
+/// Makes connections.
+pub(super) struct Dialer {
+    tcp: HttpConnector<GuardedResolver>,
+    tls: TlsConnector,
+    timeout: Span,
+}
+
+impl Dialer {
+    pub(super) fn new(config: &ClientConfig) -> Result<Self, ClientError> {
+        let resolver = GuardedResolver::new(config.guard.clone());
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(KEEPALIVE));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let built = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions();
+        let built = built.map_err(|error| ClientError::Build(error.to_string()))?;
+        let mut tls = built
+            .with_root_certificates(config.roots.store())
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self {
+            tcp,
+            tls: TlsConnector::from(Arc::new(tls)),
+            timeout: config.connect_timeout,
+        })
+    }
+
+    /// Connects to the origin of `url`, which the guard has let through.
+    pub(super) async fn dial(&self, url: &Url) -> Result<Line, HttpError> {
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let dialed = tokio::time::timeout(self.timeout.as_duration(), self.connect(url)).await;
+        let failed = |what| HttpError::Connect { host, what };
+        match dialed {
+            Ok(Ok(line)) => Ok(line),
+            Ok(Err(error)) => Err(refusal(&*error).unwrap_or_else(|| failed(cause_of(&*error)))),
+            Err(_) => Err(failed("it took too long".to_owned())),
+        }
+    }
+
+    async fn connect(&self, url: &Url) -> Result<Line, Box<dyn std::error::Error + Send + Sync>> {
+        let tcp = self.tcp.clone().call(url.as_str().parse()?).await?;
+        let tcp = tcp.into_inner();
+        if url.scheme() != "https" {
+            return Ok(Line::over(Box::new(tcp), PLAIN_BYTES).await?);
+        }
+        let name = server_name(url)?;
+        let strokes: BufReader<TcpStream> = BufReader::with_capacity(STROKE_BYTES, tcp);
+        let socket = self.tls.connect(name, strokes).await?;
+        Ok(Line::over(Box::new(socket), RECORD_BYTES).await?)
+    }
+}
+
+fn server_name(url: &Url) -> io::Result<ServerName<'static>> {
+    match url.host() {
+        Some(Host::Domain(name)) => ServerName::try_from(name.to_owned()).map_err(io::Error::other),
+        Some(Host::Ipv4(ip)) => Ok(ServerName::from(std::net::IpAddr::V4(ip))),
+        Some(Host::Ipv6(ip)) => Ok(ServerName::from(std::net::IpAddr::V6(ip))),
+        None => Err(io::Error::other("a URL without a host")),
+    }
+}
+
+/// One connection, with nobody behind it: it moves only while something of it is polled.
+pub(super) struct Line {
+    requests: SendRequest<Full<Bytes>>,
+    /// Nothing once the connection has ended.
+    connection: Option<Connection<Wire, Full<Bytes>>>,
+}
+
+impl Line {
+    async fn over(socket: Box<dyn Socket>, frame_bytes: usize) -> hyper::Result<Self> {
+        let (requests, connection) = http1::Builder::new()
+            .read_buf_exact_size(Some(frame_bytes))
+            .max_headers(HEADERS_MAX)
+            .handshake(TokioIo::new(socket))
+            .await?;
+        Ok(Self {
+            requests,
+            connection: Some(connection),
+        })
+    }
+
+    /// Sends `request`; the answer comes when its headers are there.
+    pub(super) async fn ask(
+        &mut self,
+        host: &str,
+        request: http::Request<Full<Bytes>>,
+        timeout: Span,
+    ) -> Result<http::Response<Incoming>, HttpError> {
+        let mut answer = pin!(self.requests.send_request(request));
+        let connection = &mut self.connection;
+        let answered = poll_fn(|cx| {
+            drive(connection, cx);
+            answer.as_mut().poll(cx)
+        });
+        match tokio::time::timeout(timeout.as_duration(), answered).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(broken(host, &error)),
+            Err(_) => Err(HttpError::Timeout {
+                host: host.to_owned(),
+            }),
+        }
+    }
+
+    /// Moves bytes as far as they go now.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        drive(&mut self.connection, cx);
+    }
+
+    /// Whether it can take another request.
+    pub(super) fn is_ready(&self) -> bool {
+        self.connection.is_some() && self.requests.is_ready()
+    }
+}
+
+/// An error of the connection is told to the request or the body as well, so the one here says nothing new.
+fn drive(connection: &mut Option<Connection<Wire, Full<Bytes>>>, cx: &mut Context<'_>) {
+    if let Some(open) = connection
+        && Pin::new(open).poll(cx).is_ready()
+    {
+        *connection = None;
+    }
+}
+
+/// What hyper says of a broken exchange, in our terms.
+pub(super) fn broken(host: &str, error: &hyper::Error) -> HttpError {
+    HttpError::Broken {
+        host: host.to_owned(),
+        what: cause_of(error),
+    }
+}
