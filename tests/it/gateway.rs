@@ -55,7 +55,7 @@ async fn with_gateway(
     ask: impl AsyncFnOnce(&World, &str),
 ) -> World {
     let mut plan = Plan::files_of(ByteSize::mib(1));
-    plan.provider = "gateway = true\n".to_owned();
+    plan.provider.push_str("gateway = true\n");
     plan.extra.push_str(&format!(
         "{extra}\n[provider.raw]\nkind = \"evolink\"\nbase_url = \"{}\"\napi_key = {{ env = \"SIM_KEY\" }}\n\
          allow_private = true\ngateway = true\n{provider}\n",
@@ -478,6 +478,12 @@ async fn a_manifest_that_is_down_takes_no_submission_down_with_it() {
         let answer = submit(address, body).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.header("reelvault-archiving"), Some("deferred"));
+        let readiness = call(address, "GET /readyz", "", "").await;
+        assert_eq!(readiness.status, 503, "{readiness:?}");
+        assert!(
+            readiness.body.contains("1 of the tasks that passed"),
+            "{readiness:?}"
+        );
         drop(locked);
         wait_for_task(world).await;
     })
@@ -517,7 +523,7 @@ async fn the_callers_callback_is_called_after_archiving_with_links_that_last() {
     let receiver = Upstream::new(|_| json("200 OK", "{}")).await;
     let mut plan = Plan::files_of(ByteSize::mib(1));
     plan.simulator.running = Span::from_millis(200);
-    plan.provider = "gateway = true\n".to_owned();
+    plan.provider.push_str("gateway = true\n");
     plan.extra
         .push_str("[callback]\nallow_private = true\nsecret = { env = \"CALLBACK_SECRET\" }\n");
     let world = World::new(plan).await;

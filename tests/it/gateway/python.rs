@@ -32,7 +32,7 @@ async fn world() -> World {
     let mut plan = Plan::files_of(ByteSize::mib(1));
     plan.simulator.pending = Span::from_millis(100);
     plan.simulator.running = Span::from_millis(300);
-    plan.provider = "gateway = true\n".to_owned();
+    plan.provider.push_str("gateway = true\n");
     World::new(plan).await
 }
 
