@@ -221,6 +221,7 @@ pub async fn stages(
             manifest.clone(),
             providers.clone(),
             Box::new(archive.refusals()),
+            gateway.clone(),
         ),
         hooks: Hooks {
             manifest: manifest.clone(),
