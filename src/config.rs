@@ -19,6 +19,7 @@ use crate::model::object::DestinationName;
 use crate::model::task::ProviderName;
 use crate::provider;
 use crate::report::heartbeat;
+use crate::report::links;
 use crate::report::notify;
 use crate::store;
 use crate::telemetry::log;
@@ -60,6 +61,8 @@ pub struct Config {
     pub deadline: watch::DeadlineConfig,
     /// `[poll]`
     pub poll: watch::Config,
+    /// `[links]`
+    pub links: links::Config,
     /// `[spool]`
     pub spool: spool::Config,
     /// `[heartbeat]`

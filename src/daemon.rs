@@ -1,5 +1,7 @@
 //! The daemon: wires the rooms together, starts the stages, and stops them cleanly.
 
+pub mod health;
+pub mod openapi;
 pub mod routes;
 pub mod server;
 pub mod supervisor;

@@ -1,5 +1,6 @@
 //! The intake stage: the one door by which a task becomes known. It validates, writes, and the rest follows.
 
+pub mod api;
 pub mod hooks;
 pub mod import;
 pub mod line;

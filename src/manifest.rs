@@ -28,6 +28,7 @@ use self::row::Claimable;
 use self::row::ClaimedAsset;
 use self::row::ClaimedOrphan;
 use self::row::ClaimedTask;
+use self::row::Heard;
 use self::row::Learned;
 use self::row::NewLink;
 use self::row::NewTask;
@@ -49,6 +50,7 @@ use crate::model::object::PartNumber;
 use crate::model::object::UploadId;
 use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
+use crate::model::task::TaskKey;
 use crate::units::Span;
 
 /// A starting daemon tries the lock this often: `is_daemon_running` holds it for a moment.
@@ -140,6 +142,18 @@ impl Manifest {
         self.sqlite.close().await;
     }
 
+    /// Changes with every group of writes that is committed by this process. Says nothing of what was written.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.sqlite.changes()
+    }
+
+    /// Writes what is there already, to see whether anything can be written.
+    pub async fn try_write(&self) -> Result<(), ManifestError> {
+        self.sqlite
+            .write("try_write", sqlite::health::try_write)
+            .await
+    }
+
     /// How many groups of writes were committed: far fewer than verbs when there is much to do.
     pub fn commits(&self) -> u64 {
         self.sqlite.commits()
@@ -153,6 +167,23 @@ impl Manifest {
     pub async fn learn(&self, tasks: Vec<NewTask>) -> Result<Vec<Learned>, ManifestError> {
         self.sqlite
             .write("learn", move |tx| sqlite::tasks::learn(tx, &tasks))
+            .await
+    }
+
+    /// Takes note that a task may have news: one that is watched is looked at now, and one under lease once more as
+    /// soon as its claim ends. Nothing is ever put off by it, and no claim is touched.
+    pub async fn hear(&self, key: &TaskKey) -> Result<Heard, ManifestError> {
+        let key = key.clone();
+        self.sqlite
+            .write("hear", move |tx| sqlite::hints::hear(tx, &key))
+            .await
+    }
+
+    /// Watches a task again that was given up, since its provider speaks of it. Whether it was given up.
+    pub async fn revive(&self, key: &TaskKey) -> Result<bool, ManifestError> {
+        let key = key.clone();
+        self.sqlite
+            .write("revive", move |tx| sqlite::hints::revive(tx, &key))
             .await
     }
 

@@ -12,6 +12,7 @@ mod api;
 mod call;
 mod connect;
 mod error;
+mod hook;
 mod scrub;
 
 use std::collections::BTreeMap;
@@ -28,9 +29,11 @@ pub use api::Provider;
 pub use connect::ConnectError;
 pub use error::ProviderError;
 pub use error::Said;
+pub use hook::HookError;
+pub use hook::HookSaid;
 
 /// `[provider.NAME]`
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// A built-in description: `evolink`. This or `description`.
@@ -54,6 +57,21 @@ pub struct Config {
     /// Further headers for every call to the API.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// Whether its webhooks are taken, at `/hooks/NAME/TOKEN`.
+    #[serde(default)]
+    pub webhook: bool,
+    /// The token in the address of its webhooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_secret: Option<SecretSource>,
+    /// The token that was, while the provider still knows the old address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_secret_old: Option<SecretSource>,
+    /// The key that the provider signs its webhooks with, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_key: Option<SecretSource>,
+    /// The key that was, while the provider changes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_key_old: Option<SecretSource>,
     /// Its API and its result links may be plain http and on private addresses (an intranet, a test).
     #[serde(default)]
     pub allow_private: bool,

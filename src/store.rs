@@ -369,8 +369,33 @@ impl Store {
         key: &ObjectKey,
     ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
         match &self.0.place {
-            Place::Bucket(bucket) => Box::pin(bucket.read(key)).await,
-            Place::Folder(folder) => folder.read(key).await,
+            Place::Bucket(bucket) => Box::pin(bucket.read(key, 0)).await,
+            Place::Folder(folder) => folder.read(key, 0).await,
+        }
+    }
+
+    /// The bytes of an object from `offset` on, as they come.
+    pub async fn read_from(
+        &self,
+        key: &ObjectKey,
+        offset: u64,
+    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
+        match &self.0.place {
+            Place::Bucket(bucket) => Box::pin(bucket.read(key, offset)).await,
+            Place::Folder(folder) => folder.read(key, offset).await,
+        }
+    }
+
+    /// A link by which anybody can get the object for as long as `lifetime`; none where the store has no such links.
+    /// The store is not asked: a link to nothing can be made.
+    pub async fn presign(
+        &self,
+        key: &ObjectKey,
+        lifetime: Span,
+    ) -> Result<Option<url::Url>, StoreError> {
+        match &self.0.place {
+            Place::Bucket(bucket) => Box::pin(bucket.presign(key, lifetime)).await.map(Some),
+            Place::Folder(_) => Ok(None),
         }
     }
 
@@ -393,6 +418,9 @@ impl Store {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// What a key is added to where anybody can get objects without a signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<url::Url>,
     /// `[destination.NAME.s3]`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3: Option<S3Config>,

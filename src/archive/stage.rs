@@ -238,6 +238,18 @@ impl Archive {
         usize::try_from(room).unwrap_or(usize::MAX)
     }
 
+    /// What tells, whenever it is asked, which destinations take nothing and what they answered.
+    pub fn refusals(&self) -> impl Fn() -> Vec<(DestinationName, String)> + Send + Sync + 'static {
+        let gates = self.gates.clone();
+        move || {
+            let shut = gates.iter().filter_map(|(name, gate)| {
+                let shut = gate.peek().err()?;
+                Some((name.clone(), shut.why))
+            });
+            shut.collect()
+        }
+    }
+
     /// The destination of an object, where it takes anything now.
     fn admit(&self, name: &DestinationName) -> Result<(&Store, &Gate), Failure> {
         let missing = || {

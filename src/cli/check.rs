@@ -18,6 +18,8 @@ use crate::daemon::wiring::Seams;
 use crate::manifest::Access;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
+use crate::model::task::ProviderName;
+use crate::provider::Provider;
 use crate::store::StoreError;
 
 #[derive(Debug, clap::Args)]
@@ -233,6 +235,33 @@ fn without_hint(error: &StoreError) -> String {
     }
 }
 
+/// The address to hand to a provider that calls back. It is secret, and whoever runs this asks for it.
+fn webhook(name: &ProviderName, provider: &Provider, config: &Config) -> Option<Finding> {
+    let path = provider.hook_path()?;
+    let server = &config.server;
+    let address = server.hooks.listen.or(server.listen);
+    let subject = format!("provider.{name} webhook");
+    let Some(base) = wiring::base_url(server, address) else {
+        let what = "it is taken, but nothing listens on TCP";
+        return Some(
+            Finding::new(Grade::Warn, subject, what)
+                .hint(Some("set server.listen or server.hooks.listen".to_owned())),
+        );
+    };
+    let address = format!("{}{path}", base.as_str().trim_end_matches('/'));
+    let finding = Finding::new(Grade::Ok, subject, format!("give it {address}"));
+    Some(if server.public_url.is_some() {
+        finding
+    } else {
+        let hint = "set server.public_url to how the provider reaches this machine: it is the beginning of the address";
+        Finding {
+            grade: Grade::Warn,
+            ..finding
+        }
+        .hint(Some(hint.to_owned()))
+    })
+}
+
 async fn providers(config: &Config, seams: &Seams, is_offline: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, settings) in wiring::task_apis(config) {
@@ -244,6 +273,7 @@ async fn providers(config: &Config, seams: &Seams, is_offline: bool) -> Vec<Find
                 continue;
             }
         };
+        findings.extend(webhook(name, &provider, config));
         findings.push(if is_offline {
             Finding::new(Grade::Ok, subject, "configured; not tried, since --offline")
         } else {

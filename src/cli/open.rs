@@ -87,7 +87,7 @@ pub(crate) async fn own_manifest(config: &Config) -> Result<Manifest, ManifestEr
     Manifest::open(&config.manifest, Clock::system(), Access::Daemon).await
 }
 
-/// Where each configured destination is, for records.
+/// Where the destinations are.
 pub(crate) fn places(config: &Config) -> Places {
     wiring::places(config)
 }

@@ -1,9 +1,6 @@
 //! `reelvault status`: will something be lost, and when? The risk first, and the exit code tells.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-
-use serde::Serialize;
 
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
@@ -15,41 +12,17 @@ use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::manifest::Manifest;
 use crate::manifest::row::AtRisk;
-use crate::manifest::row::Tally;
 use crate::manifest::row::event::EndpointTrouble;
 use crate::model::asset::AssetState;
 use crate::model::task::TaskState;
+use crate::report::status::Status;
 use crate::units::ByteSize;
-
-/// Risks that are counted; the first is told in full.
-const RISKS_MAX: usize = 10_000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// As one JSON document
     #[arg(long)]
     json: bool,
-}
-
-/// What `--json` prints.
-#[derive(Debug, Serialize)]
-struct Status {
-    verdict: &'static str,
-    is_daemon_running: bool,
-    at_risk: usize,
-    first_at_risk: Option<AtRisk>,
-    lost: u64,
-    refused: u64,
-    /// By state; a state without any stands there with 0, so that scripts need no case for it.
-    tasks: BTreeMap<&'static str, u64>,
-    assets: BTreeMap<&'static str, u64>,
-    bytes_archived: u64,
-    orphans: u64,
-    next_deadline: Option<Timestamp>,
-    /// Endpoints that take no messages.
-    endpoints: Vec<EndpointTrouble>,
-    #[serde(skip)]
-    tally: Tally,
 }
 
 pub(crate) async fn status(
@@ -59,39 +32,9 @@ pub(crate) async fn status(
     let config = open::load(config)?.config;
     let manifest = open::read_manifest(&config).await?;
     let now = Clock::system().now();
-    let at_risk = manifest
-        .at_risk(now.plus(config.deadline.warn), RISKS_MAX)
-        .await?;
-    let tally = manifest.tally().await?;
-    let endpoints = manifest.endpoint_troubles().await?;
+    let is_daemon_running = Manifest::is_daemon_running(&config.manifest);
+    let status = Status::read(&manifest, now, config.deadline.warn, is_daemon_running).await?;
     manifest.close().await;
-
-    let lost = tally.assets_in(AssetState::Lost);
-    let status = Status {
-        verdict: match (lost, at_risk.len()) {
-            (0, 0) => "ok",
-            (0, _) => "at_risk",
-            (_, _) => "lost",
-        },
-        is_daemon_running: Manifest::is_daemon_running(&config.manifest),
-        at_risk: at_risk.len(),
-        first_at_risk: at_risk.into_iter().next(),
-        lost,
-        refused: tally.assets_in(AssetState::Refused),
-        tasks: TaskState::ALL
-            .iter()
-            .map(|state| (state.as_str(), tally.tasks_in(*state)))
-            .collect(),
-        assets: AssetState::ALL
-            .iter()
-            .map(|state| (state.as_str(), tally.assets_in(*state)))
-            .collect(),
-        bytes_archived: tally.bytes_archived,
-        orphans: tally.orphans,
-        next_deadline: tally.next_deadline,
-        endpoints,
-        tally,
-    };
     if arguments.json {
         say!("{}", json(&status)?)?;
     } else {

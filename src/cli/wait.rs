@@ -45,7 +45,7 @@ pub(crate) async fn until_archived(
         let mut still_open = Vec::new();
         for key in open {
             match find(manifest, &key).await? {
-                Some(task) if is_over(&task) => failed += usize::from(!tell(&task)?),
+                Some(task) if record::is_over(&task) => failed += usize::from(!tell(&task)?),
                 Some(_) => still_open.push(key),
                 None => failed += 1,
             }
@@ -82,10 +82,6 @@ pub(crate) async fn find(
         ..TaskFilter::default()
     };
     Ok(manifest.tasks(&filter, 1).await?.pop())
-}
-
-fn is_over(task: &TaskRecord) -> bool {
-    task.state.is_final() && task.assets.iter().all(|asset| asset.state.is_final())
 }
 
 /// Prints how a task ended; whether it ended well.

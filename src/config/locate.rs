@@ -13,13 +13,17 @@ use crate::config::node::Step;
 use crate::config::problem::count;
 
 /// Keys of secrets: what stands there must be a place, and is never shown when it is not.
-pub(super) const SECRETS: [&str; 6] = [
+pub(super) const SECRETS: [&str; 10] = [
     "api_key",
     "access_key",
     "secret_key",
     "token",
+    "hook_secret",
+    "hook_secret_old",
+    "hook_key",
+    "hook_key_old",
     "secret",
-    "previous_secret",
+    "secret_old",
 ];
 
 /// Keys whose values may hold something secret: a token in a header, a password in an address, and what people take

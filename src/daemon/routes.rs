@@ -1,16 +1,38 @@
 //! Everything that the server answers, put together from what the rooms answer.
 
+use axum::Json;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::routing::get;
 
+use crate::daemon::health;
+use crate::daemon::health::Health;
+use crate::daemon::openapi;
 use crate::http::problem::Problem;
+use crate::intake;
+use crate::intake::api::Doors;
+use crate::intake::hooks;
+use crate::intake::hooks::Hooks;
+use crate::report;
+use crate::report::api::Views;
+
+/// What answers beside the stages.
+pub(super) struct Rooms {
+    pub(super) health: Health,
+    pub(super) hooks: Hooks,
+    pub(super) doors: Doors,
+    pub(super) views: Views,
+}
 
 /// The routes of one configuration.
-pub(super) fn routes() -> Router {
+pub(super) fn routes(rooms: Rooms) -> Router {
     Router::new()
-        .route("/healthz", get(async || "ok\n"))
+        .merge(health::router(rooms.health))
+        .merge(hooks::router(rooms.hooks))
+        .merge(intake::api::router(rooms.doors))
+        .merge(report::api::router(rooms.views))
+        .route("/openapi.json", get(async || Json(openapi::document())))
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_method)
 }

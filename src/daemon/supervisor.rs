@@ -277,6 +277,7 @@ impl Supervisor<'_> {
         Outliving {
             gauge: self.gauge.clone(),
             bandwidth: Bandwidth::new(config.transfer.bandwidth),
+            address: self.server.address(),
         }
     }
 

@@ -1,12 +1,15 @@
 //! Wiring: from a configuration and the seams to stages that can run.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::archive::bandwidth::Bandwidth;
 use crate::archive::gauge::Gauge;
@@ -16,28 +19,37 @@ use crate::archive::stage::Downloads;
 use crate::chance::Dice;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::ServerConfig;
+use crate::daemon::health::Health;
 use crate::daemon::routes;
+use crate::daemon::routes::Rooms;
 use crate::daemon::server::Face;
 use crate::daemon::server::Rules;
 use crate::http::Http;
 use crate::http::client::ClientConfig;
 use crate::http::client::USER_AGENT;
 use crate::http::guard::Guard;
+use crate::intake::api::Doors;
+use crate::intake::hooks::Hooks;
 use crate::intake::line::Accounts;
 use crate::intake::spool::Spool;
 use crate::manifest::Manifest;
+use crate::manifest::row::ObjectPlan;
 use crate::model::object::DestinationName;
 use crate::model::task::FETCH_PROVIDER;
 use crate::model::task::ProviderName;
 use crate::provider;
 use crate::provider::Provider;
+use crate::report::api::Views;
 use crate::report::heartbeat::Heartbeat;
+use crate::report::links::Links;
 use crate::report::notify;
 use crate::report::notify::Callbacks;
 use crate::report::notify::Endpoint;
 use crate::report::notify::Notify;
 use crate::report::notify::Signer;
 use crate::report::record::Places;
+use crate::secret::Secret;
 use crate::store;
 use crate::store::Address;
 use crate::store::Store;
@@ -95,6 +107,8 @@ pub struct Outliving {
     pub gauge: Gauge,
     /// The limit on all downloads.
     pub bandwidth: Bandwidth,
+    /// Where the server listens, for addresses of our own.
+    pub address: Option<SocketAddr>,
 }
 
 /// What runs: one driver a stage, and the tokens that stop them.
@@ -128,6 +142,7 @@ impl Stages {
 }
 
 /// Builds the stages that `config` describes over an open manifest.
+#[expect(clippy::too_many_lines, reason = "one list of what belongs together")]
 pub async fn stages(
     config: &Config,
     manifest: &Manifest,
@@ -172,6 +187,35 @@ pub async fn stages(
         dice: seams.dice.clone(),
         watch: watch_wake.clone(),
     });
+    let rooms = Rooms {
+        health: Health::new(
+            manifest.clone(),
+            providers.clone(),
+            Box::new(archive.refusals()),
+        ),
+        hooks: Hooks {
+            manifest: manifest.clone(),
+            providers: providers.clone(),
+            config: config.server.hooks.clone(),
+            clock: seams.clock.clone(),
+            watch: watch_wake.clone(),
+        },
+        doors: doors(
+            config,
+            manifest,
+            &providers,
+            seams,
+            [&watch_wake, &archive_wake],
+        ),
+        views: Views {
+            manifest: manifest.clone(),
+            places: places(config),
+            links: Arc::new(links(config, &stores, outliving.address, seams)?),
+            clock: seams.clock.clone(),
+            warn: config.deadline.warn,
+            stop: stop.clone(),
+        },
+    };
     let watch = Watch {
         manifest: manifest.clone(),
         providers,
@@ -200,9 +244,10 @@ pub async fn stages(
         ("tend", tend.pulse()),
         ("notify", notify.pulse()),
     ];
+    rooms.health.watch_over(&pulses);
     let face = Face {
         rules: rules(config, seams)?,
-        routes: routes::routes(),
+        routes: routes::routes(rooms),
     };
     Ok(Stages {
         watch,
@@ -252,7 +297,7 @@ fn notify(config: &Config, manifest: &Manifest, seams: &Seams) -> anyhow::Result
         endpoints.insert(settings.endpoint(), endpoint);
     }
     let callback = &config.callback;
-    let (secret, previous) = (callback.secret.as_ref(), callback.previous_secret.as_ref());
+    let (secret, previous) = (callback.secret.as_ref(), callback.secret_old.as_ref());
     Ok(Notify {
         manifest: manifest.clone(),
         endpoints,
@@ -321,9 +366,75 @@ fn endpoint_http(config: &Config, allow_private: bool, seams: &Seams) -> anyhow:
 /// Who is let in, with the token that the configuration names.
 fn rules(config: &Config, seams: &Seams) -> anyhow::Result<Rules> {
     let server = &config.server;
+    Ok(Rules::new(
+        token(server, seams)?,
+        server.public_url.as_ref(),
+    ))
+}
+
+/// By which people and programs announce tasks and links.
+fn doors(
+    config: &Config,
+    manifest: &Manifest,
+    providers: &BTreeMap<ProviderName, Provider>,
+    seams: &Seams,
+    [watch, archive]: [&Wake; 2],
+) -> Doors {
+    let ttl = |(name, provider): (&ProviderName, &Provider)| (name.clone(), provider.ttl());
+    Doors {
+        manifest: manifest.clone(),
+        providers: providers.iter().map(ttl).collect(),
+        objects: bare_link_objects(config),
+        ttl: config.deadline.default,
+        clock: seams.clock.clone(),
+        watch: watch.clone(),
+        archive: archive.clone(),
+    }
+}
+
+/// Bare links go to every destination, under the key of the root.
+fn bare_link_objects(config: &Config) -> Vec<ObjectPlan> {
+    let names = config.destination.keys();
+    names
+        .map(|name| ObjectPlan {
+            destination: name.clone(),
+            key_template: config.key.clone(),
+        })
+        .collect()
+}
+
+/// How archived copies are reached by others, by addresses of our own too where the server listens at `address`.
+pub fn links(
+    config: &Config,
+    stores: &BTreeMap<DestinationName, Store>,
+    address: Option<SocketAddr>,
+    seams: &Seams,
+) -> anyhow::Result<Links> {
+    let public = config.destination.iter();
+    let public = public.filter_map(|(name, it)| Some((name.clone(), it.public_url.clone()?)));
+    Ok(Links {
+        config: config.links.clone(),
+        stores: stores.clone(),
+        public: public.collect(),
+        base: base_url(&config.server, address),
+        token: token(&config.server, seams)?,
+    })
+}
+
+/// What addresses of this daemon begin with: as others know it, else as this machine does.
+pub fn base_url(server: &ServerConfig, address: Option<SocketAddr>) -> Option<Url> {
+    server.public_url.clone().or_else(|| {
+        let mut address = address?;
+        if address.ip().is_unspecified() {
+            address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        format!("http://{address}").parse().ok()
+    })
+}
+
+fn token(server: &ServerConfig, seams: &Seams) -> anyhow::Result<Option<Secret>> {
     let token = server.token.as_ref().map(|it| it.read(seams.env.as_ref()));
-    let token = token.transpose().context("server.token")?;
-    Ok(Rules::new(token, server.public_url.as_ref()))
+    token.transpose().context("server.token")
 }
 
 /// Connects one destination; nothing is sent yet.

@@ -77,6 +77,26 @@ impl Pace {
         Ok(())
     }
 
+    /// Takes a turn if there is one this moment: for whom nobody waits.
+    pub fn take_now(&self) -> bool {
+        if self.pause_left().is_some() {
+            return false;
+        }
+        let Some(bucket) = &self.bucket else {
+            return true;
+        };
+        // Whoever holds the lock waits for the next token, so there is none.
+        let Ok(mut bucket) = bucket.try_lock() else {
+            return false;
+        };
+        let now = Instant::now();
+        let is_open = bucket.opens_at(now) <= now;
+        if is_open {
+            bucket.take(now);
+        }
+        is_open
+    }
+
     /// Gives no turns for `span` from now; a pause that ends later already stays.
     pub fn pause_for(&self, span: Span) {
         let until = Instant::now().checked_add(span.as_duration());

@@ -1,6 +1,7 @@
 //! The conformance suite: what every engine must do, verb by verb, against a clock that the test owns.
 
 pub(super) mod archiving;
+pub(super) mod hinting;
 pub(super) mod people;
 pub(super) mod telling;
 pub(super) mod tending;
@@ -50,6 +51,10 @@ suite! {
         archived_when_every_object_is,
         a_final_settlement_orphans_open_uploads,
         every_asset_is_final_or_has_a_due_time;
+    hinting:
+        a_hint_makes_a_task_due_and_postpones_nothing,
+        a_hint_during_a_look_leaves_the_claim_and_brings_another_look,
+        only_what_was_given_up_is_revived;
     tending:
         orphans_are_claimed_until_they_are_aborted,
         uploads_that_no_row_has_become_orphans,

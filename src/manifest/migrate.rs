@@ -17,6 +17,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("sqlite/001_begin.sql"),
     include_str!("sqlite/002_media.sql"),
     include_str!("sqlite/003_outbox.sql"),
+    include_str!("sqlite/004_hints.sql"),
 ];
 
 /// "Reel", as the first migration writes it.

@@ -1,9 +1,12 @@
 //! What goes into the manifest's verbs and what comes out: rows as domain types, the same for every engine.
 
 pub mod event;
+mod hint;
 
 use serde::Serialize;
 use url::Url;
+
+pub use self::hint::Heard;
 
 use crate::clock::Timestamp;
 use crate::model::asset::AssetIndex;

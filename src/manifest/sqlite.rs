@@ -11,6 +11,8 @@ pub(super) mod claims;
 mod columns;
 pub(super) mod deliveries;
 pub(super) mod events;
+pub(super) mod health;
+pub(super) mod hints;
 mod lock;
 pub(super) mod objects;
 mod readers;
@@ -28,11 +30,8 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -42,6 +41,7 @@ use rusqlite::OpenFlags;
 use rusqlite::Params;
 use rusqlite::Row;
 use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 use self::columns::Columns;
 use self::lock::DaemonLock;
@@ -76,7 +76,8 @@ pub(super) struct Sqlite {
     /// `None` once closed, and when opened for reading.
     writer: Mutex<Option<Writer>>,
     readers: Readers,
-    commits: Arc<AtomicU64>,
+    /// How many groups were committed; whoever waits for news listens here.
+    commits: watch::Sender<u64>,
 }
 
 /// How an open database is to be worked.
@@ -110,7 +111,7 @@ impl Sqlite {
                 path: folder.to_owned(),
             });
         }
-        let commits = Arc::new(AtomicU64::new(0));
+        let (commits, _) = watch::channel(0);
         let desk = match access {
             Access::Reader => {
                 check_readable(path)?;
@@ -186,7 +187,12 @@ impl Sqlite {
 
     /// How many groups of writes were committed.
     pub(super) fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
+        *self.commits.borrow()
+    }
+
+    /// Changes with every group that is committed here.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.commits.subscribe()
     }
 
     /// Does the job here, or says where to send it.
@@ -354,7 +360,7 @@ fn prepare(connection: &Connection) -> Result<(), Fault> {
 fn desk(
     opening: &Opening,
     lock: Option<DaemonLock>,
-    commits: &Arc<AtomicU64>,
+    commits: &watch::Sender<u64>,
 ) -> Result<Desk, ManifestError> {
     let path = &opening.path;
     let making = alone_in_folder(path);
@@ -377,7 +383,7 @@ fn desk(
         clock: opening.clock.clone(),
         lease: opening.lease,
         owner: format!("pid-{}", std::process::id()),
-        commits: Arc::clone(commits),
+        commits: commits.clone(),
         lock,
     })
 }

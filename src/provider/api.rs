@@ -27,6 +27,9 @@ use crate::provider::description::Batch;
 use crate::provider::description::Description;
 use crate::provider::description::DownloadAuth;
 use crate::provider::error::ProviderError;
+use crate::provider::hook::Hook;
+use crate::provider::hook::HookError;
+use crate::provider::hook::HookSaid;
 use crate::units::Span;
 
 /// Looks in flight at once where there is no batch; the pace holds besides.
@@ -45,6 +48,7 @@ struct Inner {
     hosts: Vec<String>,
     allow_private: bool,
     ttl: Span,
+    hook: Option<Hook>,
     /// Until the provider says that it knows no such call.
     has_batch: AtomicBool,
 }
@@ -64,8 +68,12 @@ impl Provider {
     ) -> Result<Provider, ConnectError> {
         let account = Account::read(name, config, env)?;
         let Description {
-            results, limits, ..
+            results,
+            limits,
+            webhook,
+            ..
         } = &account.description;
+        let hook = Hook::read(&account.name, config, webhook.as_ref(), &http, env)?;
         let pace = Pace::new(config.requests.or(limits.requests));
         let ttl = config.output_ttl.or(results.ttl).unwrap_or(default_ttl);
         let hosts = results.hosts.iter().map(ToString::to_string).collect();
@@ -74,6 +82,7 @@ impl Provider {
             hosts,
             allow_private: config.allow_private,
             ttl,
+            hook,
             has_batch: AtomicBool::new(true),
         })))
     }
@@ -124,6 +133,32 @@ impl Provider {
     pub fn paused_until(&self) -> Option<Timestamp> {
         let left = self.0.caller.pace.pause_left()?;
         Some(self.0.caller.clock.now().plus(left))
+    }
+
+    /// What the provider answered when it last refused the account, where it has not been accepted since.
+    pub fn refusal(&self) -> Option<String> {
+        self.0.caller.refusal()
+    }
+
+    /// Whether `token` is one of those in the address of its webhooks; none is where they are not taken.
+    pub fn is_hook_token(&self, token: &str) -> bool {
+        self.0
+            .hook
+            .as_ref()
+            .is_some_and(|hook| hook.is_token(token))
+    }
+
+    /// The path of the address to hand to the provider, token included; none where webhooks are not taken.
+    pub fn hook_path(&self) -> Option<String> {
+        self.0.hook.as_ref()?.path(self.name())
+    }
+
+    /// Judges a callback, whose address had a token of ours, and reads which task it is about.
+    pub async fn read_hook(&self, headers: &HeaderMap, body: &[u8]) -> Result<HookSaid, HookError> {
+        match &self.0.hook {
+            Some(hook) => hook.judge(headers, body, self.0.caller.clock.now()).await,
+            None => Err(HookError::Forged("webhooks are not taken".to_owned())),
+        }
     }
 
     /// Asks how one task stands.
@@ -299,6 +334,7 @@ mod tests {
             hosts: Vec::new(),
             allow_private: false,
             ttl: Span::ZERO,
+            hook: None,
             has_batch: AtomicBool::new(true),
         }));
         let ids = ["a", "b"].map(|id| id.parse::<TaskId>().unwrap());

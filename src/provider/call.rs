@@ -128,6 +128,15 @@ impl Caller {
         matches!(self.trouble().error, Some(ProviderError::Refused { .. }))
     }
 
+    /// What it said when it did not accept the account, as long as that holds.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let trouble = self.trouble();
+        let error = trouble.error.as_ref();
+        error
+            .filter(|error| matches!(error, ProviderError::Refused { .. }))
+            .map(ToString::to_string)
+    }
+
     /// What reads this account's answers now.
     pub(super) fn reader(&self) -> Reader<'_> {
         Reader {
@@ -342,13 +351,8 @@ pub(super) mod tests {
     pub(in crate::provider) fn caller(answers: &[Line]) -> (Caller, Script) {
         let config = Config {
             kind: Some("evolink".to_owned()),
-            description: None,
             api_key: Some(SecretSource::env("KEY")),
-            base_url: None,
-            requests: None,
-            output_ttl: None,
-            headers: [].into(),
-            allow_private: false,
+            ..Config::default()
         };
         let env = |_: &str| Some("sk-canary".to_owned());
         let account = Account::read("evolink".parse().unwrap(), &config, &env).unwrap();

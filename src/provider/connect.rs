@@ -82,6 +82,16 @@ pub enum ConnectError {
         /// Which rule it breaks.
         why: &'static str,
     },
+    /// What is configured of its webhooks cannot be used.
+    #[error("provider.{provider}.{key}: {what}")]
+    Hook {
+        /// The provider.
+        provider: ProviderName,
+        /// The key to mend.
+        key: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A further header that is none.
     #[error("provider.{provider}.headers: {header:?} is no header, or its value cannot be sent")]
     Header {
@@ -268,14 +278,8 @@ mod tests {
 
     fn config() -> Config {
         Config {
-            kind: None,
-            description: None,
             api_key: Some(SecretSource::env("KEY")),
-            base_url: None,
-            requests: None,
-            output_ttl: None,
-            headers: [].into(),
-            allow_private: false,
+            ..Config::default()
         }
     }
 

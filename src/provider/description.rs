@@ -1,6 +1,7 @@
 //! The description of a task API, in TOML: the built-in ones are compiled in, a user's own is read by the same code.
 
 pub mod field;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,7 @@ use crate::provider::description::field::Auth;
 use crate::provider::description::field::Good;
 use crate::provider::description::field::HostPattern;
 use crate::provider::description::field::PathTemplate;
+use crate::provider::description::webhook::Webhook;
 use crate::provider::pointer::Pointer;
 use crate::units::Rate;
 use crate::units::Span;
@@ -47,6 +49,8 @@ pub struct Description {
     pub batch: Option<Batch>,
     /// A free call that only a valid key can make; absent = a look at a made-up task.
     pub check: Option<Check>,
+    /// How its callbacks are read; absent = none are taken.
+    pub webhook: Option<Webhook>,
     /// How fast.
     #[serde(default)]
     pub limits: Limits,

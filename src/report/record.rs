@@ -204,6 +204,11 @@ pub fn state(task: &TaskRecord) -> &'static str {
     }
 }
 
+/// Whether nothing will become of a task any more, unless somebody asks for it.
+pub fn is_over(task: &TaskRecord) -> bool {
+    task.state.is_final() && task.assets.iter().all(|asset| asset.state.is_final())
+}
+
 impl Asset {
     fn new(asset: AssetRecord, places: &Places) -> Self {
         Self {

@@ -162,6 +162,7 @@ impl Folder {
     pub(super) async fn read(
         &self,
         key: &ObjectKey,
+        offset: u64,
     ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
         let sought = key.clone();
         let file = self
@@ -174,7 +175,7 @@ impl Folder {
             },
             key: key.clone(),
             file: Arc::new(file),
-            offset: 0,
+            offset,
         };
         let frames = stream::unfold(Some(reading), |reading| async {
             let mut reading = reading?;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::ChecksumMode;
@@ -17,6 +18,7 @@ use percent_encoding::AsciiSet;
 use percent_encoding::CONTROLS;
 use percent_encoding::percent_decode_str;
 use percent_encoding::utf8_percent_encode;
+use url::Url;
 
 use crate::clock::Timestamp;
 use crate::model::digest::Crc64;
@@ -35,6 +37,7 @@ use crate::store::body::from_base64;
 use crate::store::bucket::Bucket;
 use crate::store::failure::Call;
 use crate::store::failure::Verb;
+use crate::units::Span;
 
 /// A body that gives nothing for this long is given up.
 const READ_STALL: Duration = Duration::from_secs(30);
@@ -100,12 +103,14 @@ impl Bucket {
     pub(super) async fn read(
         &self,
         key: &ObjectKey,
+        offset: u64,
     ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
         let request = self
             .client
             .get_object()
             .bucket(self.name())
-            .key(key.as_str());
+            .key(key.as_str())
+            .set_range((offset > 0).then(|| format!("bytes={offset}-")));
         let answer = self.ask(Verb::Read, Box::pin(request.send())).await?;
         let reading = Reading {
             body: answer.body,
@@ -120,6 +125,27 @@ impl Bucket {
             }
         });
         Ok(frames.boxed())
+    }
+
+    /// A signed link. Keys are looked up, which may ask whoever gives them; the store itself is not.
+    pub(super) async fn presign(&self, key: &ObjectKey, lifetime: Span) -> Result<Url, StoreError> {
+        let wrong = |what: String| {
+            let why = format!("no link can be signed: {what}");
+            self.call(Verb::Read)
+                .unanswered(StoreErrorKind::Blocked, why)
+        };
+        let presigning = PresigningConfig::expires_in(lifetime.as_duration());
+        let presigning = presigning.map_err(|error| wrong(error.to_string()))?;
+        let request = self
+            .client
+            .get_object()
+            .bucket(self.name())
+            .key(key.as_str());
+        let signed = self
+            .ask(Verb::Read, Box::pin(request.presigned(presigning)))
+            .await?;
+        let link: Result<Url, _> = signed.uri().parse();
+        link.map_err(|error| wrong(error.to_string()))
     }
 
     pub(super) async fn remove_probe(&self, key: &ObjectKey) -> Result<(), StoreError> {

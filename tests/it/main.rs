@@ -12,10 +12,12 @@
     reason = "in a test a panic is how a wrong result is told"
 )]
 
+mod api;
 mod archive;
 mod cli;
 mod destinations;
 mod faults;
+mod hooks;
 mod hostile;
 mod import;
 mod kill;

@@ -34,14 +34,11 @@ const NOW: i64 = 1_774_857_600;
 
 fn config(server: &ServerGuard) -> Config {
     Config {
-        kind: None,
-        description: None,
         api_key: Some(SecretSource::env("KEY")),
         base_url: Some(server.url().parse().unwrap()),
         requests: Some("1000/s".parse().unwrap()),
-        output_ttl: None,
-        headers: [].into(),
         allow_private: true,
+        ..Config::default()
     }
 }
 

@@ -1,8 +1,10 @@
 //! The daemon's server: who is let in, what is bounded, and what outlives a reload.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use reelvault::daemon::server::Server;
+use reelvault::simulator;
 use reelvault::units::ByteSize;
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
@@ -11,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::process::Outside;
 use crate::world::Plan;
 use crate::world::World;
 
@@ -215,10 +218,58 @@ async fn the_socket_needs_no_token_and_replaces_one_that_died() {
         let stream = UnixStream::connect(&path).await.unwrap();
         let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         assert_eq!(exchange(stream, request).await.status, 200);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
         let second = Server::bind(&world.config.server).await.unwrap_err();
         assert!(second.to_string().contains("another daemon answers there"));
         stop.cancel();
     });
     ran.unwrap();
     assert!(!path.exists(), "the socket is taken away");
+}
+
+#[tokio::test]
+async fn a_reload_changes_who_is_let_in_and_keeps_the_listener() {
+    let outside = Outside::new(simulator::Config::at_once(), "videos").await;
+    let daemon = outside.home.start().await;
+    let log = daemon.says("listening on 127.0.0.1:").await;
+    let (_, rest) = log.split_once("listening on ").unwrap();
+    let address = rest.split_whitespace().next().unwrap().to_owned();
+    let host = format!("Host: {address}\r\n");
+    // A connection that stays open over the reload.
+    let mut kept = TcpStream::connect(&address).await.unwrap();
+    let request = format!("GET /api/v1/status HTTP/1.1\r\n{host}\r\n");
+    kept.write_all(request.as_bytes()).await.unwrap();
+    let mut first = [0; 15];
+    kept.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200 OK");
+
+    let token = "[server]\ntoken = { env = \"SIM_KEY\" }\n";
+    outside.home.configure(&outside.config("", token));
+    daemon.signal("HUP");
+    daemon.says_times(" ready ", 2).await;
+    assert_eq!(get(&address, "/api/v1/status", &host).await.status, 401);
+    let bearer = format!("{host}Authorization: Bearer sk-canary-provider\r\n");
+    assert_eq!(get(&address, "/api/v1/status", &bearer).await.status, 200);
+    let last = format!("GET /api/v1/status HTTP/1.1\r\nConnection: close\r\n{host}\r\n");
+    kept.write_all(last.as_bytes()).await.unwrap();
+    let mut rest = String::new();
+    kept.read_to_string(&mut rest).await.unwrap();
+    assert!(
+        rest.contains("HTTP/1.1 401"),
+        "also on a connection that stood before: {rest}"
+    );
+
+    // A token that cannot be had changes nothing.
+    outside
+        .home
+        .configure(&outside.config("", "[server]\ntoken = { env = \"NOT_SET\" }\n"));
+    daemon.signal("HUP");
+    daemon.says("not reloaded").await;
+    assert_eq!(get(&address, "/api/v1/status", &bearer).await.status, 200);
+    daemon.stop().await;
+    assert!(
+        TcpStream::connect(&address).await.is_err(),
+        "nobody listens any more"
+    );
 }

@@ -17,6 +17,7 @@ use reelvault::config::Config;
 use reelvault::daemon::server::Server;
 use reelvault::daemon::supervisor::Supervisor;
 use reelvault::daemon::systemd::Systemd;
+use reelvault::daemon::wiring;
 use reelvault::daemon::wiring::Seams;
 use reelvault::http::Http;
 use reelvault::http::client::Reqwest;
@@ -38,6 +39,7 @@ use reelvault::model::task::LearnedVia;
 use reelvault::model::task::Tags;
 use reelvault::model::task::TaskId;
 use reelvault::model::task::TaskKey;
+use reelvault::report::links::Links;
 use reelvault::simulator;
 use reelvault::simulator::Simulator;
 use reelvault::simulator::bucket;
@@ -120,6 +122,7 @@ pub(crate) struct World {
     ahead: Arc<AtomicU64>,
     /// Where the daemon listens that was started last.
     listening: watch::Sender<Option<SocketAddr>>,
+    hooks_listening: watch::Sender<Option<SocketAddr>>,
     folder: TempDir,
 }
 
@@ -202,8 +205,16 @@ impl World {
             seams,
             ahead,
             listening: watch::channel(None).0,
+            hooks_listening: watch::channel(None).0,
             folder,
         }
+    }
+
+    /// The address of the daemon's listener for webhooks alone, once there is one.
+    pub(crate) async fn hooks_address(&self) -> String {
+        let mut listening = self.hooks_listening.subscribe();
+        let address = listening.wait_for(Option::is_some).await.unwrap();
+        address.unwrap().to_string()
     }
 
     /// The address of the daemon's server, once there is one.
@@ -211,6 +222,16 @@ impl World {
         let mut listening = self.listening.subscribe();
         let address = listening.wait_for(Option::is_some).await.unwrap();
         format!("http://{}", address.unwrap())
+    }
+
+    /// How copies are reached, for a daemon at this address.
+    pub(crate) async fn links(&self, address: Option<SocketAddr>) -> Links {
+        let mut stores = BTreeMap::new();
+        for (name, settings) in &self.config.destination {
+            let store = wiring::store(name, settings, &self.seams).await.unwrap();
+            stores.insert(name.clone(), store);
+        }
+        wiring::links(&self.config, &stores, address, &self.seams).unwrap()
     }
 
     /// The folder of the manifest, which a test may put its own things into.
@@ -322,6 +343,7 @@ impl World {
         let gauge = Gauge::default();
         let reload = || Ok(self.config.clone());
         let server = Server::bind(&self.config.server).await.unwrap();
+        self.hooks_listening.send_replace(server.hooks_address());
         self.listening.send_replace(server.address());
         let supervisor = Supervisor {
             manifest: &self.manifest,

@@ -20,6 +20,22 @@ impl Check<'_> {
             if let Some(source) = &provider.api_key {
                 self.secret(path.key("api_key"), source);
             }
+            let hook_secrets = [
+                ("hook_secret", &provider.hook_secret),
+                ("hook_secret_old", &provider.hook_secret_old),
+                ("hook_key", &provider.hook_key),
+                ("hook_key_old", &provider.hook_key_old),
+            ];
+            for (key, source) in hook_secrets {
+                if let Some(source) = source {
+                    self.secret(path.key(key), source);
+                }
+            }
+            if provider.webhook && provider.hook_secret.is_none() {
+                let what = "true, and there is no hook_secret";
+                let note = "hook_secret is the token in the address of its webhooks: 32 random bytes as text";
+                self.wrong(At::Value, path.key("webhook"), what, note);
+            }
             if let Some(url) = &provider.base_url {
                 self.address(path.key("base_url"), url);
             }
@@ -35,6 +51,7 @@ impl Check<'_> {
             ("base_url", provider.base_url.is_some()),
             ("requests", provider.requests.is_some()),
             ("output_ttl", provider.output_ttl.is_some()),
+            ("webhook", provider.webhook),
         ];
         for (key, _) in given.iter().filter(|(_, is_given)| *is_given) {
             let what = format!("`{FETCH_PROVIDER}` stands for bare links, which have no API");

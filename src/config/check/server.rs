@@ -5,9 +5,13 @@ use std::net::SocketAddr;
 use crate::config::check::Check;
 use crate::config::node::Path;
 use crate::units::ByteSize;
+use crate::units::Span;
 
 /// A webhook carries one task's answer, of which a provider's API gives no more than this.
 const HOOK_BODY: (ByteSize, ByteSize) = (ByteSize::bytes(1 << 10), ByteSize::mib(16));
+
+/// What S3 signs.
+const PRESIGNED: (Span, Span) = (Span::from_secs(1), Span::from_secs(7 * 24 * 3600));
 
 impl Check<'_> {
     pub(super) fn server(&mut self) {
@@ -35,6 +39,18 @@ impl Check<'_> {
             let what = format!("{listen} is where server.listen is already");
             let note = "write \"\": webhooks come to the same port then, under /hooks/";
             self.value(&["server", "hooks", "listen"], what, note);
+        }
+        let presigned = self.config.links.presigned;
+        if presigned < PRESIGNED.0 || presigned > PRESIGNED.1 {
+            let what = format!("{presigned} is no lifetime of a signed link");
+            let note = "write \"1s\" to \"168h\", which is all that S3 allows";
+            self.value(&["links", "presigned"], what, note);
+        }
+        for (name, destination) in &self.config.destination {
+            if let Some(url) = &destination.public_url {
+                let path = Path::keys(&["destination", name.as_str(), "public_url"]);
+                self.address(path, url);
+            }
         }
         let socket = &server.socket;
         if !socket.as_os_str().is_empty() && !socket.is_absolute() {

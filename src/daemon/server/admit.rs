@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use axum::http::HeaderMap;
 use axum::http::HeaderValue;
+use axum::http::Method;
 use axum::http::StatusCode;
 use axum::http::header;
 use axum::http::request::Parts;
@@ -67,6 +68,11 @@ impl Rules {
             return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, what)
                 .hint("server.public_url names the host by which others reach it"));
         }
+        if is_writing(&request.method) && !self.is_own_page(&request.headers, address) {
+            let what = "a page of another site asks for this";
+            return Err(Problem::new(StatusCode::FORBIDDEN, what)
+                .hint("send it from a program, without `Origin`"));
+        }
         match &self.token {
             Some(token) => match borne(&request.headers, token) {
                 Some(admission) => Ok(admission),
@@ -85,6 +91,26 @@ impl Rules {
             None => Ok(Admission::Local),
         }
     }
+}
+
+impl Rules {
+    /// Whether no page asks, or one of our own. A browser sends simple requests of any page anywhere, loopback too,
+    /// and says in `Origin` whose page it is.
+    fn is_own_page(&self, headers: &HeaderMap, address: IpAddr) -> bool {
+        let Some(origin) = headers.get(header::ORIGIN) else {
+            return true;
+        };
+        let origin = origin
+            .to_str()
+            .ok()
+            .and_then(|origin| Url::parse(origin).ok());
+        let host = origin.as_ref().and_then(Url::host_str);
+        host.is_some_and(|host| self.hosts.contains(host) || is_own(host, address))
+    }
+}
+
+fn is_writing(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 fn unauthorized(what: &str) -> Problem {

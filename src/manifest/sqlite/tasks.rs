@@ -175,7 +175,12 @@ const OBSERVE: &str = "-- manifest::observe
         last_unfinished_at = CASE WHEN :is_unfinished THEN :now ELSE last_unfinished_at END,
         deadline_at = :deadline_at,
         deadline_from = :deadline_from,
-        next_look_at = :next_look_at,
+        -- What was heard of it meanwhile may be newer than what was seen.
+        next_look_at = CASE
+            WHEN heard_at IS NOT NULL AND :next_look_at > :now THEN :now
+            ELSE :next_look_at
+        END,
+        heard_at = NULL,
         looks = looks + 1,
         misses = 0,
         attempts = 0,
@@ -268,6 +273,7 @@ const SETTLE: &str = "-- manifest::settle_task
     UPDATE tasks
     SET state = :state,
         next_look_at = :next_look_at,
+        heard_at = NULL,
         error = :error,
         attempts = attempts + :is_attempt,
         misses = misses + :is_miss,

@@ -1,12 +1,9 @@
 //! The one writer: takes whatever waits in its queue into one transaction, syncs once, then answers everybody.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use super::EngineFault;
 use super::Fault;
@@ -36,7 +33,7 @@ pub(super) struct Desk {
     pub(super) lease: Span,
     pub(super) owner: String,
     /// Groups committed so far.
-    pub(super) commits: Arc<AtomicU64>,
+    pub(super) commits: watch::Sender<u64>,
     /// Held for as long as anything may be written.
     pub(super) lock: Option<DaemonLock>,
 }
@@ -122,7 +119,7 @@ impl Desk {
             }
             return Err(EngineFault::of(fault));
         }
-        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.commits.send_modify(|commits| *commits += 1);
         Ok(())
     }
 }

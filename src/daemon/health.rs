@@ -1,0 +1,185 @@
+//! Whether the daemon lives, and whether it can archive: the two questions of whoever watches over it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
+use axum::response::Response;
+use axum::routing::get;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::http::request::Admission;
+use crate::manifest::Manifest;
+use crate::model::object::DestinationName;
+use crate::model::task::ProviderName;
+use crate::provider::Provider;
+use crate::work::driver::Pulse;
+
+/// A stage that has not turned for this long hangs: each turns about once a second.
+const STILL_MAX: Duration = Duration::from_secs(30);
+
+/// A manifest that has not written for this long does not.
+const WRITE_TIME: Duration = Duration::from_secs(5);
+
+/// An answer is good for this long: each costs the disk a sync, and anybody may ask.
+const KEPT: Duration = Duration::from_secs(1);
+
+/// Tells which destinations take nothing now, and why.
+pub(super) type Refusals = Box<dyn Fn() -> Vec<(DestinationName, String)> + Send + Sync>;
+
+/// What health is told from.
+pub(super) struct Health {
+    manifest: Manifest,
+    providers: BTreeMap<ProviderName, Provider>,
+    refusals: Refusals,
+    stages: Mutex<Vec<Stage>>,
+    /// Held while the manifest is tried, so that many who ask are one who writes.
+    tried: tokio::sync::Mutex<Option<(Instant, Option<String>)>>,
+}
+
+/// A stage and when it last was seen to have turned.
+struct Stage {
+    name: &'static str,
+    pulse: Pulse,
+    beats: u64,
+    turned_at: Instant,
+}
+
+/// What is in the way of archiving.
+#[derive(Debug, serde::Serialize)]
+struct Reason {
+    what: String,
+    why: String,
+    hint: &'static str,
+}
+
+impl Health {
+    pub(super) fn new(
+        manifest: Manifest,
+        providers: BTreeMap<ProviderName, Provider>,
+        refusals: Refusals,
+    ) -> Self {
+        Self {
+            manifest,
+            providers,
+            refusals,
+            stages: Mutex::default(),
+            tried: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Tells which stages there are.
+    pub(super) fn watch_over(&self, pulses: &[(&'static str, Pulse)]) {
+        let stage = |(name, pulse): &(&'static str, Pulse)| Stage {
+            name,
+            beats: pulse.beats(),
+            pulse: pulse.clone(),
+            turned_at: Instant::now(),
+        };
+        *self.stages.lock().unwrap_or_else(PoisonError::into_inner) =
+            pulses.iter().map(stage).collect();
+    }
+
+    /// Everything that is in the way.
+    async fn reasons(&self) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        if let Some(why) = self.manifest_trouble().await {
+            reasons.push(Reason {
+                what: "manifest".to_owned(),
+                why,
+                hint: "is its disk full, or failing?",
+            });
+        }
+        let still = self.still_stages().into_iter().map(|name| Reason {
+            what: format!("stage {name}"),
+            why: format!("it has not turned for {} s", STILL_MAX.as_secs()),
+            hint: "the log says what it waits for; a restart loses nothing",
+        });
+        reasons.extend(still);
+        reasons.extend((self.refusals)().into_iter().map(|(name, why)| Reason {
+            what: format!("destination {name}"),
+            why,
+            hint: "`reelvault check` tries its rights",
+        }));
+        for (name, provider) in &self.providers {
+            reasons.extend(provider.refusal().map(|why| Reason {
+                what: format!("provider {name}"),
+                why,
+                hint: "`reelvault check` tries its key",
+            }));
+        }
+        reasons
+    }
+
+    /// Why the manifest takes nothing, if it does not.
+    async fn manifest_trouble(&self) -> Option<String> {
+        let mut tried = self.tried.lock().await;
+        if let Some((at, trouble)) = tried.as_ref()
+            && at.elapsed() < KEPT
+        {
+            return trouble.clone();
+        }
+        let trouble = match tokio::time::timeout(WRITE_TIME, self.manifest.try_write()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!(
+                "nothing was written for {} s",
+                WRITE_TIME.as_secs()
+            )),
+        };
+        *tried = Some((Instant::now(), trouble.clone()));
+        trouble
+    }
+
+    fn still_stages(&self) -> Vec<&'static str> {
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut still = Vec::new();
+        for stage in stages.iter_mut() {
+            let beats = stage.pulse.beats();
+            if beats != stage.beats {
+                stage.beats = beats;
+                stage.turned_at = Instant::now();
+            } else if stage.turned_at.elapsed() >= STILL_MAX {
+                still.push(stage.name);
+            }
+        }
+        still
+    }
+}
+
+/// `/healthz` and `/readyz`.
+pub(super) fn router(health: Health) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .with_state(Arc::new(health))
+}
+
+/// Whoever is not let in learns whether, and not why.
+async fn ready(
+    State(health): State<Arc<Health>>,
+    admission: Option<Extension<Admission>>,
+) -> Response {
+    let reasons = health.reasons().await;
+    let status = if reasons.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let is_trusted = admission.is_some_and(|admission| admission.is_trusted());
+    let told = if is_trusted { reasons } else { Vec::new() };
+    (
+        status,
+        Json(json!({ "ready": status == StatusCode::OK, "reasons": told })),
+    )
+        .into_response()
+}

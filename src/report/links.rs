@@ -1,0 +1,185 @@
+//! Durable links: where the archived copy of an asset can be had, for whoever asks instead of the link that dies.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::hmac;
+use percent_encoding::AsciiSet;
+use percent_encoding::NON_ALPHANUMERIC;
+use percent_encoding::utf8_percent_encode;
+use serde::Deserialize;
+use serde::Serialize;
+use url::Url;
+
+use crate::manifest::row::AssetRecord;
+use crate::manifest::row::ObjectRecord;
+use crate::model::asset::AssetIndex;
+use crate::model::asset::AssetState;
+use crate::model::key::ObjectKey;
+use crate::model::object::DestinationName;
+use crate::model::object::ObjectState;
+use crate::model::task::TaskKey;
+use crate::secret::Secret;
+use crate::store::Store;
+use crate::store::StoreError;
+use crate::units::Span;
+
+/// What of a name is written otherwise in a path or a query.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// The length of a seal: nobody guesses 128 bits.
+const SEAL_BYTES: usize = 16;
+
+/// `[links]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What a durable link is.
+    pub kind: Kind,
+    /// How long a presigned link lives.
+    pub presigned: Span,
+}
+
+/// What a durable link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The object under its destination's `public_url`; without one, as `Daemon`.
+    Public,
+    /// An address of this daemon, which leads to the object whenever it is called.
+    Daemon,
+    /// A link that the store signed, for a time; where it cannot, as `Daemon`.
+    Presigned,
+}
+
+/// What links are made of.
+#[derive(Clone, Debug)]
+pub struct Links {
+    /// `[links]`
+    pub config: Config,
+    /// The destinations.
+    pub stores: BTreeMap<DestinationName, Store>,
+    /// What a key is added to, where a destination is public.
+    pub public: BTreeMap<DestinationName, Url>,
+    /// What addresses of this daemon begin with; none where it has no listener.
+    pub base: Option<Url>,
+    /// Where the daemon asks for a token, its own links carry a proof instead, which only this secret makes.
+    pub token: Option<Secret>,
+}
+
+/// Where the bytes of an asset are.
+pub enum Bytes {
+    /// Whoever wants them is sent there.
+    Elsewhere(Url),
+    /// They are read here.
+    Here(Store, ObjectKey),
+}
+
+impl Links {
+    /// The durable link of an asset; none before it is archived, and where no kind of link can be made.
+    pub async fn durable(
+        &self,
+        task: &TaskKey,
+        asset: &AssetRecord,
+    ) -> Result<Option<Url>, StoreError> {
+        if asset.state != AssetState::Archived {
+            return Ok(None);
+        }
+        let own = || self.own(task, asset.index);
+        match self.config.kind {
+            Kind::Daemon => match own() {
+                Some(own) => Ok(Some(own)),
+                None => self.presigned(asset).await,
+            },
+            Kind::Public => match self.public(asset).or_else(own) {
+                Some(link) => Ok(Some(link)),
+                None => self.presigned(asset).await,
+            },
+            Kind::Presigned => match self.presigned(asset).await? {
+                Some(link) => Ok(Some(link)),
+                None => Ok(own().or_else(|| self.public(asset))),
+            },
+        }
+    }
+
+    /// Where to get an asset now; none where no copy is at a destination that is configured.
+    pub async fn bytes(&self, asset: &AssetRecord) -> Result<Option<Bytes>, StoreError> {
+        if let Some(link) = self.public(asset) {
+            return Ok(Some(Bytes::Elsewhere(link)));
+        }
+        if let Some(link) = self.presigned(asset).await? {
+            return Ok(Some(Bytes::Elsewhere(link)));
+        }
+        let here = self.copies(asset).next();
+        Ok(here.map(|(_, store, key)| Bytes::Here(store.clone(), key.clone())))
+    }
+
+    /// The address of this daemon that leads to an asset.
+    pub fn own(&self, task: &TaskKey, index: AssetIndex) -> Option<Url> {
+        let escaped = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
+        let (id, provider) = (escaped(task.id.as_str()), escaped(task.provider.as_str()));
+        let base = self.base.as_ref()?.as_str().trim_end_matches('/');
+        let seal = self.seal(task, index);
+        let seal = seal.map(|seal| format!("&sig={seal}")).unwrap_or_default();
+        let url = format!("{base}/api/v1/tasks/{id}/assets/{index}?provider={provider}{seal}");
+        url.parse().ok()
+    }
+
+    /// Whether `shown` is the proof in this daemon's own link to an asset.
+    pub fn is_sealed(&self, task: &TaskKey, index: AssetIndex, shown: &str) -> bool {
+        let seal = self.seal(task, index);
+        seal.is_some_and(|seal| Secret::new(&seal).is(shown))
+    }
+
+    fn seal(&self, task: &TaskKey, index: AssetIndex) -> Option<String> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.token.as_ref()?.expose().as_bytes());
+        let what = format!("reelvault asset\n{}\n{}\n{index}", task.provider, task.id);
+        let tag = hmac::sign(&key, what.as_bytes());
+        let bytes = tag.as_ref().iter().take(SEAL_BYTES);
+        Some(bytes.fold(String::new(), |seal, byte| format!("{seal}{byte:02x}")))
+    }
+
+    fn public(&self, asset: &AssetRecord) -> Option<Url> {
+        self.copies(asset).find_map(|(object, _, key)| {
+            let base = self.public.get(&object.destination)?.as_str();
+            let key: Vec<String> = key
+                .as_str()
+                .split('/')
+                .map(|part| utf8_percent_encode(part, ESCAPED).to_string())
+                .collect();
+            format!("{}/{}", base.trim_end_matches('/'), key.join("/"))
+                .parse()
+                .ok()
+        })
+    }
+
+    async fn presigned(&self, asset: &AssetRecord) -> Result<Option<Url>, StoreError> {
+        for (_, store, key) in self.copies(asset) {
+            if let Some(link) = store.presign(key, self.config.presigned).await? {
+                return Ok(Some(link));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The archived copies at destinations that are configured, in the order of the route.
+    fn copies<'a>(
+        &'a self,
+        asset: &'a AssetRecord,
+    ) -> impl Iterator<Item = (&'a ObjectRecord, &'a Store, &'a ObjectKey)> {
+        let archived = asset
+            .objects
+            .iter()
+            .filter(|object| object.state == ObjectState::Archived);
+        archived.filter_map(|object| {
+            Some((
+                object,
+                self.stores.get(&object.destination)?,
+                object.key.as_ref()?,
+            ))
+        })
+    }
+}

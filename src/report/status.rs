@@ -1,0 +1,90 @@
+//! Will something be lost, and when? The same document on the command line and over HTTP.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::manifest::Manifest;
+use crate::manifest::ManifestError;
+use crate::manifest::row::AtRisk;
+use crate::manifest::row::Tally;
+use crate::manifest::row::event::EndpointTrouble;
+use crate::model::asset::AssetState;
+use crate::model::task::TaskState;
+use crate::units::Span;
+
+/// Risks that are counted; the first is told in full.
+const RISKS_MAX: usize = 10_000;
+
+/// How everything stands.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// `ok`, `at_risk` or `lost`.
+    pub verdict: &'static str,
+    /// Whether somebody works on it.
+    pub is_daemon_running: bool,
+    /// What is unarchived and dies soon.
+    pub at_risk: usize,
+    /// What of it dies first.
+    pub first_at_risk: Option<AtRisk>,
+    /// Assets that are lost.
+    pub lost: u64,
+    /// Assets that are refused.
+    pub refused: u64,
+    /// By state; a state without any stands there with 0, so that scripts need no case for it.
+    pub tasks: BTreeMap<&'static str, u64>,
+    /// The same of assets.
+    pub assets: BTreeMap<&'static str, u64>,
+    /// Bytes of archived assets.
+    pub bytes_archived: u64,
+    /// Uploads that wait to be aborted.
+    pub orphans: u64,
+    /// The earliest deadline of anything unarchived.
+    pub next_deadline: Option<Timestamp>,
+    /// Endpoints that take no messages.
+    pub endpoints: Vec<EndpointTrouble>,
+    /// The numbers themselves.
+    #[serde(skip)]
+    pub tally: Tally,
+}
+
+impl Status {
+    /// Reads it as it is at `now`; what dies within `warn` is at risk.
+    pub async fn read(
+        manifest: &Manifest,
+        now: Timestamp,
+        warn: Span,
+        is_daemon_running: bool,
+    ) -> Result<Self, ManifestError> {
+        let at_risk = manifest.at_risk(now.plus(warn), RISKS_MAX).await?;
+        let tally = manifest.tally().await?;
+        let endpoints = manifest.endpoint_troubles().await?;
+        let lost = tally.assets_in(AssetState::Lost);
+        let tasks = TaskState::ALL.iter();
+        let assets = AssetState::ALL.iter();
+        Ok(Self {
+            verdict: match (lost, at_risk.len()) {
+                (0, 0) => "ok",
+                (0, _) => "at_risk",
+                (_, _) => "lost",
+            },
+            is_daemon_running,
+            at_risk: at_risk.len(),
+            first_at_risk: at_risk.into_iter().next(),
+            lost,
+            refused: tally.assets_in(AssetState::Refused),
+            tasks: tasks
+                .map(|state| (state.as_str(), tally.tasks_in(*state)))
+                .collect(),
+            assets: assets
+                .map(|state| (state.as_str(), tally.assets_in(*state)))
+                .collect(),
+            bytes_archived: tally.bytes_archived,
+            orphans: tally.orphans,
+            next_deadline: tally.next_deadline,
+            endpoints,
+            tally,
+        })
+    }
+}
