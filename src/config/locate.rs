@@ -23,7 +23,7 @@ pub(super) const SECRETS: [&str; 10] = [
     "hook_key",
     "hook_key_old",
     "secret",
-    "previous_secret",
+    "secret_old",
 ];
 
 /// Keys whose values may hold something secret: a token in a header, a password in an address, and what people take

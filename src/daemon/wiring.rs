@@ -347,7 +347,7 @@ fn notify(
         endpoints.insert(settings.endpoint(), endpoint);
     }
     let callback = &config.callback;
-    let (secret, previous) = (callback.secret.as_ref(), callback.previous_secret.as_ref());
+    let (secret, previous) = (callback.secret.as_ref(), callback.secret_old.as_ref());
     Ok(Notify {
         manifest: manifest.clone(),
         endpoints,
