@@ -1,6 +1,7 @@
 //! The conformance suite: what every engine must do, verb by verb, against a clock that the test owns.
 
 pub(super) mod archiving;
+pub(super) mod crowds;
 pub(super) mod discovering;
 pub(super) mod people;
 pub(super) mod telling;
@@ -27,6 +28,9 @@ macro_rules! suite {
 }
 
 suite! {
+    crowds:
+        of_a_backlog_the_most_urgent_go_first,
+        of_many_observations_one_that_fails_spoils_no_other;
     discovering:
         a_list_is_read_by_one_at_a_time_and_goes_on_where_it_was,
         a_list_that_is_wanted_from_further_back_begins_anew;
