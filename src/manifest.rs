@@ -233,6 +233,19 @@ impl Manifest {
             .await
     }
 
+    /// As [`Manifest::observe`] for many looks at once, in their order; what one of them meets spoils no other.
+    pub async fn observe_all(
+        &self,
+        observed: &[(Lease, Observation)],
+    ) -> Result<Vec<Result<Observed, ManifestError>>, ManifestError> {
+        let observed = observed.to_vec();
+        self.sqlite
+            .write("observe_all", move |tx| {
+                sqlite::tasks::observe_all(tx, &observed)
+            })
+            .await
+    }
+
     /// Ends the claim after a look that brought no sighting.
     pub async fn settle_task(
         &self,

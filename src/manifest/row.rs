@@ -171,6 +171,13 @@ pub struct Observation {
     pub objects: Vec<ObjectPlan>,
 }
 
+impl Observation {
+    /// Whether a task goes on being watched and nothing else follows.
+    pub(super) fn is_plain(&self) -> bool {
+        self.state == TaskState::Watching && self.assets.is_empty()
+    }
+}
+
 /// What an observation changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observed {

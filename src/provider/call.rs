@@ -204,9 +204,9 @@ impl Caller {
         body: Bytes,
     ) -> Result<http::Request<Bytes>, ProviderError> {
         let no_address = || self.garbled(None, format!("{path:?} makes no address"));
-        let url = self.account.address(path).map_err(|_| no_address())?;
+        let uri = self.account.address(path).ok_or_else(no_address)?;
         let has_body = !body.is_empty();
-        let request = http::Request::builder().method(method).uri(url.as_str());
+        let request = http::Request::builder().method(method).uri(uri);
         let mut request = request.body(body).map_err(|_| no_address())?;
         *request.headers_mut() = self.account.headers.clone();
         if let Some((name, value)) = self.account.minted(self.clock.now()) {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
+use http::Uri;
 use http::header;
 use url::Url;
 
@@ -173,13 +174,15 @@ impl Account {
         Some((header::AUTHORIZATION, value))
     }
 
-    /// The address of `path`, with the key where that travels in the query.
-    pub(super) fn address(&self, path: &str) -> Result<Url, url::ParseError> {
-        let mut url = self.address_without_key(path)?;
-        if let (Auth::Query { name }, Some(key)) = (&self.description.auth, &self.key) {
-            url.query_pairs_mut().append_pair(name, key.expose());
-        }
-        Ok(url)
+    /// The address of `path`, with the key where that travels in the query; `None` where it makes none.
+    pub(super) fn address(&self, path: &str) -> Option<Uri> {
+        let address = format!("{}{path}", self.base_url);
+        let (Auth::Query { name }, Some(key)) = (&self.description.auth, &self.key) else {
+            return address.parse().ok();
+        };
+        let mut url = Url::parse(&address).ok()?;
+        url.query_pairs_mut().append_pair(name, key.expose());
+        url.as_str().parse().ok()
     }
 
     /// The header that carries the key, if it travels in one.
@@ -362,7 +365,7 @@ mod tests {
         let account = read("evolink", &config()).unwrap();
         assert_eq!(account.headers["authorization"], "Bearer sk-canary");
         assert_eq!(
-            account.address("/v1/credits").unwrap().as_str(),
+            account.address("/v1/credits").unwrap().to_string(),
             "https://api.evolink.ai/v1/credits"
         );
         assert!(!format!("{account:?}").contains("sk-canary"));
@@ -480,7 +483,7 @@ mod tests {
         let path = account.description.status.path.fill(|name| names.at(name));
         let address = account.address(&path.unwrap());
         assert_eq!(
-            address.unwrap().as_str(),
+            address.unwrap().to_string(),
             "https://api.example.com/base/t?id=a%2Bb%26c&key=sk-canary"
         );
         assert!(account.auth_header().is_empty());

@@ -139,7 +139,7 @@ fn page_path(list: &List, place: Option<&Place>) -> String {
     };
     let value = place.map(|place| place.0.as_str()).or(first);
     if let Some(value) = value.and_then(escape_word) {
-        path.push_str(&format!("&{}={value}", list.page.name));
+        path.extend(["&", &list.page.name, "=", &value]);
     }
     path
 }

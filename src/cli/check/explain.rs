@@ -101,11 +101,13 @@ fn read(path: &Path) -> Result<String, Complaint> {
     };
     let mut body = String::new();
     let taken = if path == Path::new("-") {
-        let input = std::io::stdin().lock().take(BODY_BYTES_MAX + 1);
-        { input }.read_to_string(&mut body)
+        let mut input = std::io::stdin().lock().take(BODY_BYTES_MAX + 1);
+        input.read_to_string(&mut body)
     } else {
-        let file = std::fs::File::open(path).map_err(failed)?;
-        file.take(BODY_BYTES_MAX + 1).read_to_string(&mut body)
+        let mut input = std::fs::File::open(path)
+            .map_err(failed)?
+            .take(BODY_BYTES_MAX + 1);
+        input.read_to_string(&mut body)
     };
     taken.map_err(failed)?;
     if u64::try_from(body.len()).is_ok_and(|length| length > BODY_BYTES_MAX) {
