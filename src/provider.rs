@@ -49,6 +49,10 @@ pub use relay::Passing;
 /// `[provider.NAME]`
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of its own that people switch"
+)]
 pub struct Config {
     /// The name of a built-in description. This or `description`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -501,7 +501,9 @@ id = "/data/task"
                 .unwrap();
             let read = |body: &[u8]| match provider.passing(&id, StatusCode::OK, body) {
                 Passing::Task { progress, results } => (progress, results),
-                other => panic!("{kind}: {other:?}"),
+                other @ (Passing::Gone | Passing::Trouble | Passing::Other) => {
+                    panic!("{kind}: {other:?}")
+                }
             };
             let said = sample(kind, "completed");
             let (progress, results) = read(&said);
