@@ -69,7 +69,7 @@ async fn measure(tasks: usize, span: Duration) -> Result<()> {
         if polls >= count(tasks) {
             break (
                 (polls, usage.cpu_s, from),
-                (begun.elapsed() - from.2).as_secs_f64(),
+                begun.elapsed().saturating_sub(from.2).as_secs_f64(),
             );
         }
         ensure!(
