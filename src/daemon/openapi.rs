@@ -310,6 +310,8 @@ fn schemas() -> Value {
             "provider": { "anyOf": [provider_name(), { "type": "null" }],
                 "description": "May be left out with one provider." },
             "tags": sent_tags,
+            "callback_url": { "type": ["string", "null"], "format": "uri", "maxLength": URL_BYTES_MAX, "pattern": "^https?://",
+                "description": "Called once the task is archived, failed or lost." },
         }))),
         "NewLink": strict(object(&["url"], &json!({
             "url": { "type": "string", "format": "uri", "maxLength": URL_BYTES_MAX, "pattern": "^https?://" },

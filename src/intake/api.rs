@@ -103,6 +103,7 @@ struct Announced {
     provider: Option<String>,
     #[serde(default)]
     tags: Tags,
+    callback_url: Option<Url>,
 }
 
 /// A link as it is announced.
@@ -338,7 +339,7 @@ impl Doors {
             task_id,
             provider,
             tags: task.tags,
-            callback_url: None,
+            callback_url: task.callback_url,
         };
         Ok(self.accounts.announce(line, None, LearnedVia::Api)?)
     }

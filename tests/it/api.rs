@@ -254,8 +254,10 @@ async fn what_is_wrong_with_one_of_many_keeps_no_other_from_being_learned() {
             { "task_id": "x", "tags": { "a": long } },
             { "task_id": "y", "tags": { "a": 1 } },
             { "task_id": "z", "surprise": true },
+            { "task_id": "w", "callback_url": "file:///etc/passwd" },
             { "task_id": "good" },
             { "task_id": "good-3", "provider": "sim", "tags": { "a": "b" } },
+            { "task_id": "good-4", "callback_url": "https://app.example.com/done" },
         ]);
         let answer = caller.post("/api/v1/tasks", &tasks).await;
         assert_eq!(answer.status, 207, "{answer:?}");
@@ -266,8 +268,9 @@ async fn what_is_wrong_with_one_of_many_keeps_no_other_from_being_learned() {
             .iter()
             .map(|it| it["outcome"].as_str().unwrap())
             .collect();
-        let mut expected = vec!["refused"; 12];
-        (expected[0], expected[10], expected[11]) = ("learned", "known", "learned");
+        let mut expected = vec!["refused"; 14];
+        expected[0] = "learned";
+        expected[11..].copy_from_slice(&["known", "learned", "learned"]);
         assert_eq!(outcomes, expected);
         assert_eq!(told["tasks"][1]["task_id"], "a/b");
         assert!(
@@ -276,7 +279,7 @@ async fn what_is_wrong_with_one_of_many_keeps_no_other_from_being_learned() {
                 .unwrap()
                 .contains("there is sim")
         );
-        assert_eq!(world.records().await.len(), 2);
+        assert_eq!(world.records().await.len(), 3);
         for (task, words) in [
             (json!({ "task_id": "a b" }), "not a task ID"),
             (json!({ "task_id": "a/b" }), "no task ID of this provider"),
