@@ -43,7 +43,7 @@ use crate::http::client::absolute;
 use crate::http::guard::Guard;
 use crate::units::Span;
 
-/// What one call to the kernel reads at most: eight records of TLS. Twice as much was no faster.
+/// What one call to the kernel reads at most: eight records of TLS. It is held by each connection.
 const STROKE_BYTES: usize = 128 * 1024;
 
 /// A [`Transport`] over real sockets, for bodies too large to be held.

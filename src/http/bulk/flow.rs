@@ -61,6 +61,16 @@ impl Flow {
         }
     }
 
+    /// The body has ended: its connection may have another.
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        if let Some(mut line) = self.line.take() {
+            line.drive(cx);
+            if line.is_ready() {
+                self.home.lay_down(line);
+            }
+        }
+    }
+
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<HttpError> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let last = since + self.timeout.as_duration();
@@ -88,6 +98,10 @@ impl Stream for Flow {
         match this.poll_frame(cx) {
             Poll::Ready(Some(Ok(bytes))) => {
                 this.waiting_since = None;
+                // A reader that knows the length does not ask for what comes after the last byte.
+                if this.body.is_end_stream() {
+                    this.finish(cx);
+                }
                 Poll::Ready(Some(Ok(bytes)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -95,12 +109,7 @@ impl Stream for Flow {
                 Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(None) => {
-                if let Some(mut line) = this.line.take() {
-                    line.drive(cx);
-                    if line.is_ready() {
-                        this.home.lay_down(line);
-                    }
-                }
+                this.finish(cx);
                 Poll::Ready(None)
             }
             Poll::Pending => {

@@ -71,6 +71,25 @@ async fn a_connection_whose_body_was_read_is_used_again() {
 }
 
 #[tokio::test]
+async fn so_is_one_whose_reader_knew_when_to_stop() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = client(Span::from_secs(10));
+    let served = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        for _ in 0..2 {
+            serve(&mut socket).await;
+        }
+    };
+    let asked = async {
+        for _ in 0..2 {
+            let mut body = client.send(get(&listener)).await.unwrap().into_body();
+            assert_eq!(body.next().await.unwrap().unwrap(), "bytes");
+        }
+    };
+    tokio::join!(served, asked);
+}
+
+#[tokio::test]
 async fn one_whose_body_was_given_up_is_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = client(Span::from_secs(10));
