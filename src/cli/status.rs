@@ -32,7 +32,7 @@ pub(crate) async fn status(
     let config = open::load(config)?.config;
     let manifest = open::read_manifest(&config).await?;
     let now = Clock::system().now();
-    let is_daemon_running = Manifest::is_daemon_running(&config.manifest);
+    let is_daemon_running = Manifest::is_daemon_running(&config.manifest).await;
     let status = Status::read(&manifest, now, config.deadline.warn, is_daemon_running).await?;
     manifest.close().await;
     if arguments.json {

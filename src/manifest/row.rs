@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod event;
 mod hint;
+pub mod machine;
 
 use serde::Serialize;
 use url::Url;

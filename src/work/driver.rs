@@ -133,16 +133,19 @@ impl<S: Stage> Driver<S> {
     /// Works until told to stop, then until its steps have ended. An error is a panic in a step.
     pub async fn run(mut self) -> Result<(), JoinError> {
         let mut renew_at = Instant::now() + self.renew_every();
+        let mut heard = self.around.manifest.heard();
         while !self.around.stop.is_cancelled() {
             self.pulse.beat();
             // Registered before looking for work, so that a poke between the look and the wait is not missed.
             let woken = self.wake.listen();
             let claimed = self.claim().await;
             let look_again_at = self.look_again_at(claimed).await;
-            // Every arm is cancel-safe: tokens, a notification that keeps its permit, timers, and join_next.
+            // Every arm is cancel-safe: tokens, a notification that keeps its permit, a watch, timers, and join_next.
             tokio::select! {
                 () = self.around.stop.cancelled() => break,
                 () = woken => {}
+                // Another machine made work. Where none can, this arm is off.
+                Ok(()) = heard.changed() => {}
                 () = tokio::time::sleep_until(look_again_at) => {}
                 () = tokio::time::sleep_until(renew_at) => {
                     self.renew().await;
