@@ -107,10 +107,7 @@ impl Config {
 
     /// Whether a password stands in the URL, where everybody can read it.
     pub fn url_has_password(&self) -> bool {
-        self.is_shared()
-            && url::Url::parse(&self.url).is_ok_and(|url| {
-                url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password")
-            })
+        self.is_shared() && postgres::has_password(&self.url)
     }
 
     /// What tests need not say.

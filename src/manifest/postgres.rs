@@ -63,12 +63,17 @@ pub(super) fn is_url(url: &str) -> bool {
     connect::server_of(url).is_some()
 }
 
+/// Whether a password stands in a URL.
+pub(super) fn has_password(url: &str) -> bool {
+    connect::server_of(url).is_some_and(|server| server.get_password().is_some())
+}
+
 /// How long a verb may take, from its first word to the server to the last from it. Longer than the server's own bounds,
 /// which say more.
 const VERB_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a migration may take: it may have to write every row anew.
-const MIGRATION_TIMEOUT: Duration = Duration::from_secs(3600);
+const MIGRATION_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// How long a verb is waited for.
 pub(super) fn patience(verb: &str) -> Duration {
@@ -310,7 +315,7 @@ impl Held<'_> {
         match (&outcome, ended) {
             // Its prepared statements are of a schema that is gone.
             (Err(fault), _) if fault.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
-                self.discard()
+                self.discard();
             }
             (_, Ok(())) => drop(self.client.take()),
             (Err(_), Err(_)) => self.discard(),
@@ -515,7 +520,8 @@ fn away(verb: &'static str, server: &str, what: String) -> ManifestError {
 
 fn is_connection(error: &tokio_postgres::Error) -> bool {
     error.is_closed()
-        || std::error::Error::source(error).is_some_and(|it| it.is::<std::io::Error>())
+        || std::error::Error::source(error)
+            .is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
 }
 
 /// The error with its causes: the client's own words say only what it was doing.

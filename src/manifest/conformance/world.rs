@@ -55,7 +55,7 @@ pub(in crate::manifest) struct World {
     time: Arc<AtomicI64>,
     pub(in crate::manifest) folder: TempDir,
     /// The database and its server, where the manifest is on one.
-    pub(in crate::manifest) database: Option<(Database, Server)>,
+    _database: Option<(Database, Server)>,
 }
 
 impl World {
@@ -75,7 +75,7 @@ impl World {
             clock,
             time,
             folder,
-            database: None,
+            _database: None,
         }
     }
 
@@ -93,7 +93,7 @@ impl World {
             clock,
             time,
             folder,
-            database: None,
+            _database: None,
         }
     }
 
@@ -115,7 +115,7 @@ impl World {
             clock,
             time,
             folder,
-            database: Some((database, server)),
+            _database: Some((database, server)),
         }
     }
 

@@ -15,7 +15,6 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use url::Url;
 
 use crate::http::roots::Roots;
 use crate::manifest::Config;
@@ -112,21 +111,23 @@ pub(super) fn server_of(url: &str) -> Option<tokio_postgres::Config> {
     is_whole.then_some(server)
 }
 
-/// The URL as it may be shown: without a password.
+/// The URL as it may be shown: without a password, wherever it stands.
 fn shown(url: &str) -> String {
-    let Ok(mut parsed) = Url::parse(url) else {
-        return "postgres://...".to_owned();
+    let (address, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut shown = match address.rsplit_once('@') {
+        None => address.to_owned(),
+        Some((whom, place)) => {
+            let (scheme, user) = whom.split_once("://").unwrap_or(("postgres", ""));
+            let user = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}@{place}")
+        }
     };
-    if parsed.password().is_some() && parsed.set_password(Some("***")).is_err() {
-        return "postgres://...".to_owned();
+    let is_public = |pair: &&str| !pair.is_empty() && !pair.starts_with("password");
+    for (place, pair) in query.split('&').filter(is_public).enumerate() {
+        shown.push(if place == 0 { '?' } else { '&' });
+        shown.push_str(pair);
     }
-    if parsed
-        .query()
-        .is_some_and(|query| query.contains("password"))
-    {
-        parsed.set_query(None);
-    }
-    parsed.into()
+    shown
 }
 
 fn encryption() -> Result<MakeRustlsConnect, ManifestError> {
@@ -139,4 +140,38 @@ fn encryption() -> Result<MakeRustlsConnect, ManifestError> {
         .with_root_certificates(roots.store())
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_is_shown() {
+        let check = |url: &str, expected: &str| assert_eq!(shown(url), expected);
+        check("postgres://me:s3cret@db/x", "postgres://me@db/x");
+        check("postgres://me:s3:c@ret@db/x?a=b", "postgres://me@db/x?a=b");
+        check(
+            "postgres://me@/x?host=/run/pg",
+            "postgres://me@/x?host=/run/pg",
+        );
+        check(
+            "postgres:///x?password=s3cret&host=/run/pg",
+            "postgres:///x?host=/run/pg",
+        );
+        check("postgres://db/x", "postgres://db/x");
+    }
+
+    #[test]
+    fn a_url_says_host_and_database_and_may_say_how_it_is_verified() {
+        let is_whole = |url: &str| server_of(url).is_some();
+        assert!(is_whole("postgres://me@db/x?sslmode=verify-full"));
+        assert!(is_whole(
+            "postgresql://me@one,two/x?target_session_attrs=read-write"
+        ));
+        assert!(is_whole("postgres:///x?host=/run/postgresql"));
+        assert!(!is_whole("postgres://db"));
+        assert!(!is_whole("postgres:///x"));
+        assert!(!is_whole("postgres://db/x?sslmode=perhaps"));
+    }
 }

@@ -21,6 +21,7 @@ use crate::manifest::row::event::EventRecord;
 use crate::model::asset::AssetIndex;
 use crate::model::event::EndpointName;
 use crate::model::event::EventKind;
+use crate::model::task::TaskId;
 
 /// The most of a reason that is kept: a provider chooses some of these words, and an event is a line.
 const REASON_CHARS_MAX: usize = 500;
@@ -137,9 +138,9 @@ fn restrictions(filter: &EventFilter) -> (String, Vec<Named>) {
     restrict("events.id > :after", ":after", filter.after.to_param());
     let since = filter.since.map(Timestamp::as_unix_millis);
     restrict("events.at >= :since", ":since", since.to_param());
-    let kind = filter.kind.map(|kind| kind.as_str());
+    let kind = filter.kind.map(EventKind::as_str);
     restrict("events.kind = :kind", ":kind", kind.to_param());
-    let task = filter.task.as_ref().map(|id| id.as_str());
+    let task = filter.task.as_ref().map(TaskId::as_str);
     restrict(
         "events.task IN (SELECT id FROM tasks WHERE task_id = :task_id)",
         ":task_id",

@@ -54,13 +54,7 @@ pub(super) fn newest() -> u32 {
 /// Tells how the database stands. An older server, a newer schema and somebody else's tables are errors.
 pub(super) async fn standing(tx: &Tx<'_>) -> Result<Standing, Fault> {
     let server: Option<i64> = value(tx, SERVER, []).await?;
-    let server = server.unwrap_or_default();
-    if server < SERVER_MIN {
-        return Err(Fault::Known(ManifestError::OldServer {
-            found: server / 10_000,
-            needed: SERVER_MIN / 10_000,
-        }));
-    }
+    check_server(server.unwrap_or_default())?;
     if value(tx, STANDS, []).await? != Some(true) {
         let is_foreign = value(tx, IS_FOREIGN, []).await? == Some(true);
         return if is_foreign {
@@ -78,6 +72,17 @@ pub(super) async fn standing(tx: &Tx<'_>) -> Result<Standing, Fault> {
         found if found < known => Ok(Standing::Older(found)),
         _ => Ok(Standing::Current),
     }
+}
+
+/// Refuses a server that lacks what the statements use. The version is the server's own number for it.
+pub(super) fn check_server(version: i64) -> Result<(), ManifestError> {
+    if version < SERVER_MIN {
+        return Err(ManifestError::OldServer {
+            found: version / 10_000,
+            needed: SERVER_MIN / 10_000,
+        });
+    }
+    Ok(())
 }
 
 /// Brings the database to the newest schema.

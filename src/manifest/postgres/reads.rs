@@ -20,8 +20,12 @@ use crate::manifest::row::Tally;
 use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
 use crate::model::asset::AssetIndex;
+use crate::model::asset::AssetState;
 use crate::model::object::ETag;
+use crate::model::task::ProviderName;
 use crate::model::task::TaskError;
+use crate::model::task::TaskId;
+use crate::model::task::TaskState;
 use crate::units::Span;
 
 /// Tasks that pass the filter, in the order in which they were learned, with their assets and objects.
@@ -64,13 +68,13 @@ fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Named>) {
             params.push((name, param));
         }
     };
-    let id = filter.id.as_ref().map(|id| id.as_str());
+    let id = filter.id.as_ref().map(TaskId::as_str);
     restrict("task_id = :task_id", ":task_id", id.to_param());
-    let provider = filter.provider.as_ref().map(|name| name.as_str());
+    let provider = filter.provider.as_ref().map(ProviderName::as_str);
     restrict("provider = :provider", ":provider", provider.to_param());
-    let state = filter.state.map(|state| state.as_str());
+    let state = filter.state.map(TaskState::as_str);
     restrict("state = :state", ":state", state.to_param());
-    let asset_state = filter.asset_state.map(|state| state.as_str());
+    let asset_state = filter.asset_state.map(AssetState::as_str);
     restrict(
         "id IN (SELECT task FROM assets WHERE assets.state = :asset_state)",
         ":asset_state",

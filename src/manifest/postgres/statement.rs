@@ -171,13 +171,19 @@ pub(super) struct Bound {
 impl Bound {
     /// The values as the client takes them.
     pub(super) fn untyped(&self) -> Vec<&(dyn ToSql + Sync)> {
-        self.values.iter().map(|value| value as _).collect()
+        let mut untyped: Vec<&(dyn ToSql + Sync)> = Vec::with_capacity(self.values.len());
+        for value in &self.values {
+            untyped.push(value);
+        }
+        untyped
     }
 
     /// The values with their types, for a statement that is not prepared.
     pub(super) fn typed(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
-        let typed = |value| (value as &(dyn ToSql + Sync), Param::sql_type(value));
-        self.values.iter().map(typed).collect()
+        let values = self.untyped().into_iter();
+        values
+            .zip(self.values.iter().map(Param::sql_type))
+            .collect()
     }
 }
 
@@ -194,10 +200,12 @@ impl Postgres {
                 Piece::Text(text) => bound.text.push_str(text),
                 Piece::Name(":now") => self.push_now(&mut bound, &mut places),
                 Piece::Name(":lease_until") => {
-                    let lease = self.lease.as_millis_i64();
+                    let lease = self.lease.as_millis_i64().to_string();
                     bound.text.push('(');
                     self.push_now(&mut bound, &mut places);
-                    bound.text.push_str(&format!(" + {lease})"));
+                    bound.text.push_str(" + ");
+                    bound.text.push_str(&lease);
+                    bound.text.push(')');
                 }
                 Piece::Name(name) => {
                     let value = || match name {
@@ -215,7 +223,7 @@ impl Postgres {
         Ok(bound)
     }
 
-    fn push_now<'n>(&self, bound: &mut Bound, places: &mut Vec<&'n str>) {
+    fn push_now(&self, bound: &mut Bound, places: &mut Vec<&str>) {
         match &self.time {
             Time::Server => bound.text.push_str(SERVER_NOW),
             Time::Handed(clock) => {
@@ -242,7 +250,8 @@ fn push<'n>(
             places.len() - 1
         }
     };
-    bound.text.push_str(&format!("${}", place + 1));
+    bound.text.push('$');
+    bound.text.push_str(&(place + 1).to_string());
     Some(())
 }
 

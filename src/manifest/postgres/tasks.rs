@@ -39,8 +39,12 @@ pub(in crate::manifest) async fn learn(
     tx: &Tx<'_>,
     tasks: &[NewTask],
 ) -> Result<Vec<Learned>, Fault> {
+    // Differs from SQLite, where one transaction is written at a time: in one order, so that two machines that learn the
+    // same do not wait for each other.
+    let mut order: Vec<(usize, &NewTask)> = tasks.iter().enumerate().collect();
+    order.sort_by(|(_, one), (_, other)| one.key.cmp(&other.key));
     let mut outcomes = Vec::with_capacity(tasks.len());
-    for task in tasks {
+    for (place, task) in order {
         let newcomer = Newcomer {
             key: &task.key,
             state: TaskState::Watching,
@@ -51,16 +55,17 @@ pub(in crate::manifest) async fn learn(
             callback: task.callback.as_ref(),
         };
         if insert(tx, &newcomer).await? {
-            outcomes.push(Learned::New);
+            outcomes.push((place, Learned::New));
             continue;
         }
         let (row, state) = merge(tx, &task.key, &task.tags).await?;
         if let Some(callback) = &task.callback {
             call_back_too(tx, row, callback).await?;
         }
-        outcomes.push(Learned::Known(state));
+        outcomes.push((place, Learned::Known(state)));
     }
-    Ok(outcomes)
+    outcomes.sort_by_key(|(place, _)| *place);
+    Ok(outcomes.into_iter().map(|(_, learned)| learned).collect())
 }
 
 /// Writes a link as a completed task with one asset. The link of a known one may be a fresh one for its asset.

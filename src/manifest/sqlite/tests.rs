@@ -18,6 +18,7 @@ use crate::manifest::Config;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
 use crate::manifest::conformance::conformance;
+use crate::manifest::conformance::statements;
 use crate::manifest::conformance::world::World;
 use crate::manifest::conformance::world::key;
 use crate::manifest::conformance::world::media;
@@ -44,6 +45,19 @@ mod threaded {
 mod inline {
     use super::*;
     conformance!(World::sqlite(true));
+}
+
+#[tokio::test]
+async fn every_statement_is_prepared() {
+    let world = World::sqlite(true).await;
+    let connection = Connection::open(path(&world.config)).unwrap();
+    let all = statements::of("sqlite");
+    assert!(all.len() > 80, "found {} statements only", all.len());
+    for sql in all {
+        if let Err(error) = connection.prepare(&sql) {
+            panic!("{error} in {sql}");
+        }
+    }
 }
 
 fn path(config: &Config) -> PathBuf {
@@ -434,12 +448,7 @@ async fn a_reader_makes_nothing_and_changes_nothing() {
         matches!(nowhere, Err(ManifestError::Folder { .. })),
         "{nowhere:?}"
     );
-    for url in [
-        "postgres://db/x",
-        "sqlite:",
-        "sqlite::memory:",
-        "manifest.db",
-    ] {
+    for url in ["mysql://db/x", "sqlite:", "sqlite::memory:", "manifest.db"] {
         let config = Config {
             url: url.into(),
             ..Config::of_tests()

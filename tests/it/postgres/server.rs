@@ -1,4 +1,4 @@
-//! A private PostgreSQL for tests: made of the machine's own package in a temporary folder, on a unix socket alone.
+//! A private `PostgreSQL` for tests: made of the machine's own package in a temporary folder, on a unix socket alone.
 //!
 //! One server serves a whole run, whether its tests are threads or processes, and each test has a database of its own.
 //! A guardian beside it stops the server and removes its data once nobody holds the lock of its users any more, which
@@ -70,7 +70,6 @@ impl Server {
     }
 
     /// A server that a test may stop, start and lock up as it likes.
-    #[expect(dead_code, reason = "the conformance suite needs no such server")]
     pub(crate) fn own() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::SeqCst);
@@ -108,7 +107,7 @@ impl Server {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::SeqCst);
         let name = format!("test_{}_{count}", std::process::id());
-        self.run("createdb", &["-h", &self.socket(), "-U", ROLE, &name]);
+        run("createdb", &["-h", &self.socket(), "-U", ROLE, &name]);
         let url = format!("postgres://{ROLE}@/{name}?host={}", self.socket());
         Database {
             url,
@@ -119,7 +118,7 @@ impl Server {
 
     /// Runs SQL as the superuser and gives what it printed, one row a line.
     pub(crate) fn sql(&self, database: &str, sql: &str) -> String {
-        self.run(
+        run(
             "psql",
             &[
                 "-h",
@@ -155,7 +154,6 @@ impl Server {
     }
 
     /// Stops it at once, as a crash would.
-    #[expect(dead_code, reason = "the conformance suite does not stop its server")]
     pub(crate) fn stop(&self) {
         self.as_server(
             "pg_ctl",
@@ -229,10 +227,6 @@ impl Server {
         drop(command.spawn().unwrap());
     }
 
-    fn run(&self, name: &str, arguments: &[&str]) -> String {
-        output(Command::new(program(name)).args(arguments))
-    }
-
     /// Runs as the user that the server runs as, which must not be root.
     fn as_server(&self, name: &str, arguments: &[&str]) {
         let mut command = match other_user() {
@@ -283,7 +277,7 @@ fn other_user() -> Option<&'static str> {
     is_root.then_some(if has_own { "postgres" } else { "nobody" })
 }
 
-/// A program of the newest PostgreSQL on this machine.
+/// A program of the newest `PostgreSQL` on this machine.
 fn program(name: &str) -> PathBuf {
     let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -308,8 +302,10 @@ fn program(name: &str) -> PathBuf {
     })
 }
 
-fn output(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+/// What a program of the client prints.
+fn run(name: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program(name));
+    let output = command.args(arguments).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {errors}");
     String::from_utf8(output.stdout).unwrap()
