@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Deserialize;
+use serde::Deserializer;
 use serde::Serialize;
 use serde::Serializer;
 
@@ -81,6 +83,18 @@ impl fmt::Display for Timestamp {
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// A day, which is its first instant in UTC, or an instant of RFC 3339.
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let day = || Timestamp::parse(&format!("{text}T00:00:00Z"));
+        Timestamp::parse(&text).or_else(day).ok_or_else(|| {
+            let what = format!("{text:?} is no day such as \"2026-01-31\" and no time of RFC 3339");
+            serde::de::Error::custom(what)
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The intake stage: the one door by which a task becomes known. It validates, writes, and the rest follows.
 
 pub mod api;
+pub mod discover;
 pub mod gateway;
 pub mod hooks;
 pub mod import;
@@ -23,8 +24,10 @@ use crate::model::deadline::Deadline;
 use crate::model::digest::Sha256Digester;
 use crate::model::task::FETCH_PROVIDER;
 use crate::model::task::LearnedVia;
+use crate::model::task::ProviderName;
 use crate::model::task::ResultLink;
 use crate::model::task::Tags;
+use crate::model::task::TaskId;
 use crate::model::task::TaskKey;
 use crate::provider::signature;
 use crate::units::Span;
@@ -61,6 +64,39 @@ pub async fn learn(
     };
     manifest
         .learn(announced.into_iter().map(new_task).collect())
+        .await
+}
+
+/// Learns tasks that the list of `provider` tells of, with the time that each was made where the row says so: the deadline
+/// of one is counted from there, so that the oldest links go first.
+pub async fn learn_listed(
+    manifest: &Manifest,
+    provider: &ProviderName,
+    listed: Vec<(TaskId, Option<Timestamp>)>,
+    ttl: Span,
+    now: Timestamp,
+) -> Result<Vec<Learned>, ManifestError> {
+    let new_task = |(id, created): (TaskId, Option<Timestamp>)| NewTask {
+        deadline: deadline::deadline(&deadline::Known {
+            expires: None,
+            signature: None,
+            completed: None,
+            created,
+            last_unfinished: None,
+            learned: now,
+            ttl,
+        }),
+        key: TaskKey {
+            provider: provider.clone(),
+            id,
+        },
+        tags: Tags::new(),
+        via: LearnedVia::Discovery,
+        next_look_at: now,
+        callback: None,
+    };
+    manifest
+        .learn(listed.into_iter().map(new_task).collect())
         .await
 }
 

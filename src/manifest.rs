@@ -6,6 +6,7 @@
 pub mod row;
 
 mod answers;
+mod discoveries;
 mod engine;
 mod error;
 mod links;
@@ -321,6 +322,15 @@ impl Manifest {
     ) -> Result<Observed, ManifestError> {
         let lease = *lease;
         change!(self, "observe", tasks::observe(&lease, &observation))
+    }
+
+    /// As [`Manifest::observe`] for many looks at once, in their order; what one of them meets spoils no other.
+    pub async fn observe_all(
+        &self,
+        observed: &[(Lease, Observation)],
+    ) -> Result<Vec<Result<Observed, ManifestError>>, ManifestError> {
+        let observed = observed.to_vec();
+        change!(self, "observe_all", tasks::observe_all(&observed))
     }
 
     /// Ends the claim after a look that brought no sighting.

@@ -9,14 +9,18 @@ pub mod signature;
 
 mod answer;
 mod api;
+mod builtin;
 mod call;
 mod connect;
 mod error;
+mod explain;
 mod hook;
 mod json;
+mod list;
 mod relay;
 mod rewrite;
 mod scrub;
+mod token;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,23 +28,33 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::clock::Timestamp;
 use crate::secret::SecretSource;
 use crate::units::Rate;
 use crate::units::Span;
 
 pub use api::Provider;
 pub use connect::ConnectError;
+pub use connect::describe;
 pub use error::ProviderError;
 pub use error::Said;
+pub use explain::Explanation;
 pub use hook::HookError;
 pub use hook::HookSaid;
+pub use list::ListError;
+pub use list::Page;
+pub use list::Place;
 pub use relay::Passing;
 
 /// `[provider.NAME]`
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of its own that people switch"
+)]
 pub struct Config {
-    /// A built-in description: `evolink`. This or `description`.
+    /// The name of a built-in description. This or `description`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// A file with a description of the user's own.
@@ -82,4 +96,10 @@ pub struct Config {
     /// Its API and its result links may be plain http and on private addresses (an intranet, a test).
     #[serde(default)]
     pub allow_private: bool,
+    /// Whether its list of tasks is read for those that nobody announced.
+    #[serde(default)]
+    pub discover: bool,
+    /// From when on tasks are discovered, however old their links; absent = as far back as links can live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discover_since: Option<Timestamp>,
 }

@@ -166,6 +166,11 @@ impl Simulator {
         self.world.push(task, status)
     }
 
+    /// Takes a task off the list, as when somebody deletes it there; it can still be read. `false` when it is not on it.
+    pub fn unlist(&self, task: &TaskId) -> bool {
+        self.world.unlist(task)
+    }
+
     /// The links to a task's files as of now, whether or not it has completed.
     pub fn links(&self, task: &TaskId) -> Vec<String> {
         self.world.links(task)

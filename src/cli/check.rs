@@ -1,5 +1,7 @@
 //! `reelvault check`: everything about configuration and surroundings at once, with a remedy for each that fails.
 
+mod explain;
+
 use std::fmt;
 use std::path::Path;
 
@@ -23,6 +25,7 @@ use crate::provider::Provider;
 use crate::store::StoreError;
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
     /// Only what needs no network
     #[arg(long)]
@@ -30,6 +33,14 @@ pub(crate) struct Arguments {
     /// A JSON document a finding
     #[arg(long)]
     json: bool,
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Say what a provider's description reads out of an answer
+    Provider(explain::Arguments),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -98,6 +109,9 @@ impl fmt::Display for Finding {
 }
 
 pub(crate) async fn check(config: Option<&Path>, arguments: &Arguments) -> Result<Exit, Complaint> {
+    if let Some(What::Provider(it)) = &arguments.what {
+        return explain::explain(config, it);
+    }
     let path = open::config_path(config)?;
     let loaded = Config::load(&path, open::variables())?;
     let mut findings = vec![Finding::new(

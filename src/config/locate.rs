@@ -23,7 +23,7 @@ pub(super) const SECRETS: [&str; 11] = [
     "hook_key",
     "hook_key_old",
     "secret",
-    "previous_secret",
+    "secret_old",
     "password",
 ];
 

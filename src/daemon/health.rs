@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::http::request::Admission;
+use crate::intake::gateway::Gateway;
 use crate::manifest::Manifest;
 use crate::model::object::DestinationName;
 use crate::model::task::ProviderName;
@@ -41,6 +42,7 @@ pub(super) struct Health {
     manifest: Manifest,
     providers: BTreeMap<ProviderName, Provider>,
     refusals: Refusals,
+    gateway: Gateway,
     stages: Mutex<Vec<Stage>>,
     /// Held while the manifest is tried, so that many who ask are one who writes.
     tried: tokio::sync::Mutex<Option<(Instant, Option<String>)>>,
@@ -67,11 +69,13 @@ impl Health {
         manifest: Manifest,
         providers: BTreeMap<ProviderName, Provider>,
         refusals: Refusals,
+        gateway: Gateway,
     ) -> Self {
         Self {
             manifest,
             providers,
             refusals,
+            gateway,
             stages: Mutex::default(),
             tried: tokio::sync::Mutex::default(),
         }
@@ -110,6 +114,14 @@ impl Health {
             why,
             hint: "`reelvault check` tries its rights",
         }));
+        let waiting = self.gateway.waiting();
+        if waiting > 0 {
+            reasons.push(Reason {
+                what: "gateway".to_owned(),
+                why: format!("{waiting} of the tasks that passed could not be learned yet"),
+                hint: "they are learned as soon as the manifest can be written",
+            });
+        }
         for (name, provider) in &self.providers {
             reasons.extend(provider.refusal().map(|why| Reason {
                 what: format!("provider {name}"),

@@ -122,7 +122,7 @@ fn paths() -> Value {
                         "learned": 1, "known": 0, "refused": 1,
                         "tasks": [
                             { "provider": "evolink", "task_id": "a", "outcome": "learned" },
-                            { "task_id": "a/b", "outcome": "refused", "detail": "\"a/b\" is not a task ID" },
+                            { "task_id": "a/b", "outcome": "refused", "detail": "a/b is no task ID of this provider, which are such as ID" },
                         ],
                     }))),
                 })),
@@ -310,6 +310,8 @@ fn schemas() -> Value {
             "provider": { "anyOf": [provider_name(), { "type": "null" }],
                 "description": "May be left out with one provider." },
             "tags": sent_tags,
+            "callback_url": { "type": ["string", "null"], "format": "uri", "maxLength": URL_BYTES_MAX, "pattern": "^https?://",
+                "description": "Called once the task is archived, failed or lost." },
         }))),
         "NewLink": strict(object(&["url"], &json!({
             "url": { "type": "string", "format": "uri", "maxLength": URL_BYTES_MAX, "pattern": "^https?://" },
@@ -384,7 +386,7 @@ fn schemas() -> Value {
 
 fn task_id() -> Value {
     json!({ "type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]+$",
-        "not": { "anyOf": [{ "pattern": "[/?#%]" }, { "enum": [".", ".."] }] } })
+        "not": { "anyOf": [{ "pattern": "[?#%]" }, { "pattern": "(^|/)\\.{0,2}(/|$)" }] } })
 }
 
 fn destination_name() -> Value {

@@ -114,6 +114,7 @@ impl Supervisor<'_> {
                 spool.sweep(&stop).await;
             }
             stages.gateway.catch_up(config.deadline.default).await;
+            stages.discover.run_until_idle().await?;
             stages.watch.run_until_idle().await?;
             stages.archive.run_until_idle().await?;
             // Links that died early were handed back to be asked for: one more look, one more try.
@@ -158,6 +159,7 @@ impl Supervisor<'_> {
         let (stop, halt) = (stages.stop.clone(), stages.halt.clone());
         let mut watchdog = Watchdog::new(stages.pulses(), &self.systemd);
         let mut running = JoinSet::new();
+        running.spawn(stages.discover.run());
         running.spawn(stages.watch.run());
         running.spawn(stages.archive.run());
         running.spawn(stages.tend.run());

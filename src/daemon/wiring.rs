@@ -18,6 +18,7 @@ use crate::archive::stage::ArchiveParts;
 use crate::archive::stage::Downloads;
 use crate::chance::Dice;
 use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::config::ServerConfig;
 use crate::daemon::gateway;
@@ -33,8 +34,11 @@ use crate::http::client::USER_AGENT;
 use crate::http::guard::Guard;
 use crate::http::roots::Roots;
 use crate::intake::api::Doors;
+use crate::intake::discover::Discover;
+use crate::intake::discover::DiscoverParts;
 use crate::intake::gateway::Gateway;
 use crate::intake::hooks::Hooks;
+use crate::intake::line::Account;
 use crate::intake::line::Accounts;
 use crate::intake::spool::Spool;
 use crate::manifest::Manifest;
@@ -68,6 +72,9 @@ use crate::work::wake::Wake;
 
 /// Calls to providers under way at once.
 const WATCH_ROOM: usize = 16;
+
+/// Lists read at once.
+const DISCOVER_ROOM: usize = 4;
 
 /// Aborts under way at once.
 const TEND_ROOM: usize = 4;
@@ -119,6 +126,8 @@ pub struct Outliving {
 
 /// What runs: one driver a stage, and the tokens that stop them.
 pub struct Stages {
+    /// Reads providers' lists.
+    pub discover: Driver<Discover>,
     /// Asks providers.
     pub watch: Driver<Watch>,
     /// Moves bytes.
@@ -161,6 +170,7 @@ pub async fn stages(
 ) -> anyhow::Result<Stages> {
     let (stop, halt) = (CancellationToken::new(), CancellationToken::new());
     let (watch_wake, archive_wake, tend_wake) = (Wake::new(), Wake::new(), Wake::new());
+    let discover_wake = Wake::new();
     let around = Surroundings {
         manifest: manifest.clone(),
         clock: seams.clock.clone(),
@@ -213,6 +223,7 @@ pub async fn stages(
             manifest.clone(),
             providers.clone(),
             Box::new(archive.refusals()),
+            gateway.clone(),
         ),
         hooks: Hooks {
             manifest: manifest.clone(),
@@ -221,13 +232,7 @@ pub async fn stages(
             clock: seams.clock.clone(),
             watch: watch_wake.clone(),
         },
-        doors: doors(
-            config,
-            manifest,
-            &providers,
-            seams,
-            [&watch_wake, &archive_wake],
-        ),
+        doors: doors(config, manifest, seams, [&watch_wake, &archive_wake]),
         views: Views {
             manifest: manifest.clone(),
             places: places(config),
@@ -238,6 +243,14 @@ pub async fn stages(
         },
     };
     let sharing = providers.values().cloned().collect();
+    let discover = Discover::new(DiscoverParts {
+        manifest: manifest.clone(),
+        providers: discovered(config, &providers),
+        margin: config.deadline.margin,
+        clock: seams.clock.clone(),
+        dice: seams.dice.clone(),
+        watch: watch_wake.clone(),
+    });
     let watch = Watch {
         manifest: manifest.clone(),
         providers,
@@ -257,10 +270,12 @@ pub async fn stages(
     let room = Archive::room(&config.transfer);
     let watch = Driver::new(watch, WATCH_ROOM, watch_wake, around.clone());
     let archive = Driver::new(archive, room, archive_wake, around.clone());
+    let discover = Driver::new(discover, DISCOVER_ROOM, discover_wake, around.clone());
     let tend = Driver::new(tend, TEND_ROOM, tend_wake, around.clone());
     let notify = notify(config, manifest, &gateway, seams)?;
     let notify = Driver::new(notify, NOTIFY_ROOM, Wake::new(), around);
     let pulses = vec![
+        ("discover", discover.pulse()),
         ("watch", watch.pulse()),
         ("archive", archive.pulse()),
         ("tend", tend.pulse()),
@@ -272,6 +287,7 @@ pub async fn stages(
         routes: routes::routes(rooms),
     };
     Ok(Stages {
+        discover,
         watch,
         archive,
         tend,
@@ -295,11 +311,20 @@ pub fn places(config: &Config) -> Places {
         .collect()
 }
 
-/// Whose tasks can be announced.
+/// Whose tasks can be announced. Where a description cannot be read, any task ID is taken: the daemon and `check` tell of
+/// it, and a task that is announced now is not lost for that.
 pub fn accounts(config: &Config) -> Accounts {
     Accounts::new(task_apis(config).map(|(name, settings)| {
-        let ttl = settings.output_ttl.unwrap_or(config.deadline.default);
-        (name.clone(), ttl)
+        let described = provider::describe(name, settings).ok();
+        let told = described.as_ref().and_then(|it| it.results.ttl);
+        let account = Account {
+            ttl: settings
+                .output_ttl
+                .or(told)
+                .unwrap_or(config.deadline.default),
+            id: described.map(|it| it.id),
+        };
+        (name.clone(), account)
     }))
 }
 
@@ -326,7 +351,7 @@ fn notify(
         endpoints.insert(settings.endpoint(), endpoint);
     }
     let callback = &config.callback;
-    let (secret, previous) = (callback.secret.as_ref(), callback.previous_secret.as_ref());
+    let (secret, previous) = (callback.secret.as_ref(), callback.secret_old.as_ref());
     Ok(Notify {
         manifest: manifest.clone(),
         endpoints,
@@ -405,14 +430,12 @@ fn rules(config: &Config, seams: &Seams) -> anyhow::Result<Rules> {
 fn doors(
     config: &Config,
     manifest: &Manifest,
-    providers: &BTreeMap<ProviderName, Provider>,
     seams: &Seams,
     [watch, archive]: [&Wake; 2],
 ) -> Doors {
-    let ttl = |(name, provider): (&ProviderName, &Provider)| (name.clone(), provider.ttl());
     Doors {
         manifest: manifest.clone(),
-        providers: providers.iter().map(ttl).collect(),
+        accounts: accounts(config),
         objects: bare_link_objects(config),
         ttl: config.deadline.default,
         clock: seams.clock.clone(),
@@ -483,6 +506,19 @@ pub fn task_apis(config: &Config) -> impl Iterator<Item = (&ProviderName, &provi
         .provider
         .iter()
         .filter(|(name, _)| name.as_str() != FETCH_PROVIDER)
+}
+
+/// The task APIs whose lists are to be read, and from when on.
+fn discovered(
+    config: &Config,
+    providers: &BTreeMap<ProviderName, Provider>,
+) -> Vec<(Provider, Option<Timestamp>)> {
+    let wanted = task_apis(config).filter(|(_, settings)| settings.discover);
+    let wanted = wanted.filter_map(|(name, settings)| {
+        let provider = providers.get(name)?;
+        Some((provider.clone(), settings.discover_since))
+    });
+    wanted.collect()
 }
 
 /// Connects one task API; nothing is sent yet.

@@ -88,27 +88,6 @@ impl Pace {
         Ok(())
     }
 
-    /// Takes a turn if there is one this moment: for whom nobody waits.
-    pub fn take_now(&self) -> bool {
-        if self.pause_left().is_some() {
-            return false;
-        }
-        let Some(bucket) = &self.bucket else {
-            return true;
-        };
-        // Whoever holds the lock waits for the next token, so there is none.
-        let Ok(mut bucket) = bucket.try_lock() else {
-            return false;
-        };
-        bucket.share_among(self.sharers.load(Ordering::Relaxed));
-        let now = Instant::now();
-        let is_open = bucket.opens_at(now) <= now;
-        if is_open {
-            bucket.take(now);
-        }
-        is_open
-    }
-
     /// Gives no turns for `span` from now; a pause that ends later already stays.
     pub fn pause_for(&self, span: Span) {
         let until = Instant::now().checked_add(span.as_duration());
@@ -137,6 +116,29 @@ impl Pace {
         self.paused_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How much of something is taken: what comes beyond it is refused, where a [`Pace`] would have it wait.
+#[derive(Debug)]
+pub struct Allowance(Mutex<Bucket>);
+
+impl Allowance {
+    /// An allowance of `rate`, with bursts of what it allows in a second.
+    pub fn new(rate: Rate) -> Self {
+        let interval = rate.interval().as_duration();
+        Self(Mutex::new(Bucket::new(interval, BURST.as_duration())))
+    }
+
+    /// Whether one more is taken now.
+    pub fn take(&self) -> bool {
+        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_open = bucket.opens_at(now) <= now;
+        if is_open {
+            bucket.take(now);
+        }
+        is_open
     }
 }
 
@@ -244,6 +246,27 @@ mod tests {
         let now = Instant::now();
         bucket.take(now);
         assert_eq!(bucket.opens_at(now), now + Duration::from_mins(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_beyond_an_allowance_is_refused() {
+        let allowance = Allowance::new("5/s".parse().unwrap());
+        let take = || (0..10).filter(|_| allowance.take()).count();
+        assert_eq!(take(), 5);
+        assert_eq!(take(), 0);
+        tokio::time::advance(Duration::from_millis(400)).await;
+        assert_eq!(take(), 2);
+    }
+
+    #[test]
+    fn many_who_come_at_once_get_all_of_an_allowance() {
+        let allowance = Allowance::new("10000/s".parse().unwrap());
+        let taken: usize = std::thread::scope(|scope| {
+            let take = || (0..1000).filter(|_| allowance.take()).count();
+            let takers: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+            takers.into_iter().map(|taker| taker.join().unwrap()).sum()
+        });
+        assert_eq!(taken, 8000);
     }
 
     fn pace(rate: &str) -> Pace {

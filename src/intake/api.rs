@@ -1,6 +1,5 @@
 //! The HTTP API's doors: announce tasks and links, try again, forget.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +29,8 @@ use crate::http::problem::Problem;
 use crate::http::request;
 use crate::intake;
 use crate::intake::Announcement;
+use crate::intake::line::Accounts;
+use crate::intake::line::Line;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
 use crate::manifest::row::Learned;
@@ -70,8 +71,8 @@ pub const URL_BYTES_MAX: usize = 8 << 10;
 pub struct Doors {
     /// Where everything is written down.
     pub manifest: Manifest,
-    /// How long each provider's links live.
-    pub providers: BTreeMap<ProviderName, Span>,
+    /// Whose tasks can be announced.
+    pub accounts: Accounts,
     /// Where bare links go: every destination, under the key of the root.
     pub objects: Vec<ObjectPlan>,
     /// How long bare links live.
@@ -102,6 +103,7 @@ struct Announced {
     provider: Option<String>,
     #[serde(default)]
     tags: Tags,
+    callback_url: Option<Url>,
 }
 
 /// A link as it is announced.
@@ -326,33 +328,20 @@ impl Doors {
 
     fn read_task(&self, item: Value) -> Result<Announcement, Refused> {
         let task = Announced::deserialize(item).map_err(said)?;
-        let id: TaskId = task.task_id.parse().map_err(said)?;
+        let task_id: TaskId = task.task_id.parse().map_err(said)?;
         check_tags(&task.tags)?;
-        let names = || {
-            let names: Vec<&str> = self.providers.keys().map(ProviderName::as_str).collect();
-            match names.as_slice() {
-                [] => "none is configured".to_owned(),
-                names => format!("there is {}", names.join(", ")),
-            }
-        };
-        let provider = match task.provider {
-            Some(name) => name.parse::<ProviderName>().map_err(said)?,
-            None => match self.providers.keys().collect::<Vec<_>>().as_slice() {
-                [only] => (*only).clone(),
-                _ => return Err(format!("whose task is it? set `provider`: {}", names()).into()),
-            },
-        };
-        let ttl = self
-            .providers
-            .get(&provider)
-            .ok_or_else(|| absent(format!("no provider {:?}: {}", provider.as_str(), names())))?;
-        Ok(Announcement {
-            ttl: *ttl,
-            key: TaskKey { provider, id },
+        let provider = task.provider.map(|name| name.parse::<ProviderName>());
+        let provider = provider.transpose().map_err(said)?;
+        if let Some(provider) = &provider {
+            self.accounts.check(provider).map_err(absent)?;
+        }
+        let line = Line {
+            task_id,
+            provider,
             tags: task.tags,
-            via: LearnedVia::Api,
-            callback: None,
-        })
+            callback_url: task.callback_url,
+        };
+        Ok(self.accounts.announce(line, None, LearnedVia::Api)?)
     }
 
     /// Where a link goes: to the destinations that are named, or to all.

@@ -213,6 +213,11 @@ impl Gateway {
         !self.0.parts.providers.is_empty()
     }
 
+    /// How many tasks passed that wait to be learned.
+    pub fn waiting(&self) -> usize {
+        self.parts().deferred.as_ref().map_or(0, Deferred::count)
+    }
+
     fn parts(&self) -> &GatewayParts {
         &self.0.parts
     }

@@ -26,7 +26,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
-use crate::http::pace::Pace;
+use crate::http::pace::Allowance;
 use crate::http::problem::Problem;
 use crate::http::request;
 use crate::intake;
@@ -85,14 +85,14 @@ pub struct Hooks {
 struct Door {
     hooks: Hooks,
     room: Semaphore,
-    strangers: Pace,
+    strangers: Allowance,
 }
 
 /// The routes under `/hooks/`.
 pub fn router(hooks: Hooks) -> Router {
     let door = Door {
         room: Semaphore::new(ROOM),
-        strangers: Pace::new(Some(hooks.config.rate)),
+        strangers: Allowance::new(hooks.config.rate),
         hooks,
     };
     Router::new()
@@ -171,7 +171,7 @@ impl Door {
         let became = match manifest.hear(&key).await? {
             Heard::Due => "due",
             Heard::Ended(TaskState::Vanished | TaskState::Abandoned) => {
-                if !self.strangers.take_now() {
+                if !self.strangers.take() {
                     return Ok(false);
                 }
                 manifest.revive(&key).await?;
@@ -184,7 +184,7 @@ impl Door {
                 | TaskState::Cancelled,
             ) => return Ok(true),
             Heard::Unknown => {
-                if !self.strangers.take_now() {
+                if !self.strangers.take() {
                     return Ok(false);
                 }
                 let announced = Announcement {

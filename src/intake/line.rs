@@ -11,6 +11,7 @@ use crate::model::task::ProviderName;
 use crate::model::task::Tags;
 use crate::model::task::TaskId;
 use crate::model::task::TaskKey;
+use crate::provider::description::identity::Identity;
 use crate::units::Span;
 
 /// An announcement before it is known whose task it is.
@@ -65,14 +66,29 @@ fn placeless(error: &serde_json::Error) -> String {
     what.strip_suffix(&place).unwrap_or(&what).to_owned()
 }
 
-/// The providers whose tasks can be announced, each with how long its links live as far as the configuration says.
+/// The providers whose tasks can be announced.
 #[derive(Clone, Debug, Default)]
-pub struct Accounts(BTreeMap<ProviderName, Span>);
+pub struct Accounts(BTreeMap<ProviderName, Account>);
+
+/// What an announcement needs to know of a provider.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// How long its links live, as far as configuration and description say.
+    pub ttl: Span,
+    /// What its task IDs look like, where that can be read.
+    pub id: Option<Identity>,
+}
 
 impl Accounts {
     /// These providers.
-    pub fn new(providers: impl IntoIterator<Item = (ProviderName, Span)>) -> Self {
+    pub fn new(providers: impl IntoIterator<Item = (ProviderName, Account)>) -> Self {
         Self(providers.into_iter().collect())
+    }
+
+    /// Whether tasks of `provider` can be announced; the error says whose can.
+    pub fn check(&self, provider: &ProviderName) -> Result<&Account, String> {
+        let account = self.0.get(provider);
+        account.ok_or_else(|| format!("no provider {:?}: {}", provider.as_str(), self.known()))
     }
 
     /// The announcement that a line is. Where it names no provider it is `provider`'s, or the only one's.
@@ -83,7 +99,14 @@ impl Accounts {
         via: LearnedVia,
     ) -> Result<Announcement, String> {
         let named = line.provider.or_else(|| provider.cloned());
-        let (provider, ttl) = self.find(named)?;
+        let provider = match named {
+            Some(name) => name,
+            None => self.only()?,
+        };
+        let account = self.check(&provider)?;
+        if let Some(identity) = &account.id {
+            identity.split(&line.task_id)?;
+        }
         if let Some(url) = &line.callback_url
             && !(matches!(url.scheme(), "http" | "https") && url.has_host())
         {
@@ -96,31 +119,21 @@ impl Accounts {
             },
             tags: line.tags,
             via,
-            ttl,
+            ttl: account.ttl,
             callback: line.callback_url,
         })
     }
 
-    fn find(&self, named: Option<ProviderName>) -> Result<(ProviderName, Span), String> {
-        let name = match named {
-            Some(name) => name,
-            None => {
-                let mut names = self.0.keys();
-                match (names.next(), names.next()) {
-                    (Some(only), None) => only.clone(),
-                    (Some(_), Some(_)) | (None, _) => {
-                        return Err(format!(
-                            "whose task is it? name its provider: {}",
-                            self.known()
-                        ));
-                    }
-                }
-            }
-        };
-        let ttl = self.0.get(&name).copied();
-        let ttl =
-            ttl.ok_or_else(|| format!("no provider {:?}: {}", name.as_str(), self.known()))?;
-        Ok((name, ttl))
+    /// The one whose task it must be, where nobody says.
+    fn only(&self) -> Result<ProviderName, String> {
+        let mut names = self.0.keys();
+        match (names.next(), names.next()) {
+            (Some(only), None) => Ok(only.clone()),
+            (Some(_), Some(_)) | (None, _) => Err(format!(
+                "whose task is it? name its provider: {}",
+                self.known()
+            )),
+        }
     }
 
     fn known(&self) -> String {
@@ -138,8 +151,14 @@ mod tests {
     use super::*;
 
     fn accounts(names: &[&str]) -> Accounts {
-        let ttl = Span::from_secs(60);
-        Accounts::new(names.iter().map(|name| (name.parse().unwrap(), ttl)))
+        let account = |form: &str| Account {
+            ttl: Span::from_secs(60),
+            id: Some(toml::from_str(form).unwrap()),
+        };
+        Accounts::new(names.iter().map(|name| match name.split_once(' ') {
+            Some((name, form)) => (name.parse().unwrap(), account(form)),
+            None => (name.parse().unwrap(), account("")),
+        }))
     }
 
     fn told(accounts: &Accounts, text: &str) -> Result<String, String> {
@@ -185,8 +204,16 @@ mod tests {
         let bad = "error: callback_url is neither an http nor an https address";
         check(&one, r#"{"task_id":"t1","callback_url":"file:///x"}"#, bad);
         check(&one, "{", "error: EOF while parsing an object");
-        let id = "a task ID (1 to 256 visible ASCII characters, none of / ? # %)";
+        let id =
+            "a task ID (1 to 256 visible ASCII characters, none of ? # %; slashes only between)";
         check(&one, "a b", &format!("error: \"a b\" is not {id}"));
+        let other = "error: a/b is no task ID of this provider, which are such as ID";
+        check(&one, "a/b", other);
+        check(&one, r#"{"task_id":"a/b"}"#, other);
+        let apps = accounts(&["fal params = ['app']"]);
+        check(&apps, "a/b", "fal a/b");
+        let bare = "error: b is no task ID of this provider, which are such as APP/ID";
+        check(&apps, "b", bare);
         let unknown = "error: unknown field `x`, expected one of `task_id`, `provider`, `tags`, `callback_url`";
         check(&one, r#"{"task_id":"t1","x":1}"#, unknown);
     }

@@ -2,6 +2,8 @@
 
 pub(super) mod answering;
 pub(super) mod archiving;
+pub(super) mod crowds;
+pub(super) mod discovering;
 pub(super) mod hinting;
 pub(super) mod lives;
 pub(super) mod people;
@@ -30,6 +32,12 @@ macro_rules! suite {
 }
 
 suite! {
+    crowds:
+        of_a_backlog_the_most_urgent_go_first,
+        of_many_observations_one_that_fails_spoils_no_other;
+    discovering:
+        a_list_is_read_by_one_at_a_time_and_goes_on_where_it_was,
+        a_list_that_is_wanted_from_further_back_begins_anew;
     watching:
         learning_again_changes_nothing_but_tags_that_lack,
         a_bare_link_is_a_completed_task_with_one_due_asset,

@@ -19,6 +19,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("sqlite/003_outbox.sql"),
     include_str!("sqlite/004_hints.sql"),
     include_str!("sqlite/005_gateway.sql"),
+    include_str!("sqlite/006_discovery.sql"),
 ];
 
 /// "Reel", as the first migration writes it.

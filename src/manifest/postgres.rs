@@ -14,6 +14,7 @@ pub(super) mod claims;
 mod columns;
 mod connect;
 pub(super) mod deliveries;
+pub(super) mod discoveries;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod hints;

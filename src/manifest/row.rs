@@ -1,6 +1,7 @@
 //! What goes into the manifest's verbs and what comes out: rows as domain types, the same for every engine.
 
 pub mod answer;
+pub mod discovery;
 pub mod event;
 mod hint;
 pub mod machine;
@@ -49,6 +50,8 @@ pub enum Claimable {
     Orphans,
     /// Deliveries of events, for `report`.
     Deliveries,
+    /// Lists of tasks, for `intake`.
+    Discoveries,
 }
 
 impl Claimable {
@@ -59,6 +62,7 @@ impl Claimable {
             Claimable::Assets => "assets",
             Claimable::Orphans => "orphans",
             Claimable::Deliveries => "deliveries",
+            Claimable::Discoveries => "discoveries",
         }
     }
 }
@@ -166,6 +170,13 @@ pub struct Observation {
     pub assets: Vec<SeenAsset>,
     /// Where each new asset goes.
     pub objects: Vec<ObjectPlan>,
+}
+
+impl Observation {
+    /// Whether a task goes on being watched and nothing else follows.
+    pub(super) fn is_plain(&self) -> bool {
+        self.state == TaskState::Watching && self.assets.is_empty()
+    }
 }
 
 /// What an observation changed.

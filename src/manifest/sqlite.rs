@@ -11,6 +11,7 @@ pub(super) mod assets;
 pub(super) mod claims;
 mod columns;
 pub(super) mod deliveries;
+pub(super) mod discoveries;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod hints;

@@ -27,12 +27,13 @@ pub const FETCH_PROVIDER: &str = "fetch";
 const TASK_ID_LENGTH_MAX: usize = 256;
 
 word_type!(
-    /// A provider's own name for one task. Visible ASCII without `/`, `?` and `#`, since it stands in paths.
+    /// A provider's own name for one task. Visible ASCII without `?`, `#` and `%`, since it stands in paths; a slash
+    /// stands between segments, where a task has a second key.
     TaskId,
-    "a task ID (1 to 256 visible ASCII characters, none of / ? # %)",
+    "a task ID (1 to 256 visible ASCII characters, none of ? # %; slashes only between)",
     |text| (1..=TASK_ID_LENGTH_MAX).contains(&text.len())
-        && text != "." && text != ".."
-        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#%".contains(&byte))
+        && text.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#%".contains(&byte))
 );
 
 state_enum!(
@@ -206,14 +207,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn task_ids_cannot_leave_their_path_segment() {
-        for good in ["task-unified-1774857405-abc123", "a", "X:1@b,c"] {
+    fn task_ids_cannot_leave_their_place_in_a_path() {
+        for good in [
+            "task-unified-1774857405-abc123",
+            "a",
+            "X:1@b,c",
+            "fal-ai/veo3/r1",
+        ] {
             assert!(good.parse::<TaskId>().is_ok(), "{good}");
         }
         let long = "x".repeat(257);
         for bad in [
             "",
-            "a/b",
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            "a/../b",
+            "./b",
             "..",
             ".",
             "a b",

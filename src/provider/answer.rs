@@ -1,5 +1,6 @@
 //! An answer about one task, read into a [`Sighting`]: strict on what is used, lenient on the rest.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,9 +14,11 @@ use crate::model::task::Sighting;
 use crate::model::task::TaskError;
 use crate::model::task::TaskId;
 use crate::provider::description::Description;
-use crate::provider::description::TimeField;
-use crate::provider::description::TimeUnit;
+use crate::provider::description::identity::Names;
+use crate::provider::description::status::TimeField;
+use crate::provider::description::status::TimeUnit;
 use crate::provider::pointer::Pointer;
+use crate::provider::pointer::Pointers;
 use crate::provider::scrub::MESSAGE_CHARS;
 use crate::provider::scrub::WORD_CHARS;
 use crate::provider::scrub::scrub;
@@ -55,79 +58,142 @@ const EXTENSIONS: [(AssetRole, &[&str]); 3] = [
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'r> {
     pub(super) description: &'r Description,
+    /// What paths of the API are added to.
+    pub(super) base_url: &'r str,
     pub(super) key: Option<&'r Secret>,
     pub(super) now: Timestamp,
 }
 
 /// A provider's code and message.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Words {
     pub(super) code: Option<String>,
     pub(super) message: Option<String>,
 }
 
-impl Reader<'_> {
-    /// Whether `answer`, although it came with a good HTTP status, tells of an error and not of a task.
+/// Why a good answer tells of no task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Amiss {
+    /// It says that there is no such task.
+    Gone(String),
+    /// It is not what the description promises.
+    Senseless(String),
+}
+
+/// A link, and the pointer that found it; none where the description makes it.
+pub(super) type FoundLink<'r> = (ResultLink, Option<&'r Pointer>);
+
+impl<'r> Reader<'r> {
+    /// Whether `answer`, although it came with a good HTTP status, tells of an error and not of a task. An envelope that
+    /// tells of an error may still carry a task that has ended badly: then the task's own word counts.
     pub(super) fn is_error(&self, answer: &Value) -> bool {
         let status = &self.description.status;
-        let has_state = status.state.first(answer).is_some();
-        !status.ok.is_in(answer) || (!has_state && self.words(answer).code.is_some())
+        let task = self.task(answer).ok();
+        let word = task.and_then(|task| as_word(status.state.at(&task)?.as_ref()));
+        if status.ok.is_asked() {
+            let means = word.and_then(|word| status.map.get(&word).copied());
+            let is_bad_end = matches!(means, Some(Progress::Failed | Progress::Cancelled));
+            return !status.ok.is_in(answer) && !is_bad_end;
+        }
+        word.is_none() && self.words(answer).code.is_some()
     }
 
-    /// The ID of the task that `answer` is about, where the description says where it is.
-    pub(super) fn id(&self, answer: &Value) -> Option<String> {
-        text(self.description.status.id.as_ref()?, answer)
+    /// The part of `answer` that is about the task.
+    pub(super) fn task<'v>(&self, answer: &'v Value) -> Result<Cow<'v, Value>, Amiss> {
+        let Some(pointer) = &self.description.status.task else {
+            return Ok(Cow::Borrowed(answer));
+        };
+        let found = pointer.at(answer).filter(|task| !task.is_null());
+        found.ok_or_else(|| Amiss::Gone(format!("there is no task at {pointer}")))
+    }
+
+    /// The ID of the task that `task` is about, where the description says where it is.
+    pub(super) fn id(&self, task: &Value) -> Option<String> {
+        text(self.description.status.id.as_ref()?, task)
     }
 
     /// The error that `answer` tells of.
     pub(super) fn words(&self, answer: &Value) -> Words {
         let errors = &self.description.status.error;
-        let read = |pointer: &Option<Pointer>, chars_max| {
-            let text = text(pointer.as_ref()?, answer)?;
-            Some(scrub(&text, chars_max, self.key)).filter(|text| !text.is_empty())
-        };
-        Words {
-            code: read(&errors.code, WORD_CHARS),
-            message: read(&errors.message, MESSAGE_CHARS),
+        self.words_at(&errors.code, &errors.message, answer)
+    }
+
+    /// Why the task failed.
+    pub(super) fn failure(&self, task: &Value) -> Words {
+        match &self.description.status.failed {
+            Some(failed) => self.words_at(&failed.code, &failed.message, task),
+            None => self.words(task),
         }
     }
 
-    /// What `answer` says of the task `asked`, or why it makes no sense.
-    pub(super) fn sighting(&self, answer: &Value, asked: &TaskId) -> Result<Sighting, String> {
-        let status = &self.description.status;
-        self.same_task(answer, asked)?;
-        let said = status.state.first(answer);
-        let Some(Value::String(word)) = &said else {
-            let found = said.as_ref().map_or("nothing", kind_of);
-            return Err(format!("there is {found} at {}, no status", status.state));
+    fn words_at(&self, code: &Pointers, message: &Pointers, root: &Value) -> Words {
+        let read = |pointers: &Pointers, chars_max| {
+            let read = |value: &Value| {
+                let text = scrub(&as_text(value)?, chars_max, self.key);
+                Some(text).filter(|text| !text.is_empty())
+            };
+            pointers.find(root, read).map(|(text, _)| text)
         };
-        let known = status.map.get(word).copied();
-        let words = self.words(answer);
-        let progress = self.progress(known, &words);
-        let kind = self.word(status.kind.as_ref(), answer);
-        let times = &status.times;
-        let created = self.past(times.created.as_ref(), answer);
+        Words {
+            code: read(code, WORD_CHARS),
+            message: read(message, MESSAGE_CHARS),
+        }
+    }
+
+    /// What `answer` says of the task that was asked for by `names`.
+    pub(super) fn sighting(
+        &self,
+        answer: &Value,
+        names: &Names<'_, '_>,
+    ) -> Result<Sighting, Amiss> {
+        self.sighting_of(self.task(answer)?.as_ref(), names)
+    }
+
+    /// What `task`, a whole answer or an element of one, says of the task that was asked for by `names`.
+    pub(super) fn sighting_of(
+        &self,
+        task: &Value,
+        names: &Names<'_, '_>,
+    ) -> Result<Sighting, Amiss> {
+        let status = &self.description.status;
+        self.same_task(task, names)?;
+        let word = self.status_word(task)?;
+        let known = match &word {
+            Some(word) if status.gone.contains(word) => {
+                return Err(Amiss::Gone(format!("its status is {word}")));
+            }
+            Some(word) => status.map.get(word).copied(),
+            None => status.missing,
+        };
+        let words = self.failure(task);
+        let kind = self.word(status.kind.as_ref(), task);
+        let said = self.progress(known, &words);
+        let results = match said {
+            Progress::Completed => self.told_results(task, names, kind.as_deref())?,
+            Progress::Pending | Progress::Running | Progress::Failed | Progress::Cancelled => {
+                Vec::new()
+            }
+        };
+        let has_failed = said == Progress::Completed && results.is_empty() && self.has_failed(task);
+        let progress = if has_failed { Progress::Failed } else { said };
+        let created = self.past(status.times.created.as_ref(), task);
+        let word = word.unwrap_or_else(|| "none".to_owned());
         Ok(Sighting {
             progress,
-            status: scrub(word, WORD_CHARS, self.key),
+            status: scrub(&word, WORD_CHARS, self.key),
             is_unknown_status: known.is_none(),
-            percent: percent(status.percent.as_ref(), answer),
-            model: self.word(status.model.as_ref(), answer),
+            percent: percent(status.percent.as_ref(), task),
+            model: self.word(status.model.as_ref(), task),
             created,
             completed: (progress == Progress::Completed)
-                .then(|| self.completed(created, answer))
+                .then(|| self.completed(created, task))
                 .flatten(),
-            expires: self.expires(answer),
+            expires: self.expires(task),
             estimate: status
                 .estimate
                 .as_ref()
-                .and_then(|at| length(&at.first(answer)?, TimeUnit::S)),
-            results: match progress {
-                Progress::Completed => self.results(answer, kind.as_deref())?,
-                Progress::Pending | Progress::Running | Progress::Failed | Progress::Cancelled => {
-                    Vec::new()
-                }
-            },
+                .and_then(|at| length(at.at(task)?.as_ref(), TimeUnit::S)),
+            results,
             error: match progress {
                 Progress::Failed | Progress::Cancelled => task_error(words),
                 Progress::Pending | Progress::Running | Progress::Completed => None,
@@ -137,17 +203,99 @@ impl Reader<'_> {
         })
     }
 
-    fn same_task(&self, answer: &Value, asked: &TaskId) -> Result<(), String> {
+    /// The status word, `None` where there is none and that has a meaning.
+    fn status_word(&self, task: &Value) -> Result<Option<String>, Amiss> {
+        let status = &self.description.status;
+        let said = status.state.at(task);
+        let word = said.as_deref().and_then(as_word);
+        let is_absent = said.as_deref().is_none_or(Value::is_null);
+        if word.is_some() || (is_absent && status.missing.is_some()) {
+            return Ok(word);
+        }
+        let found = said.as_deref().map_or("nothing", kind_of);
+        let what = format!("there is {found} at {}, no status", status.state);
+        Err(Amiss::Senseless(what))
+    }
+
+    /// Whether something stands where a task that failed without a word of its own says so.
+    fn has_failed(&self, task: &Value) -> bool {
+        let failed = self.description.status.failed.as_ref();
+        let is_something = |value: &Value| match value {
+            Value::Null => None,
+            Value::String(text) if text.is_empty() => None,
+            Value::String(_)
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Array(_)
+            | Value::Object(_) => Some(()),
+        };
+        failed.is_some_and(|failed| failed.when.find(task, is_something).is_some())
+    }
+
+    /// The links of a completed task, unless a further call tells them.
+    fn told_results(
+        &self,
+        task: &Value,
+        names: &Names<'_, '_>,
+        kind: Option<&str>,
+    ) -> Result<Vec<ResultLink>, Amiss> {
+        let results = &self.description.results;
+        if results.call.is_some() {
+            return Ok(Vec::new());
+        }
+        let mut links: Vec<ResultLink> = self
+            .links(task, kind)?
+            .into_iter()
+            .map(|(it, _)| it)
+            .collect();
+        links.extend(self.own_link(names, kind)?);
+        Ok(links)
+    }
+
+    /// The link to the API itself, where the description has one.
+    pub(super) fn own_link(
+        &self,
+        names: &Names<'_, '_>,
+        kind: Option<&str>,
+    ) -> Result<Option<ResultLink>, Amiss> {
+        let Some(path) = &self.description.results.path else {
+            return Ok(None);
+        };
+        let path = path.fill(|name| names.at(name));
+        let path = path.map_err(|place| Amiss::Senseless(format!("{{{place}}} is not known")))?;
+        let url = Url::parse(&format!("{}{path}", self.base_url));
+        let url = url.map_err(|_| Amiss::Senseless(format!("{path:?} makes no address")))?;
+        Ok(Some(ResultLink {
+            role: role(&url, kind),
+            expires: None,
+            url,
+        }))
+    }
+
+    /// A row of a list: the task's ID and when it was made.
+    pub(super) fn row(&self, row: &Value) -> Option<(TaskId, Option<Timestamp>)> {
+        let list = self.description.list.as_ref()?;
+        let id = list.id.as_ref().or(self.description.status.id.as_ref())?;
+        let created = list.created.as_ref();
+        let created = created.or(self.description.status.times.created.as_ref());
+        let id = self.description.id.join(&text(id, row)?)?;
+        Some((id, self.past(created, row)))
+    }
+
+    fn same_task(&self, task: &Value, names: &Names<'_, '_>) -> Result<(), Amiss> {
         let Some(pointer) = &self.description.status.id else {
             return Ok(());
         };
-        match text(pointer, answer) {
-            Some(id) if id == asked.as_str() => Ok(()),
+        match self.id(task) {
+            Some(id) if id == names.id => Ok(()),
             Some(other) => {
                 let other = scrub(&other, WORD_CHARS, self.key);
-                Err(format!("it is about task {other:?}, not {asked}"))
+                let what = format!("it is about task {other:?}, not {}", names.id);
+                Err(Amiss::Senseless(what))
             }
-            None => Err(format!("there is no task ID at {pointer}")),
+            None => Err(Amiss::Senseless(format!(
+                "there is no task ID at {pointer}"
+            ))),
         }
     }
 
@@ -173,7 +321,7 @@ impl Reader<'_> {
         let told = self.past(times.completed.as_ref(), answer);
         told.or_else(|| {
             let field = times.took.as_ref()?;
-            let took = length(&field.pointer.first(answer)?, field.unit)?;
+            let took = length(field.pointer.at(answer)?.as_ref(), field.unit)?;
             Some(created?.plus(took).min(self.now))
         })
     }
@@ -188,9 +336,14 @@ impl Reader<'_> {
         instant(field, answer).filter(|at| *at <= self.now.plus(EXPIRES_WITHIN))
     }
 
-    fn results(&self, answer: &Value, kind: Option<&str>) -> Result<Vec<ResultLink>, String> {
+    /// The links that stand in `answer`, each once.
+    pub(super) fn links(
+        &self,
+        answer: &Value,
+        kind: Option<&str>,
+    ) -> Result<Vec<FoundLink<'r>>, Amiss> {
         let results = &self.description.results;
-        let mut found: Vec<ResultLink> = Vec::new();
+        let mut found: Vec<FoundLink<'r>> = Vec::new();
         let mut elsewhere = None;
         for pointer in &results.pointers {
             let mut see = |value: &Value| {
@@ -198,25 +351,30 @@ impl Reader<'_> {
                 let host = url.host_str().unwrap_or_default();
                 if !results.hosts.is_empty() && !results.hosts.iter().any(|p| p.matches(host)) {
                     elsewhere = Some(host.to_owned());
-                } else if found.iter().all(|known| known.url != url) && found.len() <= RESULTS_MAX {
-                    found.push(ResultLink {
+                } else if found.iter().all(|(known, _)| known.url != url)
+                    && found.len() <= RESULTS_MAX
+                {
+                    let link = ResultLink {
                         role: role(&url, kind),
                         expires: signature::expiry(&url, self.now),
                         url,
-                    });
+                    };
+                    found.push((link, Some(pointer)));
                 }
             };
             let all = pointer.each(answer, &mut see);
-            all.map_err(|error| error.to_string())?;
+            all.map_err(|error| Amiss::Senseless(error.to_string()))?;
         }
         match elsewhere {
-            _ if found.len() > RESULTS_MAX => Err(format!("more than {RESULTS_MAX} results")),
+            _ if found.len() > RESULTS_MAX => {
+                Err(Amiss::Senseless(format!("more than {RESULTS_MAX} results")))
+            }
             // Some left out is what the list is for; all left out would be a loss that nobody sees.
             Some(host) if found.is_empty() => {
                 let host = scrub(&host, WORD_CHARS, self.key);
-                Err(format!(
+                Err(Amiss::Senseless(format!(
                     "every result is on a host that results.hosts leaves out, such as {host}"
-                ))
+                )))
             }
             Some(_) | None => Ok(found),
         }
@@ -234,25 +392,39 @@ fn task_error(words: Words) -> Option<TaskError> {
 }
 
 /// The string or the number at a place, as text.
-fn text(pointer: &Pointer, answer: &Value) -> Option<String> {
-    match pointer.first(answer)? {
-        Value::String(text) => Some(text),
+pub(super) fn text(pointer: &Pointer, answer: &Value) -> Option<String> {
+    as_text(pointer.at(answer)?.as_ref())
+}
+
+/// A string or a number, as text.
+pub(super) fn as_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
+/// A status word: some say it with a truth value.
+fn as_word(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(is_so) => Some(is_so.to_string()),
+        Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
 fn percent(pointer: Option<&Pointer>, answer: &Value) -> Option<u8> {
-    let number = pointer?.first(answer)?.as_f64()?;
+    let number = pointer?.at(answer)?.as_f64()?;
     let whole: u8 = format!("{number:.0}").parse().ok()?;
     (whole <= 100).then_some(whole)
 }
 
 fn instant(field: &TimeField, answer: &Value) -> Option<Timestamp> {
-    let value = field.pointer.first(answer)?;
+    let value = field.pointer.at(answer)?;
     let at = match field.unit {
         TimeUnit::S | TimeUnit::Ms => {
-            let since_1970 = length(&value, field.unit)?;
+            let since_1970 = length(value.as_ref(), field.unit)?;
             Timestamp::EPOCH.plus(since_1970)
         }
         TimeUnit::Rfc3339 => Timestamp::parse(value.as_str()?)?,
@@ -345,14 +517,17 @@ pointers = ["/video", "/extra/**"]
 hosts = ["*.example.com"]
 "#;
 
-    fn read(answer: &Value) -> Result<Sighting, String> {
+    fn read(answer: &Value) -> Result<Sighting, Amiss> {
         let description = Description::parse(OWN).unwrap();
         let reader = Reader {
             description: &description,
+            base_url: "https://api.example.com",
             key: None,
             now: Timestamp::from_unix_seconds(NOW),
         };
-        reader.sighting(answer, &"t1".parse().unwrap())
+        let id = "t1".parse().unwrap();
+        let names = description.id.split(&id).unwrap();
+        reader.sighting(answer, &names)
     }
 
     #[expect(
@@ -488,7 +663,10 @@ hosts = ["*.example.com"]
         let error = read(&json!({"state": "done", "extra": [elsewhere]})).unwrap_err();
         assert_eq!(
             error,
-            "every result is on a host that results.hosts leaves out, such as input.example.net"
+            Amiss::Senseless(
+                "every result is on a host that results.hosts leaves out, such as input.example.net"
+                    .to_owned()
+            )
         );
     }
 

@@ -19,14 +19,20 @@ use crate::http::pace::Pace;
 use crate::model::task::Progress;
 use crate::model::task::ProviderName;
 use crate::model::task::Sighting;
+use crate::model::task::TaskError;
 use crate::model::task::TaskId;
 use crate::provider::Config;
+use crate::provider::answer::text;
 use crate::provider::call::Caller;
 use crate::provider::connect::Account;
 use crate::provider::connect::ConnectError;
-use crate::provider::description::Batch;
 use crate::provider::description::Description;
-use crate::provider::description::DownloadAuth;
+use crate::provider::description::identity::Names;
+use crate::provider::description::many::Batch;
+use crate::provider::description::path::escape_segments;
+use crate::provider::description::path::escape_word;
+use crate::provider::description::results::Call;
+use crate::provider::description::results::DownloadAuth;
 use crate::provider::error::ProviderError;
 use crate::provider::hook::Hook;
 use crate::provider::hook::HookError;
@@ -165,21 +171,78 @@ impl Provider {
 
     /// Judges a callback, whose address had a token of ours, and reads which task it is about.
     pub async fn read_hook(&self, headers: &HeaderMap, body: &[u8]) -> Result<HookSaid, HookError> {
-        match &self.0.hook {
-            Some(hook) => hook.judge(headers, body, self.0.caller.clock.now()).await,
-            None => Err(HookError::Forged("webhooks are not taken".to_owned())),
+        let Some(hook) = &self.0.hook else {
+            return Err(HookError::Forged("webhooks are not taken".to_owned()));
+        };
+        let said = hook.judge(headers, body, self.0.caller.clock.now()).await?;
+        if let Some(id) = &said.id {
+            self.check_id(id).map_err(HookError::Garbled)?;
         }
+        Ok(said)
+    }
+
+    /// Whether `id` can be a task of this provider; the error says what its task IDs look like.
+    pub fn check_id(&self, id: &TaskId) -> Result<(), String> {
+        self.description().id.split(id).map(|_| ())
     }
 
     /// Asks how one task stands.
     pub async fn look(&self, id: &TaskId) -> Result<Sighting, ProviderError> {
         let caller = &self.0.caller;
-        let path = self.description().status.path.fill(id);
+        let names = self.description().id.split(id);
+        let names = names.map_err(|what| caller.no_such_task(None, what))?;
+        let path = self.description().status.path.fill(|name| names.at(name));
+        let path = path.map_err(|place| caller.garbled(None, unknown_place(place)))?;
         let answer = caller.call(Method::GET, &path, Bytes::new()).await?;
         let value = caller.good(&answer)?;
-        let sighting = caller.reader().sighting(&value, id);
-        let sighting = sighting.map_err(|what| caller.garbled(Some(answer.status), what))?;
+        let read = caller.reader().sighting(&value, &names);
+        let sighting = read.map_err(|amiss| caller.amiss(answer.status, amiss))?;
+        let sighting = match &self.description().results.call {
+            Some(call) if sighting.progress == Progress::Completed => {
+                self.call_results(call, &value, &names, sighting).await?
+            }
+            Some(_) | None => sighting,
+        };
         Ok(self.with_answer(sighting, &answer.body))
+    }
+
+    /// Asks for the results of a task that has completed, or learns that it has failed after all.
+    async fn call_results(
+        &self,
+        call: &Call,
+        value: &Value,
+        names: &Names<'_, '_>,
+        mut sighting: Sighting,
+    ) -> Result<Sighting, ProviderError> {
+        let caller = &self.0.caller;
+        let reader = caller.reader();
+        let task = reader.task(value);
+        let task = task.map_err(|amiss| caller.amiss(StatusCode::OK, amiss))?;
+        let told = |name: &str| {
+            let value = text(call.values.get(name)?, &task)?;
+            escape_word(&value)
+        };
+        let path = call.path.fill(|name| names.at(name).or_else(|| told(name)));
+        let path = path.map_err(|place| caller.garbled(None, unknown_place(place)))?;
+        let answer = caller.call(Method::GET, &path, Bytes::new()).await?;
+        let words = caller.words(&answer);
+        let is_failed = |code: &String| call.failed.contains(code);
+        if call.failed_http.contains(&answer.status.as_u16())
+            || words.code.as_ref().is_some_and(is_failed)
+        {
+            sighting.progress = Progress::Failed;
+            sighting.completed = None;
+            sighting.error = Some(TaskError {
+                code: words.code.unwrap_or_default(),
+                message: words.message.unwrap_or_default(),
+            });
+            return Ok(sighting);
+        }
+        let value = caller.good(&answer)?;
+        let links = caller.reader().links(&value, sighting.kind.as_deref());
+        let links = links.map_err(|amiss| caller.amiss(answer.status, amiss))?;
+        sighting.results = links.into_iter().map(|(link, _)| link).collect();
+        Ok(sighting)
     }
 
     /// Asks how many tasks stand, in batches where the provider has them. Answers in the order of `ids`.
@@ -197,7 +260,6 @@ impl Provider {
     }
 
     /// Makes a call that only a valid key can make, and says in a few words what came of it.
-    #[expect(clippy::missing_panics_doc, reason = "the constant is a task ID")]
     pub async fn check_key(&self) -> Result<String, ProviderError> {
         let caller = &self.0.caller;
         if let Some(check) = &self.description().check {
@@ -208,9 +270,9 @@ impl Provider {
                 return Ok(format!("the key is accepted: {path} answered"));
             }
         }
-        let made_up: TaskId = MADE_UP_TASK
-            .parse()
-            .expect("the constant keeps to the rules of task IDs");
+        let Some(made_up) = self.description().id.example(MADE_UP_TASK) else {
+            return Ok("the key is not tried: no free call is described".to_owned());
+        };
         match self.look(&made_up).await {
             Ok(_) => Ok("the key is accepted: it may read tasks".to_owned()),
             Err(ProviderError::NoSuchTask(_)) => {
@@ -256,9 +318,23 @@ impl Provider {
             return Ok(seen);
         }
         let list: Vec<&str> = ids.iter().map(TaskId::as_str).collect();
-        let body = serde_json::json!({ &batch.ids: list }).to_string();
-        let path = batch.path.as_str();
-        let answer = caller.call(Method::POST, path, body.into()).await?;
+        let (method, body) = match &batch.ids {
+            Some(name) => {
+                let body = serde_json::json!({ name.as_str(): list }).to_string();
+                (Method::POST, Bytes::from(body))
+            }
+            None => (Method::GET, Bytes::new()),
+        };
+        let listed = || {
+            list.iter()
+                .copied()
+                .map(escape_segments)
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        let path = batch.path.fill(|_| Some(listed()));
+        let path = path.map_err(|place| caller.garbled(None, unknown_place(place)))?;
+        let answer = caller.call(method, &path, body).await?;
         if is_no_such_call(answer.status) {
             self.0.has_batch.store(false, Ordering::Relaxed);
         }
@@ -270,12 +346,16 @@ impl Provider {
         let reader = caller.reader();
         // Where each task stands in the answer, in the same order.
         let mut places = rewrite::places(&answer.body, &batch.tasks).into_iter();
+        // A row without its envelope is not what a look would have been answered: those that are over are looked at singly.
+        let is_bare = self.0.keeps_answers && self.description().status.task.is_some();
         let see = |task: &Value| {
             let place = places.next();
             let told = reader.id(task);
             let asked = told.and_then(|told| ids.iter().find(|id| id.as_str() == told));
             if let Some(id) = asked
-                && let Ok(sighting) = reader.sighting(task, id)
+                && let Ok(names) = self.description().id.split(id)
+                && let Ok(sighting) = reader.sighting_of(task, &names)
+                && !(is_bare && is_over(sighting.progress))
             {
                 // Values know no order of members, so that another task may stand at a place of an object.
                 let text = place.and_then(|place| answer.body.get(place));
@@ -293,10 +373,7 @@ impl Provider {
 
     /// The sighting with the answer that it was read from, where the task is over and the answer is wanted.
     fn with_answer(&self, sighting: Sighting, body: &[u8]) -> Sighting {
-        let is_over = match sighting.progress {
-            Progress::Pending | Progress::Running => false,
-            Progress::Completed | Progress::Failed | Progress::Cancelled => true,
-        };
+        let is_over = is_over(sighting.progress);
         let answer = self.keepable(body).filter(|_| is_over && !body.is_empty());
         Sighting { answer, ..sighting }
     }
@@ -328,8 +405,19 @@ impl Provider {
     }
 }
 
+fn is_over(progress: Progress) -> bool {
+    match progress {
+        Progress::Pending | Progress::Running => false,
+        Progress::Completed | Progress::Failed | Progress::Cancelled => true,
+    }
+}
+
+fn unknown_place(place: &str) -> String {
+    format!("the answer does not tell what {{{place}}} of the next path is")
+}
+
 /// Whether the API does not have the call at all.
-fn is_no_such_call(status: StatusCode) -> bool {
+pub(super) fn is_no_such_call(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED

@@ -18,6 +18,7 @@ use crate::http::Http;
 use crate::http::HttpError;
 use crate::http::body::collect;
 use crate::http::pace::Pace;
+use crate::provider::answer::Amiss;
 use crate::provider::answer::Reader;
 use crate::provider::answer::Words;
 use crate::provider::connect::Account;
@@ -123,6 +124,12 @@ impl Caller {
         }
     }
 
+    /// The code and message of a bad answer, without beginning any pause.
+    pub(super) fn words(&self, answer: &Answer) -> Words {
+        let value = serde_json::from_slice::<Value>(&answer.body);
+        value.map_or_else(|_| Words::default(), |value| self.reader().words(&value))
+    }
+
     /// Whether the provider did not accept the account when it last said anything about it.
     pub(super) fn is_refused(&self) -> bool {
         matches!(self.trouble().error, Some(ProviderError::Refused { .. }))
@@ -141,6 +148,7 @@ impl Caller {
     pub(super) fn reader(&self) -> Reader<'_> {
         Reader {
             description: &self.account.description,
+            base_url: self.account.base_url(),
             key: self.account.key.as_ref(),
             now: self.clock.now(),
         }
@@ -153,6 +161,23 @@ impl Caller {
             message: Some(what),
         };
         ProviderError::Garbled(self.said(status, words))
+    }
+
+    /// An answer, or a name, that says that there is no such task.
+    pub(super) fn no_such_task(&self, status: Option<StatusCode>, what: String) -> ProviderError {
+        let words = Words {
+            code: None,
+            message: Some(what),
+        };
+        ProviderError::NoSuchTask(self.said(status, words))
+    }
+
+    /// What it means that a good answer tells of no task.
+    pub(super) fn amiss(&self, status: StatusCode, amiss: Amiss) -> ProviderError {
+        match amiss {
+            Amiss::Gone(what) => self.no_such_task(Some(status), what),
+            Amiss::Senseless(what) => self.garbled(Some(status), what),
+        }
     }
 
     /// After a refusal's pause one call is let through, without waiting for a turn; for all others the pause begins
@@ -179,11 +204,14 @@ impl Caller {
         body: Bytes,
     ) -> Result<http::Request<Bytes>, ProviderError> {
         let no_address = || self.garbled(None, format!("{path:?} makes no address"));
-        let url = self.account.address(path).map_err(|_| no_address())?;
+        let uri = self.account.address(path).ok_or_else(no_address)?;
         let has_body = !body.is_empty();
-        let request = http::Request::builder().method(method).uri(url.as_str());
+        let request = http::Request::builder().method(method).uri(uri);
         let mut request = request.body(body).map_err(|_| no_address())?;
         *request.headers_mut() = self.account.headers.clone();
+        if let Some((name, value)) = self.account.minted(self.clock.now()) {
+            request.headers_mut().insert(name, value);
+        }
         if has_body {
             let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(header::CONTENT_TYPE, json);

@@ -1,19 +1,23 @@
 //! `[provider.NAME]` made ready to call: its description, its key, its address and its headers.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
+use http::Uri;
 use http::header;
 use url::Url;
 
+use crate::clock::Timestamp;
 use crate::model::task::ProviderName;
 use crate::provider::Config;
 use crate::provider::description::Description;
 use crate::provider::description::DescriptionError;
 use crate::provider::description::field::Auth;
+use crate::provider::token;
 use crate::secret::Secret;
 use crate::secret::SecretError;
 
@@ -25,7 +29,7 @@ pub enum ConnectError {
     TwoDescriptions(ProviderName),
     /// No built-in description of that kind.
     #[error(
-        "provider.{provider}.kind: {kind:?} is not built in ({known} is); \
+        "provider.{provider}.kind: {kind:?} is not built in (there are {known}); \
          set provider.{provider}.description to a file that describes it"
     )]
     UnknownKind {
@@ -125,7 +129,7 @@ impl Account {
         let description = describe(&name, config)?;
         let key = read_key(&name, config, &description.auth, env)?;
         let base_url = base_url(&name, config, &description)?;
-        let mut headers = further_headers(&name, config)?;
+        let mut headers = further_headers(&name, &description.headers, config)?;
         if let Some(key) = &key {
             let auth = auth_header(&description.auth, key);
             let auth = auth.map_err(|_| ConnectError::KeyText(name.clone()))?;
@@ -147,13 +151,38 @@ impl Account {
         Url::parse(&format!("{}{path}", self.base_url))
     }
 
-    /// The address of `path`, with the key where that travels in the query.
-    pub(super) fn address(&self, path: &str) -> Result<Url, url::ParseError> {
-        let mut url = self.address_without_key(path)?;
-        if let (Auth::Query { name }, Some(key)) = (&self.description.auth, &self.key) {
-            url.query_pairs_mut().append_pair(name, key.expose());
-        }
-        Ok(url)
+    /// What paths are added to.
+    pub(super) fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    /// The path of an address that an answer gave, where it is one of this very API.
+    pub(super) fn path_of<'a>(&self, address: &'a str) -> Option<&'a str> {
+        let path = address.strip_prefix(self.base_url.as_str())?;
+        path.starts_with('/').then_some(path)
+    }
+
+    /// The header with a token that holds from `now` on, where calls need one made anew.
+    pub(super) fn minted(&self, now: Timestamp) -> Option<(HeaderName, HeaderValue)> {
+        let key = match &self.description.auth {
+            Auth::Jwt => self.key.as_ref()?,
+            Auth::Bearer | Auth::Header { .. } | Auth::Query { .. } | Auth::None => return None,
+        };
+        let mut value =
+            HeaderValue::from_str(&format!("Bearer {}", token::mint(key, now)?)).ok()?;
+        value.set_sensitive(true);
+        Some((header::AUTHORIZATION, value))
+    }
+
+    /// The address of `path`, with the key where that travels in the query; `None` where it makes none.
+    pub(super) fn address(&self, path: &str) -> Option<Uri> {
+        let address = format!("{}{path}", self.base_url);
+        let (Auth::Query { name }, Some(key)) = (&self.description.auth, &self.key) else {
+            return address.parse().ok();
+        };
+        let mut url = Url::parse(&address).ok()?;
+        url.query_pairs_mut().append_pair(name, key.expose());
+        url.as_str().parse().ok()
     }
 
     /// The header that carries the key, if it travels in one.
@@ -164,8 +193,17 @@ impl Account {
     }
 }
 
-/// The own description, else the built-in one of `kind`, else the built-in one that bears the provider's name.
-fn describe(name: &ProviderName, config: &Config) -> Result<Description, ConnectError> {
+/// What `config` says of its API: the own description, else the built-in one of `kind`, else the built-in one that
+/// bears the provider's name; at the address that `config` gives.
+pub fn describe(name: &ProviderName, config: &Config) -> Result<Description, ConnectError> {
+    let mut description = read_or_built_in(name, config)?;
+    if let Some(base_url) = &config.base_url {
+        description.base_url = base_url.clone();
+    }
+    Ok(description.at_home())
+}
+
+fn read_or_built_in(name: &ProviderName, config: &Config) -> Result<Description, ConnectError> {
     match (&config.kind, &config.description) {
         (Some(_), Some(_)) => Err(ConnectError::TwoDescriptions(name.clone())),
         (None, Some(path)) => read_description(name, path),
@@ -202,10 +240,10 @@ fn read_key(
 ) -> Result<Option<Secret>, ConnectError> {
     match (auth, &config.api_key) {
         (Auth::None, _) => Ok(None),
-        (Auth::Bearer | Auth::Header { .. } | Auth::Query { .. }, None) => {
+        (Auth::Bearer | Auth::Header { .. } | Auth::Query { .. } | Auth::Jwt, None) => {
             Err(ConnectError::NoKey(name.clone()))
         }
-        (Auth::Bearer | Auth::Header { .. } | Auth::Query { .. }, Some(place)) => {
+        (Auth::Bearer | Auth::Header { .. } | Auth::Query { .. } | Auth::Jwt, Some(place)) => {
             let key = place.read(env).map_err(|source| ConnectError::Key {
                 provider: name.clone(),
                 source,
@@ -215,26 +253,26 @@ fn read_key(
     }
 }
 
+/// The address that paths are added to.
 fn base_url(
     name: &ProviderName,
     config: &Config,
     description: &Description,
 ) -> Result<String, ConnectError> {
-    let url = config.base_url.as_ref().unwrap_or(&description.base_url);
+    let url = &description.base_url;
     let is_clean = url.query().is_none()
         && url.fragment().is_none()
         && url.username().is_empty()
         && url.password().is_none();
+    let host = url.host_str().unwrap_or_default();
+    let good = || Ok(url.as_str().trim_end_matches('/').to_owned());
     let why = match url.scheme() {
         "https" | "http" if !is_clean => "it has more than a scheme, a host and a path",
-        "https" => return Ok(url.as_str().trim_end_matches('/').to_owned()),
-        "http" if config.allow_private => {
-            return Ok(url.as_str().trim_end_matches('/').to_owned());
-        }
+        "https" => return good(),
+        "http" if config.allow_private => return good(),
         "http" => "plain http is for private networks, and needs allow_private = true",
         _ => "it is neither https nor http",
     };
-    let host = url.host_str().unwrap_or_default();
     Err(ConnectError::BaseUrl {
         provider: name.clone(),
         url: format!("{}://{host}{}", url.scheme(), url.path()),
@@ -242,10 +280,15 @@ fn base_url(
     })
 }
 
-fn further_headers(name: &ProviderName, config: &Config) -> Result<HeaderMap, ConnectError> {
+/// Those of the description, which the configuration may change.
+fn further_headers(
+    name: &ProviderName,
+    described: &BTreeMap<String, String>,
+    config: &Config,
+) -> Result<HeaderMap, ConnectError> {
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    for (header, value) in &config.headers {
+    for (header, value) in described.iter().chain(&config.headers) {
         let parsed = header.parse::<HeaderName>().ok().zip(value.parse().ok());
         let (parsed, mut value): (HeaderName, HeaderValue) =
             parsed.ok_or_else(|| ConnectError::Header {
@@ -263,7 +306,8 @@ fn auth_header(
     key: &Secret,
 ) -> Result<Option<(HeaderName, HeaderValue)>, header::InvalidHeaderValue> {
     let (name, value) = match auth {
-        Auth::Bearer => (header::AUTHORIZATION, format!("Bearer {}", key.expose())),
+        // A key of the form that tokens are made of is never sent itself: each call replaces this.
+        Auth::Bearer | Auth::Jwt => (header::AUTHORIZATION, format!("Bearer {}", key.expose())),
         Auth::Header { name, prefix } if prefix.is_empty() => {
             (name.clone(), key.expose().to_owned())
         }
@@ -321,7 +365,7 @@ mod tests {
         let account = read("evolink", &config()).unwrap();
         assert_eq!(account.headers["authorization"], "Bearer sk-canary");
         assert_eq!(
-            account.address("/v1/credits").unwrap().as_str(),
+            account.address("/v1/credits").unwrap().to_string(),
             "https://api.evolink.ai/v1/credits"
         );
         assert!(!format!("{account:?}").contains("sk-canary"));
@@ -365,7 +409,7 @@ mod tests {
         check(
             "house",
             &config(),
-            "provider.house.kind: \"house\" is not built in (evolink is)",
+            "provider.house.kind: \"house\" is not built in (there are ark, ",
         );
         check(
             "evolink",
@@ -435,9 +479,11 @@ mod tests {
         let (_folder, query) = written(&own("{ scheme = \"query\", name = \"key\" }"));
         let account = read("own", &query).unwrap();
         let id = "a+b&c".parse().unwrap();
-        let address = account.address(&account.description.status.path.fill(&id));
+        let names = account.description.id.split(&id).unwrap();
+        let path = account.description.status.path.fill(|name| names.at(name));
+        let address = account.address(&path.unwrap());
         assert_eq!(
-            address.unwrap().as_str(),
+            address.unwrap().to_string(),
             "https://api.example.com/base/t?id=a%2Bb%26c&key=sk-canary"
         );
         assert!(account.auth_header().is_empty());

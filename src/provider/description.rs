@@ -2,7 +2,14 @@
 
 pub mod field;
 pub mod gateway;
+pub mod identity;
+pub mod many;
+pub mod path;
+pub mod results;
+pub mod status;
 pub mod webhook;
+
+mod rules;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,22 +17,21 @@ use std::fmt;
 use serde::Deserialize;
 use url::Url;
 
-use crate::model::task::Progress;
+use crate::provider::builtin;
 use crate::provider::description::field::Auth;
-use crate::provider::description::field::Good;
-use crate::provider::description::field::HostPattern;
-use crate::provider::description::field::PathTemplate;
 use crate::provider::description::gateway::Gateway;
+use crate::provider::description::identity::Identity;
+use crate::provider::description::many::Batch;
+use crate::provider::description::many::List;
+use crate::provider::description::path::PathTemplate;
+use crate::provider::description::results::Results;
+use crate::provider::description::status::Status;
 use crate::provider::description::webhook::Webhook;
-use crate::provider::pointer::Pointer;
 use crate::units::Rate;
 use crate::units::Span;
 
-/// The built-in descriptions, by the `kind` that configuration names.
-const BUILT_IN: [(&str, &str); 1] = [("evolink", EVOLINK)];
-
 /// The built-in description of EvoLink, as a user's own would be written.
-pub const EVOLINK: &str = include_str!("builtin/evolink.toml");
+pub const EVOLINK: &str = builtin::EVOLINK;
 
 /// A description that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,12 +49,20 @@ pub struct Description {
     pub base_url: Url,
     /// How a call proves whose it is.
     pub auth: Auth,
+    /// Further headers of every call, such as the version of the API that is spoken.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// What task IDs look like; absent = any without a slash.
+    #[serde(default)]
+    pub id: Identity,
     /// How one task is read.
     pub status: Status,
     /// Where the results are.
     pub results: Results,
     /// How many tasks are read at once; absent = one by one.
     pub batch: Option<Batch>,
+    /// How the account's tasks are listed; absent = not at all.
+    pub list: Option<List>,
     /// A free call that only a valid key can make; absent = a look at a made-up task.
     pub check: Option<Check>,
     /// What the gateway has to know; absent = the API cannot be served again.
@@ -58,137 +72,6 @@ pub struct Description {
     /// How fast.
     #[serde(default)]
     pub limits: Limits,
-}
-
-/// `[status]`: the call that reads one task, and the places of what it says.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Status {
-    /// Has `{id}` in it.
-    pub path: PathTemplate,
-    /// The task's own ID: an answer about another task is refused.
-    pub id: Option<Pointer>,
-    /// The status word.
-    pub state: Pointer,
-    /// What each status word means.
-    pub map: BTreeMap<String, Progress>,
-    /// What a good answer says, where errors come with HTTP 200.
-    #[serde(default)]
-    pub ok: Good,
-    /// How errors are told.
-    #[serde(default)]
-    pub error: Errors,
-    /// When things happened.
-    #[serde(default)]
-    pub times: Times,
-    /// Seconds that the provider thinks are left.
-    pub estimate: Option<Pointer>,
-    /// 0 to 100.
-    pub percent: Option<Pointer>,
-    /// The model that ran.
-    pub model: Option<Pointer>,
-    /// The kind of output: `video`, `image`, `audio`.
-    pub kind: Option<Pointer>,
-}
-
-/// `[status.error]`: the places of an error's parts, and the codes that mean something to us.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Errors {
-    /// The code.
-    pub code: Option<Pointer>,
-    /// The message.
-    pub message: Option<Pointer>,
-    /// HTTP statuses that mean that there is no such task.
-    pub gone_http: Vec<u16>,
-    /// Codes that mean that there is no such task.
-    pub gone: Vec<String>,
-    /// Codes that mean trouble with the account or its key.
-    pub refused: Vec<String>,
-    /// Codes that mean that we ask too often.
-    pub limited: Vec<String>,
-    /// Codes of failed tasks that somebody cancelled.
-    pub cancelled: Vec<String>,
-}
-
-/// `[status.times]`
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Times {
-    /// When the task was made.
-    pub created: Option<TimeField>,
-    /// How long it took: it completed at created + took.
-    pub took: Option<TimeField>,
-    /// When it completed.
-    pub completed: Option<TimeField>,
-    /// When its results die.
-    pub expires: Option<TimeField>,
-}
-
-/// A place with a time.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TimeField {
-    /// The place.
-    pub pointer: Pointer,
-    /// How it is written.
-    pub unit: TimeUnit,
-}
-
-/// How a time is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TimeUnit {
-    /// Seconds, since 1970 where it is an instant.
-    S,
-    /// Milliseconds, since 1970 where it is an instant.
-    Ms,
-    /// `2026-11-24T14:00:00Z`
-    Rfc3339,
-}
-
-/// `[results]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Results {
-    /// Where links are; what each of them finds is taken, once.
-    pub pointers: Vec<Pointer>,
-    /// The hosts that links may be on, `*.example.com` for all below; empty = any.
-    #[serde(default)]
-    pub hosts: Vec<HostPattern>,
-    /// Whether a download needs the key as well.
-    #[serde(default)]
-    pub download_auth: DownloadAuth,
-    /// How long links live after completion.
-    pub ttl: Option<Span>,
-    /// Whether another look may give a fresh link for an old result.
-    #[serde(default)]
-    pub refresh: bool,
-}
-
-/// Whether a download needs the key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DownloadAuth {
-    /// No: media hosts never see it.
-    #[default]
-    None,
-    /// The same header as the API.
-    Same,
-}
-
-/// `[batch]`: `POST` of a list of IDs.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Batch {
-    /// Without `{id}`.
-    pub path: PathTemplate,
-    /// The name of the list in the request.
-    pub ids: String,
-    /// The tasks in the answer, each as a single look gives it.
-    pub tasks: Pointer,
-    /// The longest list that is accepted.
-    pub max: std::num::NonZeroUsize,
 }
 
 /// `[check]`
@@ -216,13 +99,30 @@ impl Description {
         reason = "what is compiled in was parsed by a test"
     )]
     pub fn built_in(kind: &str) -> Option<Self> {
-        let (_, text) = BUILT_IN.iter().find(|(name, _)| *name == kind)?;
-        Some(Self::parse(text).expect("a test parses every built-in description"))
+        let it = builtin::KINDS.iter().find(|it| it.name == kind)?;
+        let mut description =
+            Self::parse(it.text).expect("a test parses every built-in description");
+        if let Some(base_url) = it.base_url {
+            description.base_url = base_url
+                .parse()
+                .expect("a test parses every built-in address");
+        }
+        Some(description)
     }
 
     /// The kinds that are built in.
     pub fn kinds() -> impl Iterator<Item = &'static str> {
-        BUILT_IN.iter().map(|(name, _)| *name)
+        builtin::KINDS.iter().map(|it| it.name)
+    }
+
+    /// The description with the API's own host wherever its hosts say `{api}`.
+    #[must_use]
+    pub fn at_home(mut self) -> Self {
+        let host = self.base_url.host_str().unwrap_or_default();
+        for pattern in &mut self.results.hosts {
+            *pattern = pattern.of_api(host);
+        }
+        self
     }
 
     /// Reads a description.
@@ -235,7 +135,7 @@ impl Description {
         let deserializer = toml::Deserializer::parse(text).map_err(|e| error(String::new(), &e))?;
         let parsed: Result<Description, _> = serde_path_to_error::deserialize(deserializer);
         let description = parsed.map_err(|e| error(e.path().to_string(), e.inner()))?;
-        match description.contradiction() {
+        match rules::broken(&description) {
             Some((key, what)) => Err(DescriptionError {
                 line: None,
                 key: key.to_owned(),
@@ -243,63 +143,6 @@ impl Description {
             }),
             None => Ok(description),
         }
-    }
-
-    /// What two keys say against each other, with the key to mend.
-    fn contradiction(&self) -> Option<(&'static str, String)> {
-        let status = &self.status;
-        let took = status.times.took.as_ref();
-        let sends_key = self.results.download_auth == DownloadAuth::Same;
-        let rules = [
-            (
-                !status.path.has_id(),
-                "status.path",
-                format!("{} has no {{id}}", status.path),
-            ),
-            (
-                !status.map.values().any(|p| *p == Progress::Completed),
-                "status.map",
-                "no status word means \"completed\"".to_owned(),
-            ),
-            (
-                took.is_some_and(|took| took.unit == TimeUnit::Rfc3339),
-                "status.times.took",
-                "a length of time is written in \"s\" or \"ms\", not as \"rfc3339\"".to_owned(),
-            ),
-            (
-                self.results.pointers.is_empty(),
-                "results.pointers",
-                "it is empty, so no result would ever be found".to_owned(),
-            ),
-            (
-                sends_key && self.results.hosts.is_empty(),
-                "results.hosts",
-                "it is empty, so download_auth = \"same\" would send the key to any host"
-                    .to_owned(),
-            ),
-            (
-                sends_key && matches!(self.auth, Auth::Query { .. } | Auth::None),
-                "results.download_auth",
-                "\"same\" needs a key that travels in a header".to_owned(),
-            ),
-            (
-                self.batch.as_ref().is_some_and(|batch| batch.path.has_id()),
-                "batch.path",
-                "{id} has no place in it".to_owned(),
-            ),
-            (
-                self.batch.is_some() && status.id.is_none(),
-                "status.id",
-                "a batch cannot be told apart without it".to_owned(),
-            ),
-            (
-                self.check.as_ref().is_some_and(|check| check.path.has_id()),
-                "check.path",
-                "{id} has no place in it".to_owned(),
-            ),
-        ];
-        let broken = rules.into_iter().find(|(is_broken, ..)| *is_broken);
-        broken.map(|(_, key, what)| (key, what))
     }
 }
 
@@ -329,6 +172,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::provider::description::results::DownloadAuth;
 
     const OWN: &str = r#"
 base_url = "https://api.example.com"
@@ -343,19 +187,9 @@ pointers = ["/video"]
 "#;
 
     #[test]
-    fn every_built_in_description_parses() {
-        for kind in Description::kinds() {
-            assert!(Description::built_in(kind).is_some(), "{kind}");
-        }
-        assert!(Description::built_in("none").is_none());
-    }
-
-    #[test]
     fn evolink_is_what_its_documents_say() {
         let evolink = Description::built_in("evolink").unwrap();
-        let id = "task-unified-1774857405-abc123".parse().unwrap();
-        let path = evolink.status.path.fill(&id);
-        assert_eq!(path, "/v1/tasks/task-unified-1774857405-abc123");
+        assert_eq!(evolink.status.path.as_str(), "/v1/tasks/{id}");
         let words: Vec<&str> = evolink.status.map.keys().map(String::as_str).collect();
         assert_eq!(
             words,
@@ -478,6 +312,56 @@ pointers = ["/video"]
             "[results]",
             "[batch]\npath = \"/b\"\nids = \"ids\"\ntasks = \"/*\"\nmax = 9\n[results]",
             "status.id: a batch",
+        );
+        let list = |more: &str| {
+            format!(
+                "[list]\npath = \"/l\"\ntasks = \"/*\"\nsize = {{ name = \"n\", max = 9 }}\n{more}\n[results]"
+            )
+        };
+        check(
+            "[results]",
+            &list("page = { by = \"number\", name = \"p\" }"),
+            "list.id: the ID of a task",
+        );
+        check(
+            "[results]",
+            &list("id = \"/id\"\npage = { by = \"number\" }"),
+            "list.page.name: it is missing",
+        );
+        check(
+            "[results]",
+            &list("id = \"/id\"\npage = { by = \"address\" }"),
+            "list.page.next: it is missing",
+        );
+        check(
+            "[results]",
+            "[results]\npath = \"/v/{id}\"",
+            "results.path: a path of the API needs the key",
+        );
+        check(
+            "[results]",
+            "[results]\ncall = { path = \"/f/{file}\" }",
+            "results.call.path: {file} has no place in it",
+        );
+        check(
+            "[status]",
+            "id = { params = [\"app\"] }\n[status]",
+            "id.params: \"app\" has no place in status.path",
+        );
+        check(
+            "/tasks/{id}",
+            "/{app}/{id}",
+            "status.path: {app} has no place in it",
+        );
+        check(
+            "\"/state\"",
+            "\"/state\"\ngone = [\"done\"]",
+            "status.gone: a word of it is in status.map",
+        );
+        check(
+            "ok = {}",
+            "error = { code = [\"/a\", \"b\"] }",
+            "line 8: status.error.code",
         );
         check("[results]", "[results", "line 9: ");
     }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use crate::clock::Timestamp;
 use crate::http::pace;
 use crate::model::task::ProviderName;
-use crate::provider::description::Errors;
+use crate::provider::description::status::Errors;
 use crate::units::Span;
 
 /// The longest that a `Retry-After` is believed.
@@ -132,6 +132,19 @@ pub(super) enum Meaning {
     Limited,
     Unavailable,
     Garbled,
+}
+
+impl Meaning {
+    /// The same words as [`ProviderError::as_str`].
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Meaning::Gone => "no_such_task",
+            Meaning::Refused => "refused",
+            Meaning::Limited => "limited",
+            Meaning::Unavailable => "unavailable",
+            Meaning::Garbled => "garbled",
+        }
+    }
 }
 
 /// What `status` and the provider's own `code` mean. The status goes first: it is set by every gateway on the way.

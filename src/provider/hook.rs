@@ -21,12 +21,15 @@ use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
 use crate::provider::Config;
 use crate::provider::ConnectError;
+use crate::provider::answer::as_text;
 use crate::provider::description::webhook::Encoding;
 use crate::provider::description::webhook::Piece;
 use crate::provider::description::webhook::Signed;
 use crate::provider::description::webhook::Verify;
 use crate::provider::description::webhook::Webhook;
 use crate::provider::hook::jwks::Jwks;
+use crate::provider::pointer::Pointer;
+use crate::provider::pointer::Pointers;
 use crate::secret::Secret;
 use crate::secret::SecretSource;
 
@@ -70,8 +73,8 @@ pub enum HookError {
 #[derive(Debug)]
 pub(super) struct Hook {
     tokens: Vec<Secret>,
-    id: crate::provider::pointer::Pointer,
-    echo: Option<(String, crate::provider::pointer::Pointer)>,
+    id: Pointers,
+    echo: Option<(String, Pointer)>,
     proof: Proof,
 }
 
@@ -249,15 +252,15 @@ impl Hook {
                 .filter(|it| it.is_string() || it.is_number())?;
             Some(serde_json::json!({ name.as_str(): echoed }))
         });
-        let id = match self.id.first(&value) {
-            Some(Value::String(id)) => Some(id),
-            Some(Value::Number(id)) => Some(id.to_string()),
-            Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => None,
-        };
-        match id.map(|id| id.parse::<TaskId>()) {
+        let id = self.id.find(&value, as_text);
+        match id.map(|(id, _)| id.parse::<TaskId>()) {
             Some(Ok(id)) => Ok(HookSaid { id: Some(id), echo }),
             None if echo.is_some() => Ok(HookSaid { id: None, echo }),
-            None => Err(HookError::Garbled(format!("no task ID at {}", self.id))),
+            None => {
+                let places: Vec<String> = self.id.iter().map(ToString::to_string).collect();
+                let what = format!("no task ID at {}", places.join(" or "));
+                Err(HookError::Garbled(what))
+            }
             Some(Err(error)) => Err(HookError::Garbled(error.to_string())),
         }
     }

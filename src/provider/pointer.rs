@@ -1,10 +1,13 @@
 //! Pointers into a JSON answer: RFC 6901, plus `*` (each element), `**` (every http string below), `#` (a string that holds JSON).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::Deserializer;
+use serde::de::SeqAccess;
+use serde::de::Visitor;
 use serde_json::Value;
 
 /// No known answer needs a deeper pointer; it also bounds the recursion, `**` apart.
@@ -51,10 +54,56 @@ pub(super) enum Step {
     Parse,
 }
 
+/// Several places, of which the first that has something counts. Written as one pointer or as a list of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pointers(Vec<Pointer>);
+
+impl Pointers {
+    /// The pointers in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Pointer> {
+        self.0.iter()
+    }
+
+    /// What `read` makes of the first value that it can read, and where that is.
+    pub fn find<T>(
+        &self,
+        root: &Value,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Option<(T, &Pointer)> {
+        self.0.iter().find_map(|pointer| {
+            let read = read(pointer.at(root)?.as_ref())?;
+            Some((read, pointer))
+        })
+    }
+}
+
 impl Pointer {
+    /// The same place in a value that has, at `root`, the one that this is about.
+    pub(super) fn below(&self, root: Option<&Pointer>) -> Pointer {
+        let Some(root) = root else {
+            return self.clone();
+        };
+        Pointer {
+            text: format!("{}{}", root.text, self.text),
+            steps: root.steps.iter().chain(&self.steps).cloned().collect(),
+        }
+    }
+
     /// What it is made of.
     pub(super) fn steps(&self) -> &[Step] {
         &self.steps
+    }
+
+    /// The first value at this place, copied only where it stands in a string.
+    pub fn at<'v>(&self, root: &'v Value) -> Option<Cow<'v, Value>> {
+        let mut value = root;
+        for step in &self.steps {
+            match step {
+                Step::Name(name) => value = member(value, name)?,
+                Step::Each | Step::Links | Step::Parse => return self.first(root).map(Cow::Owned),
+            }
+        }
+        Some(Cow::Borrowed(value))
     }
 
     /// The first value at this place; a container is copied whole.
@@ -126,6 +175,36 @@ impl<'de> Deserialize<'de> for Pointer {
         String::deserialize(deserializer)?
             .parse()
             .map_err(serde::de::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pointers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrMore)
+    }
+}
+
+/// Reads a pointer or a list of them; an untagged enum would lose what is wrong with either.
+struct OneOrMore;
+
+impl<'de> Visitor<'de> for OneOrMore {
+    type Value = Pointers;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a pointer or a list of pointers")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Pointers, E> {
+        let pointer = text.parse().map_err(E::custom)?;
+        Ok(Pointers(vec![pointer]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Pointers, A::Error> {
+        let mut pointers = Vec::new();
+        while let Some(pointer) = list.next_element()? {
+            pointers.push(pointer);
+        }
+        Ok(Pointers(pointers))
     }
 }
 

@@ -8,6 +8,8 @@ use crate::model::digest::Sha256Digester;
 use crate::model::task::Progress;
 use crate::model::task::TaskId;
 use crate::provider::Provider;
+use crate::provider::answer::Amiss;
+use crate::provider::answer::text;
 use crate::provider::connect::Account;
 use crate::provider::description::field::Auth;
 use crate::provider::description::gateway::Gateway;
@@ -15,6 +17,7 @@ use crate::provider::description::gateway::task_in;
 use crate::provider::error::Meaning;
 use crate::provider::error::meaning;
 use crate::provider::json;
+use crate::provider::pointer::Pointer;
 use crate::provider::rewrite;
 
 /// A longer answer is not kept: one about a task takes a few KiB.
@@ -51,7 +54,8 @@ impl Provider {
 
     /// The task that a look with this path and query is about; the path is that below the base URL.
     pub fn task_in(&self, path: &str, query: Option<&str>) -> Option<TaskId> {
-        task_in(&self.description().status.path, path, query)
+        let id = task_in(&self.description().status.path, path, query)?;
+        self.check_id(&id).is_ok().then_some(id)
     }
 
     /// Whether a call shows the very key that is configured, or the API needs none.
@@ -63,7 +67,9 @@ impl Provider {
             (Auth::Query { name }, Some(key)) => url.query_pairs().any(|(own, shown)| {
                 own == name.as_str() && is_same(shown.as_bytes(), key.expose().as_bytes())
             }),
-            (Auth::Bearer | Auth::Header { .. }, Some(_)) => {
+            // Tokens that a caller makes of the same key differ from call to call.
+            (Auth::Jwt, Some(_)) if account.minted(self.0.caller.clock.now()).is_some() => false,
+            (Auth::Bearer | Auth::Header { .. } | Auth::Jwt, Some(_)) => {
                 let own = account.auth_header();
                 !own.is_empty()
                     && own.iter().all(|(name, value)| {
@@ -86,6 +92,9 @@ impl Provider {
         for (name, value) in &account.headers {
             headers.insert(name, value.clone());
         }
+        if let Some((name, token)) = account.minted(self.0.caller.clock.now()) {
+            headers.insert(name, token);
+        }
         if let (Auth::Query { name }, Some(key)) = (&account.description.auth, &account.key) {
             let others = url.query().unwrap_or_default().split('&');
             let is_other =
@@ -104,25 +113,19 @@ impl Provider {
     /// The ID of the task that a submission made, which was answered like this.
     pub fn submitted(&self, status: StatusCode, body: &[u8]) -> Option<TaskId> {
         let description = self.description();
-        let pointer = self
-            .gateway()?
-            .id
-            .as_ref()
-            .or(description.status.id.as_ref())?;
+        let told = self.gateway()?.id.clone();
+        let pointer = match (told, &description.status.id) {
+            (Some(told), _) => told,
+            (None, Some(id)) => id.below(description.status.task.as_ref()),
+            (None, None) => return None,
+        };
         let answer: serde_json::Value = serde_json::from_slice(body)
             .ok()
             .filter(|_| status.is_success())?;
         if !description.status.ok.is_in(&answer) {
             return None;
         }
-        match pointer.first(&answer)? {
-            serde_json::Value::String(id) => id.parse().ok(),
-            serde_json::Value::Number(id) => id.to_string().parse().ok(),
-            serde_json::Value::Null
-            | serde_json::Value::Bool(_)
-            | serde_json::Value::Array(_)
-            | serde_json::Value::Object(_) => None,
-        }
+        description.id.join(&text(&pointer, &answer)?)
     }
 
     /// What an answer to a look at `id` says. Unlike [`Provider::look`] it changes nothing for our own calls: with
@@ -134,12 +137,17 @@ impl Provider {
             && status.is_success()
             && !reader.is_error(answer)
         {
-            return reader
-                .sighting(answer, id)
-                .map_or(Passing::Other, |sighting| Passing::Task {
+            let Ok(names) = self.description().id.split(id) else {
+                return Passing::Other;
+            };
+            return match reader.sighting(answer, &names) {
+                Ok(sighting) => Passing::Task {
                     progress: sighting.progress,
                     results: sighting.results.into_iter().map(|link| link.url).collect(),
-                });
+                },
+                Err(Amiss::Gone(_)) => Passing::Gone,
+                Err(Amiss::Senseless(_)) => Passing::Other,
+            };
         }
         let code = answer.and_then(|answer| reader.words(&answer).code);
         let errors = &self.description().status.error;
@@ -152,7 +160,7 @@ impl Provider {
 
     /// An answer with other links in the places of its results: `with` gives the new one for a link, or nothing.
     pub fn relink(&self, body: &[u8], with: &mut dyn FnMut(&Url) -> Option<String>) -> Vec<u8> {
-        rewrite::replace_strings(body, &self.description().results.pointers, &mut |said| {
+        rewrite::replace_strings(body, &self.result_places(), &mut |said| {
             Url::parse(said.trim()).ok().and_then(|url| with(&url))
         })
     }
@@ -171,15 +179,24 @@ impl Provider {
         let Some((word, _)) = word else {
             return body.to_vec();
         };
-        let mut held =
-            rewrite::replace_values(body, &description.status.state, &json::written(word));
+        let task = description.status.task.as_ref();
+        let state = description.status.state.below(task);
+        let mut held = rewrite::replace_values(body, &state, &json::written(word));
         if let Some(percent) = &description.status.percent {
-            held = rewrite::replace_values(&held, percent, b"99");
+            held = rewrite::replace_values(&held, &percent.below(task), b"99");
         }
-        for pointer in &description.results.pointers {
-            held = rewrite::withhold(&held, pointer);
+        for pointer in self.result_places() {
+            held = rewrite::withhold(&held, &pointer);
         }
         held
+    }
+
+    /// Where the links stand in a whole answer.
+    fn result_places(&self) -> Vec<Pointer> {
+        let description = self.description();
+        let task = description.status.task.as_ref();
+        let pointers = description.results.pointers.iter();
+        pointers.map(|pointer| pointer.below(task)).collect()
     }
 
     /// An answer in which `ours`, where it is echoed, stands as the caller's own callback, or as none.
@@ -244,6 +261,8 @@ mod tests {
     use crate::http::Http;
     use crate::provider::Config;
     use crate::provider::call::tests::Script;
+    use crate::provider::description::Description;
+    use crate::provider::description::gateway::CallbackField;
     use crate::secret::SecretSource;
     use crate::units::Span;
 
@@ -369,6 +388,143 @@ id = "/data/task"
             check(other, "{}", Passing::Other);
         }
         check(503, "", Passing::Trouble);
+    }
+
+    /// For each kind that can be served again: a path that tasks are submitted to, how it is answered, and the callback's
+    /// name. The task is that of its samples.
+    const SUBMISSIONS: [(&str, &str, &str, &str); 8] = [
+        (
+            "ark",
+            "/api/v3/contents/generations/tasks",
+            r#"{"id":"cgt-20261124140000-x7k2p"}"#,
+            "callback_url",
+        ),
+        (
+            "dashscope",
+            "/api/v1/services/aigc/video-generation/video-synthesis",
+            r#"{"output":{"task_id":"86ecf553-d340-4e21-af6e-a0c6a421c010","task_status":"PENDING"},"request_id":"r"}"#,
+            "",
+        ),
+        (
+            "evolink",
+            "/v1/videos/generations",
+            r#"{"id":"task-unified-1774857405-abc12345","status":"pending"}"#,
+            "callback_url",
+        ),
+        (
+            "kie",
+            "/api/v1/jobs/createTask",
+            r#"{"code":200,"msg":"success","data":{"taskId":"281e5b0f39b9"}}"#,
+            "callBackUrl",
+        ),
+        (
+            "luma",
+            "/dream-machine/v1/generations/video",
+            r#"{"id":"d1968551-6113-4b46-b567-09210c2e79b0","state":"queued"}"#,
+            "callback_url",
+        ),
+        (
+            "replicate",
+            "/v1/models/bytedance/seedance-1-pro/predictions",
+            r#"{"id":"ufawqhfynnddngldkgtslldrkq","status":"starting"}"#,
+            "webhook",
+        ),
+        (
+            "runway",
+            "/v1/image_to_video",
+            r#"{"id":"17f20503-6c24-4c16-946b-35dbbce2af2f"}"#,
+            "",
+        ),
+        (
+            "wavespeed",
+            "/api/v3/bytedance/seedance-v1-pro-t2v-480p",
+            r#"{"code":200,"message":"success","data":{"id":"09f2a0b1c2","status":"created"}}"#,
+            "?webhook",
+        ),
+    ];
+
+    fn sample(kind: &str, case: &str) -> Vec<u8> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let path = format!("src/provider/builtin/samples/{kind}/{case}.json");
+        std::fs::read(folder.join(path)).unwrap()
+    }
+
+    fn built_in(kind: &str) -> Provider {
+        connect(Config {
+            kind: Some(kind.to_owned()),
+            ..Config::default()
+        })
+    }
+
+    #[test]
+    fn every_built_in_that_is_served_again_is_in_the_table() {
+        let is_served = |kind: &&str| Description::built_in(kind).unwrap().gateway.is_some();
+        let served: Vec<&str> = Description::kinds().filter(is_served).collect();
+        let mut listed: Vec<&str> = SUBMISSIONS.map(|(kind, ..)| kind).to_vec();
+        // Ark at another address.
+        listed.insert(5, "modelark");
+        assert_eq!(served, listed);
+    }
+
+    #[test]
+    fn every_built_in_knows_its_submissions_and_looks() {
+        for (kind, path, answer, callback) in SUBMISSIONS {
+            let provider = built_in(kind);
+            let gateway = provider.gateway().unwrap();
+            assert!(gateway.submit.iter().any(|it| it.matches(path)), "{path}");
+            let said = match &gateway.callback {
+                Some(CallbackField::Field(name)) => name.clone(),
+                Some(CallbackField::Query(name)) => format!("?{name}"),
+                None => String::new(),
+            };
+            assert_eq!(said, callback, "{kind}");
+            let id = provider.submitted(StatusCode::OK, answer.as_bytes());
+            let id = id.unwrap_or_else(|| panic!("{kind}: no task in {answer}"));
+            let look = &provider.description().status.path;
+            let look = look.fill(|_| Some(id.to_string())).unwrap();
+            let (look, query) = look.split_once('?').unwrap_or((&look, ""));
+            assert_eq!(provider.task_in(look, Some(query)), Some(id), "{kind}");
+            assert!(
+                !gateway.submit.iter().any(|it| it.matches("/")),
+                "{kind} would take anything for a submission"
+            );
+        }
+    }
+
+    /// A caller that polls sees a running task while it is being archived, and then our links in the places of all.
+    #[test]
+    fn every_built_in_is_answered_for_in_its_own_words() {
+        for (kind, _, answer, _) in SUBMISSIONS {
+            let provider = built_in(kind);
+            let id = provider
+                .submitted(StatusCode::OK, answer.as_bytes())
+                .unwrap();
+            let read = |body: &[u8]| match provider.passing(&id, StatusCode::OK, body) {
+                Passing::Task { progress, results } => (progress, results),
+                other @ (Passing::Gone | Passing::Trouble | Passing::Other) => {
+                    panic!("{kind}: {other:?}")
+                }
+            };
+            let said = sample(kind, "completed");
+            let (progress, results) = read(&said);
+            assert_eq!(progress, Progress::Completed, "{kind}");
+            assert!(!results.is_empty(), "{kind}");
+            assert_eq!(
+                read(&provider.held_back(&said)),
+                (Progress::Running, Vec::new()),
+                "{kind}"
+            );
+            let ours = |url: &Url| {
+                let at = results.iter().position(|own| own == url)?;
+                Some(format!("https://ours.example.com/{at}"))
+            };
+            let linked = provider.relink(&said, &mut |url| ours(url));
+            let expected: Vec<Url> = results
+                .iter()
+                .map(|url| ours(url).unwrap().parse().unwrap())
+                .collect();
+            assert_eq!(read(&linked), (Progress::Completed, expected), "{kind}");
+        }
     }
 
     #[test]

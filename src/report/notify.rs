@@ -87,7 +87,7 @@ pub struct Config {
     pub secret: SecretSource,
     /// The key before that one, which signs as well while it is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous_secret: Option<SecretSource>,
+    pub secret_old: Option<SecretSource>,
     /// Whether it may be plain http and on a private address.
     #[serde(default)]
     pub allow_private: bool,
@@ -102,7 +102,7 @@ pub struct CallbackConfig {
     pub secret: Option<SecretSource>,
     /// The key before that one, which signs as well while it is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous_secret: Option<SecretSource>,
+    pub secret_old: Option<SecretSource>,
     /// Whether they may be plain http and on private addresses.
     #[serde(default)]
     pub allow_private: bool,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -105,6 +106,8 @@ struct Inner {
     order: Vec<TaskId>,
     tasks: HashMap<TaskId, Task>,
     by_idempotency_key: HashMap<String, TaskId>,
+    /// Tasks that somebody took off the list.
+    unlisted: HashSet<TaskId>,
     /// The tasks whose callback is still to be sent, by the instant they end.
     callbacks: BTreeSet<(Timestamp, TaskId)>,
     script: Script,
@@ -264,6 +267,12 @@ impl World {
         self.lock().order.clone()
     }
 
+    pub(super) fn unlist(&self, id: &TaskId) -> bool {
+        let mut inner = self.lock();
+        let is_known = inner.tasks.contains_key(id);
+        is_known && inner.unlisted.insert(id.clone())
+    }
+
     pub(super) fn links(&self, id: &TaskId) -> Vec<String> {
         let inner = self.lock();
         inner
@@ -281,6 +290,7 @@ impl World {
             .order
             .iter()
             .rev()
+            .filter(|id| !inner.unlisted.contains(*id))
             .filter_map(|id| inner.tasks.get(id));
         let with_status = newest_first.map(|task| (task, task.status(now)));
         let mut rows = Vec::new();

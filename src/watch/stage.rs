@@ -35,6 +35,10 @@ use crate::work::settle::decide;
 use crate::work::settle::write_patiently;
 use crate::work::wake::Wake;
 
+/// Looks that come due within this are claimed, asked and written together: no look has to be that punctual, and each
+/// claim and each commit costs as much for one task as for hundreds.
+const REST: Span = Span::from_millis(250);
+
 /// Tasks asked about in one step: what the batch calls of providers take.
 const BATCH_MAX: usize = 50;
 
@@ -79,6 +83,8 @@ impl Stage for Watch {
 
     const TABLE: Claimable = Claimable::Tasks;
 
+    const REST: Span = REST;
+
     async fn claim(&self, most: usize) -> Result<Vec<Batch>, ManifestError> {
         let now = self.clock.now();
         let is_paused =
@@ -117,11 +123,17 @@ impl Stage for Watch {
             () = stop.cancelled() => return Err(Failure::drained()),
             answers = provider.look_many(&ids) => answers,
         };
+        let mut seen = Vec::with_capacity(batch.tasks.len());
+        let mut unseen = Vec::new();
         for (task, (_, answer)) in batch.tasks.iter().zip(answers) {
             match answer {
-                Ok(sighting) => self.observe(provider, task, sighting).await,
-                Err(error) => self.settle_error(task, &error).await,
+                Ok(sighting) => seen.push((task.lease, self.read(provider, task, sighting))),
+                Err(error) => unseen.push((task, error)),
             }
+        }
+        self.observe(batch, seen).await;
+        for (task, error) in unseen {
+            self.settle_error(task, &error).await;
         }
         Ok(())
     }
@@ -134,27 +146,40 @@ impl Stage for Watch {
 }
 
 impl Watch {
-    async fn observe(&self, provider: &Provider, task: &ClaimedTask, sighting: Sighting) {
-        if sighting.is_unknown_status {
-            tracing::warn!(task.id = %task.key.id, status = %sighting.status, "unknown status, taken as running");
+    /// Writes all that a call told in one transaction.
+    async fn observe(&self, batch: &Batch, seen: Vec<(Lease, Observation)>) {
+        if seen.is_empty() {
+            return;
         }
-        let observation = self.read(provider, task, sighting);
-        let has_assets = !observation.assets.is_empty();
-        Self::log_end(task, &observation);
-        let written = write_patiently(&self.dice, || {
-            self.manifest.observe(&task.lease, observation.clone())
-        });
-        match written.await {
-            Ok(_) if has_assets => self.archive.poke(),
-            Ok(_) => {}
+        let written = write_patiently(&self.dice, || self.manifest.observe_all(&seen));
+        let outcomes = match written.await {
+            Ok(outcomes) => outcomes,
             Err(error) => {
-                tracing::error!(task.id = %task.key.id, %error, "failed to write a sighting");
+                let tasks = seen.len();
+                tracing::error!(tasks, %error, "failed to write sightings; the leases run out by themselves");
+                return;
+            }
+        };
+        if seen
+            .iter()
+            .any(|(_, observation)| !observation.assets.is_empty())
+        {
+            self.archive.poke();
+        }
+        for ((lease, _), outcome) in seen.iter().zip(outcomes) {
+            if let Err(error) = outcome {
+                let task = batch.tasks.iter().find(|task| task.lease == *lease);
+                let id = task.map(|task| task.key.id.as_str());
+                tracing::error!(task.id = id, %error, "failed to write a sighting");
             }
         }
     }
 
     /// What a sighting means for the task's row.
     fn read(&self, provider: &Provider, task: &ClaimedTask, sighting: Sighting) -> Observation {
+        if sighting.is_unknown_status {
+            tracing::warn!(task.id = %task.key.id, status = %sighting.status, "unknown status, taken as running");
+        }
         let now = self.clock.now();
         let mut state = task
             .state
@@ -195,19 +220,22 @@ impl Watch {
             .iter()
             .map(|asset| asset.deadline)
             .min_by_key(|deadline| deadline.at);
-        let objects = self.routes.plan(
-            &task.key.provider,
-            sighting.model.as_deref().or(task.model.as_deref()),
-            &task.tags,
-        );
-        Observation {
+        let objects = if assets.is_empty() {
+            Vec::new()
+        } else {
+            let model = sighting.model.as_deref().or(task.model.as_deref());
+            self.routes.plan(&task.key.provider, model, &task.tags)
+        };
+        let observation = Observation {
             state,
             deadline: earliest.unwrap_or_else(|| deadline::deadline(&known)),
             next_look_at: (!state.is_final()).then(|| now.plus(wait)),
             assets,
             objects,
             sighting,
-        }
+        };
+        Self::log_end(task, &observation);
+        observation
     }
 
     fn log_end(task: &ClaimedTask, observation: &Observation) {

@@ -38,6 +38,9 @@ pub trait Stage: Send + Sync + 'static {
     /// Whose rows it claims.
     const TABLE: Claimable;
 
+    /// The shortest time between two claims, unless there is more than there was room for or somebody pokes.
+    const REST: Span = Span::ZERO;
+
     /// Claims at most `most` pieces of work that are due.
     fn claim(
         &self,
@@ -134,12 +137,20 @@ impl<S: Stage> Driver<S> {
     pub async fn run(mut self) -> Result<(), JoinError> {
         let mut renew_at = Instant::now() + self.renew_every();
         let mut heard = self.around.manifest.heard();
+        let mut look_again_at = Instant::now();
+        let mut is_time = true;
         while !self.around.stop.is_cancelled() {
             self.pulse.beat();
             // Registered before looking for work, so that a poke between the look and the wait is not missed.
             let woken = self.wake.listen();
-            let claimed = self.claim().await;
-            let look_again_at = self.look_again_at(claimed).await;
+            let mut has_more = false;
+            if is_time {
+                let room = self.room.saturating_sub(self.running.len());
+                let claimed = self.claim().await;
+                has_more = claimed.is_some_and(|claimed| claimed >= room);
+                look_again_at = self.look_again_at(claimed).await;
+            }
+            is_time = true;
             // Every arm is cancel-safe: tokens, a notification that keeps its permit, a watch, timers, and join_next.
             tokio::select! {
                 () = self.around.stop.cancelled() => break,
@@ -151,7 +162,10 @@ impl<S: Stage> Driver<S> {
                     self.renew().await;
                     renew_at = Instant::now() + self.renew_every();
                 }
-                Some(ended) = self.running.join_next_with_id() => self.forget(ended)?,
+                Some(ended) = self.running.join_next_with_id() => {
+                    self.forget(ended)?;
+                    is_time = has_more || S::REST == Span::ZERO;
+                }
             }
         }
         self.drain(renew_at).await
@@ -248,9 +262,9 @@ impl<S: Stage> Driver<S> {
             None => tick,
             Some(_) => match self.around.manifest.next_due(S::TABLE).await {
                 // What is due already and was not claimed cannot be claimed now: its provider pauses.
-                Ok(Some(due)) if due > self.around.clock.now() => {
-                    due.since(self.around.clock.now()).min(tick)
-                }
+                Ok(Some(due)) if due > self.around.clock.now() => due
+                    .since(self.around.clock.now())
+                    .clamp(S::REST.min(tick), tick),
                 Ok(_) | Err(_) => tick,
             },
         };

@@ -254,8 +254,10 @@ async fn what_is_wrong_with_one_of_many_keeps_no_other_from_being_learned() {
             { "task_id": "x", "tags": { "a": long } },
             { "task_id": "y", "tags": { "a": 1 } },
             { "task_id": "z", "surprise": true },
+            { "task_id": "w", "callback_url": "file:///etc/passwd" },
             { "task_id": "good" },
             { "task_id": "good-3", "provider": "sim", "tags": { "a": "b" } },
+            { "task_id": "good-4", "callback_url": "https://app.example.com/done" },
         ]);
         let answer = caller.post("/api/v1/tasks", &tasks).await;
         assert_eq!(answer.status, 207, "{answer:?}");
@@ -266,8 +268,9 @@ async fn what_is_wrong_with_one_of_many_keeps_no_other_from_being_learned() {
             .iter()
             .map(|it| it["outcome"].as_str().unwrap())
             .collect();
-        let mut expected = vec!["refused"; 12];
-        (expected[0], expected[10], expected[11]) = ("learned", "known", "learned");
+        let mut expected = vec!["refused"; 14];
+        expected[0] = "learned";
+        expected[11..].copy_from_slice(&["known", "learned", "learned"]);
         assert_eq!(outcomes, expected);
         assert_eq!(told["tasks"][1]["task_id"], "a/b");
         assert!(
@@ -276,9 +279,10 @@ async fn what_is_wrong_with_one_of_many_keeps_no_other_from_being_learned() {
                 .unwrap()
                 .contains("there is sim")
         );
-        assert_eq!(world.records().await.len(), 2);
+        assert_eq!(world.records().await.len(), 3);
         for (task, words) in [
             (json!({ "task_id": "a b" }), "not a task ID"),
+            (json!({ "task_id": "a/b" }), "no task ID of this provider"),
             (
                 json!({ "task_id": "a", "provider": "Nobody" }),
                 "provider name",
@@ -346,8 +350,9 @@ async fn requests_that_make_no_sense_are_told_so() {
             "/api/v1/tasks/a?wait=61s",
             "/api/v1/tasks/a?wait=x",
             "/api/v1/tasks/%ff",
-            "/api/v1/tasks/a%2Fb",
+            "/api/v1/tasks/a%2F%2Fb",
             "/api/v1/tasks/%2e%2e",
+            "/api/v1/tasks/a%2F%2e%2e",
             "/api/v1/manifest?limit=1",
             "/api/v1/manifest/a?wait=1s",
             "/api/v1/tasks/a/assets/x",
@@ -358,6 +363,7 @@ async fn requests_that_make_no_sense_are_told_so() {
         }
         for path in [
             "/api/v1/tasks/a",
+            "/api/v1/tasks/a%2Fb",
             "/api/v1/manifest/a",
             "/api/v1/tasks/a/assets/0",
             "/api/v1",

@@ -188,7 +188,7 @@ async fn what_is_not_there_is_said_so() {
         assert!(outcome.stderr.contains("no task nope in the manifest"));
     }
     for command in [
-        ["task", "show", "a/b"],
+        ["task", "show", "a//b"],
         ["manifest", "get", "a b"],
         ["task", "forget", ""],
     ] {
@@ -259,12 +259,12 @@ async fn lines_that_cannot_be_are_named_and_the_rest_is_taken() {
     sim good-3: learned
     sim good-1: known, watching
     --
-    error: line 4: "a b" is not a task ID (1 to 256 visible ASCII characters, none of / ? # %)
-    error: line 6: "a/b" is not a task ID (1 to 256 visible ASCII characters, none of / ? # %)
+    error: line 4: "a b" is not a task ID (1 to 256 visible ASCII characters, none of ? # %; slashes only between)
+    error: line 6: a/b is no task ID of this provider, which are such as ID
     error: line 7: unknown field `task`, expected one of `task_id`, `provider`, `tags`, `callback_url`
     error: line 8: no provider "other": there is sim
     error: line 9: EOF while parsing an object
-    error: line 10: "ä" is not a task ID (1 to 256 visible ASCII characters, none of / ? # %)
+    error: line 10: "ä" is not a task ID (1 to 256 visible ASCII characters, none of ? # %; slashes only between)
     note: no daemon is running; they are archived once one is: `reelvault run`
     => 3
     "#);

@@ -11,6 +11,7 @@ use reelvault::model::task::LearnedVia;
 use reelvault::model::task::TaskKey;
 use reelvault::model::task::TaskState;
 use reelvault::units::ByteSize;
+use reelvault::units::Span;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -54,7 +55,7 @@ async fn with_gateway(
     ask: impl AsyncFnOnce(&World, &str),
 ) -> World {
     let mut plan = Plan::files_of(ByteSize::mib(1));
-    plan.provider = "gateway = true\n".to_owned();
+    plan.provider.push_str("gateway = true\n");
     plan.extra.push_str(&format!(
         "{extra}\n[provider.raw]\nkind = \"evolink\"\nbase_url = \"{}\"\napi_key = {{ env = \"SIM_KEY\" }}\n\
          allow_private = true\ngateway = true\n{provider}\n",
@@ -477,6 +478,12 @@ async fn a_manifest_that_is_down_takes_no_submission_down_with_it() {
         let answer = submit(address, body).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.header("reelvault-archiving"), Some("deferred"));
+        let readiness = call(address, "GET /readyz", "", "").await;
+        assert_eq!(readiness.status, 503, "{readiness:?}");
+        assert!(
+            readiness.body.contains("1 of the tasks that passed"),
+            "{readiness:?}"
+        );
         drop(locked);
         wait_for_task(world).await;
     })
@@ -509,6 +516,54 @@ async fn what_passed_while_the_manifest_was_down_is_learned_by_the_next_daemon()
     assert!(world.records().await.is_empty());
     with_daemon(&world, async |world, _| wait_for_task(world).await).await;
     assert_eq!(world.records().await[0].key, key("t-1"));
+}
+
+#[tokio::test]
+async fn the_callers_callback_is_called_after_archiving_with_links_that_last() {
+    let receiver = Upstream::new(|_| json("200 OK", "{}")).await;
+    let mut plan = Plan::files_of(ByteSize::mib(1));
+    plan.simulator.running = Span::from_millis(200);
+    plan.provider.push_str("gateway = true\n");
+    plan.extra
+        .push_str("[callback]\nallow_private = true\nsecret = { env = \"CALLBACK_SECRET\" }\n");
+    let world = World::new(plan).await;
+    with_daemon(&world, async |world, address| {
+        let headers = format!("Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n");
+        let own = format!("{}/own?job=7", receiver.url);
+        let wish = format!("{{\"callback_url\":\"{own}\",\"model\":\"m\"}}");
+        let path = "POST /gateway/sim/v1/videos/generations";
+        let answer = call(address, path, &headers, &wish).await;
+        assert_eq!(
+            answer.header("reelvault-archiving"),
+            Some("learned"),
+            "{answer:?}"
+        );
+        let id = answer.json()["id"].as_str().unwrap().to_owned();
+        receiver.has_received(1).await;
+        let told = receiver.only();
+        assert_eq!(told.line, "POST /own?job=7 HTTP/1.1");
+        for signed in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+            assert_eq!(told.header(signed).len(), 1, "{signed}: {told:?}");
+        }
+        let body: serde_json::Value = serde_json::from_slice(&told.body).unwrap();
+        assert_eq!(body["id"], id);
+        assert_eq!(
+            body["object"], "video.generation.task",
+            "the provider's own form"
+        );
+        assert_eq!(body["status"], "completed");
+        let link = body["results"][0].as_str().unwrap();
+        let task = id.parse().unwrap();
+        assert!(
+            !world.simulator.links(&task).contains(&link.to_owned()),
+            "{link}"
+        );
+        let looked = look(address, "sim", &id).await;
+        assert_eq!(looked.json()["results"][0], link);
+    })
+    .await;
+    // Nobody was called by the provider itself: its callback would have come before anything was archived.
+    assert_eq!(world.simulator.seen().callbacks_sent, 0);
 }
 
 /// A completed task whose file cannot be had for now.

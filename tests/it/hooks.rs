@@ -9,6 +9,7 @@ use reelvault::model::task::LearnedVia;
 use reelvault::model::task::TaskId;
 use reelvault::model::task::TaskState;
 use reelvault::secret::Secret;
+use reelvault::simulator;
 use reelvault::simulator::tasks::Submission;
 use reelvault::units::ByteSize;
 use reelvault::units::Span;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Caller;
 use crate::api::with_caller;
+use crate::process::Outside;
 use crate::server::Answer;
 use crate::world::Plan;
 use crate::world::World;
@@ -404,4 +406,28 @@ async fn a_listener_for_webhooks_alone_serves_nothing_else() {
         stop.cancel();
     });
     ran.unwrap();
+}
+
+#[tokio::test]
+async fn check_prints_the_address_to_hand_to_the_provider() {
+    let outside = Outside::new(simulator::Config::at_once(), "videos").await;
+    let hook = "allow_private = true\nwebhook = true\nhook_secret = { env = \"SIM_KEY\" }";
+    let public = "[server]\npublic_url = \"https://archive.example.com\"\n";
+    for (extra, base) in [
+        (public, "https://archive.example.com"),
+        ("", "http://127.0.0.1:7437"),
+    ] {
+        let text = outside
+            .config("", extra)
+            .replacen("allow_private = true", hook, 1);
+        outside.home.configure(&text);
+        let said = outside.home.run(&["check", "--offline"]).await.stdout;
+        let address = format!("give it {base}{}", path());
+        assert!(said.contains(&address), "{said}");
+        assert_eq!(
+            said.contains("set server.public_url"),
+            extra.is_empty(),
+            "{said}"
+        );
+    }
 }

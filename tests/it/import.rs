@@ -34,7 +34,7 @@ async fn good_lines_are_taken_and_bad_ones_told_by_their_number() {
     insta::assert_snapshot!(format!("{}--\n{}", outcome.stdout, outcome.stderr), @r#"
     2 learned, 0 known already, 4 bad
     --
-    error: line 3: "b b" is not a task ID (1 to 256 visible ASCII characters, none of / ? # %)
+    error: line 3: "b b" is not a task ID (1 to 256 visible ASCII characters, none of ? # %; slashes only between)
     error: line 5: no provider "nobody": there is sim
     error: line 6: 2 values, where the header has 3 columns
     error: line 7: a quote is not closed

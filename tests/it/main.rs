@@ -15,7 +15,9 @@
 mod api;
 mod archive;
 mod cli;
+mod descriptions;
 mod destinations;
+mod discovery;
 mod faults;
 mod gateway;
 mod hooks;

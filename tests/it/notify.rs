@@ -76,7 +76,7 @@ async fn each_event_is_told_signed_and_with_the_record() {
     let receiver = Receiver::start().await;
     let all = ["learned", "ready", "archived", "failed", "at_risk", "lost"];
     let mut extra = notify("app", &receiver.url("/hooks?app=1"), &all);
-    extra.push_str("previous_secret = { env = \"OLD_NOTIFY_KEY\" }\n");
+    extra.push_str("secret_old = { env = \"OLD_NOTIFY_KEY\" }\n");
     extra.push_str(&notify(
         "ends",
         &receiver.url("/ends"),

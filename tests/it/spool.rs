@@ -117,7 +117,7 @@ async fn what_is_good_is_taken_and_the_rest_has_a_reason() {
     insta::assert_snapshot!(reason, @r#"
     2 taken, 3 not:
     line 3: invalid type: integer `7`, expected a string
-    line 4: "no good" is not a task ID (1 to 256 visible ASCII characters, none of / ? # %)
+    line 4: "no good" is not a task ID (1 to 256 visible ASCII characters, none of ? # %; slashes only between)
     line 5: EOF while parsing an object
     "#);
     let reason = spool.moved("failed/other.reason.txt").await;

@@ -539,6 +539,7 @@ pub(crate) fn variables(bucket: &Bucket) -> BTreeMap<String, String> {
         ("SIM_KEY", "sk-canary-provider"),
         ("TOKEN", "canary-token-of-the-api"),
         ("HOOK_SECRET", "canary-hook-secret"),
+        ("CALLBACK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         ("ACCESS_KEY", bucket.access_key()),
         ("SECRET_KEY", bucket.secret_key()),
         ("NOTIFY_KEY", NOTIFY_KEY),

@@ -39,7 +39,7 @@ impl Check<'_> {
         self.keys_that_sign(
             &path,
             callback.secret.as_ref(),
-            callback.previous_secret.as_ref(),
+            callback.secret_old.as_ref(),
         );
         let heartbeat = &self.config.heartbeat;
         if let Some(url) = &heartbeat.url {
@@ -66,7 +66,7 @@ impl Check<'_> {
             self.wrong(At::Value, when, "empty, so it would hear of nothing", note);
         }
         self.reachable(path.key("url"), &config.url, config.allow_private);
-        self.keys_that_sign(path, Some(&config.secret), config.previous_secret.as_ref());
+        self.keys_that_sign(path, Some(&config.secret), config.secret_old.as_ref());
     }
 
     fn keys_that_sign(
@@ -75,7 +75,7 @@ impl Check<'_> {
         secret: Option<&crate::secret::SecretSource>,
         previous: Option<&crate::secret::SecretSource>,
     ) {
-        for (key, source) in [("secret", secret), ("previous_secret", previous)] {
+        for (key, source) in [("secret", secret), ("secret_old", previous)] {
             if let Some(source) = source {
                 self.secret(path.key(key), source);
             }
@@ -83,7 +83,7 @@ impl Check<'_> {
         if secret.is_none() && previous.is_some() {
             let note = "write the key in force as `secret`";
             let what = "given without `secret`";
-            self.wrong(At::Key, path.key("previous_secret"), what, note);
+            self.wrong(At::Key, path.key("secret_old"), what, note);
         }
     }
 

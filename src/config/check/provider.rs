@@ -56,6 +56,8 @@ impl Check<'_> {
             ("output_ttl", provider.output_ttl.is_some()),
             ("gateway", provider.gateway),
             ("webhook", provider.webhook),
+            ("discover", provider.discover),
+            ("discover_since", provider.discover_since.is_some()),
         ];
         for (key, _) in given.iter().filter(|(_, is_given)| *is_given) {
             let what = format!("`{FETCH_PROVIDER}` stands for bare links, which have no API");

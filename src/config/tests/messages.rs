@@ -680,7 +680,7 @@ fn endpoints_that_cannot_be_told() {
         "{DISK}[[notify]]\nwhen = [\"archived\", \"arrived\"]\nurl = \"http://app.example.com/hooks?key=canary\"\n\
          secret = \"whsec_canary\"\n\
          [[notify]]\nname = \"App\"\nwhen = []\nurl = \"mailto:canary@example.com\"\nsecret = {{ env = \"KEY\" }}\n\
-         [callback]\nprevious_secret = {{ env = \"KEY\" }}\n\
+         [callback]\nsecret_old = {{ env = \"KEY\" }}\n\
          [heartbeat]\nurl = \"http://hc.example.com/canary\"\nevery = \"10ms\"\n\
          [spool]\npath = \"spool\"\n"
     );
@@ -692,7 +692,7 @@ fn endpoints_that_cannot_be_told() {
         "notify[1].name: \"App\" is not an endpoint's name",
         "notify[1].when: empty, so it would hear of nothing",
         "notify[1].url: neither an http nor an https address",
-        "callback.previous_secret: given without `secret`",
+        "callback.secret_old: given without `secret`",
         "heartbeat.url: plain http, which anybody on the way can read",
         "heartbeat.every: 10 ms is too short",
         "spool.path: spool is not an absolute path",

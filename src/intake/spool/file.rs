@@ -25,7 +25,7 @@ pub(super) type Placed = (String, Result<Line, String>);
 pub(super) enum File {
     /// The elements of a document, with the place of the next.
     Document(std::vec::IntoIter<serde_json::Value>, u64),
-    Lines(Import),
+    Lines(Box<Import>),
     /// While a batch is read on another thread.
     Away,
 }
@@ -107,7 +107,7 @@ fn open(path: &Path) -> Result<File, String> {
 
 fn lines(text: Box<dyn io::BufRead + Send>) -> Result<File, String> {
     let import = Import::new(text, Format::Lines).map_err(|error| error.to_string())?;
-    Ok(File::Lines(import))
+    Ok(File::Lines(Box::new(import)))
 }
 
 #[cfg(test)]

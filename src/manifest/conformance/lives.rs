@@ -116,7 +116,8 @@ async fn one_step(world: &World, dice: &mut fastrand::Rng, model: &mut Model, ha
         0 | 1 => world.advance(dice.u64(1..40)),
         2 => learn(world, dice, model).await,
         3 | 4 => {
-            let most = dice.usize(1..4);
+            // So many that the window of a claim is all that there is.
+            let most = dice.usize(2..5);
             let expected = claim(&mut model.tasks, now, until, most);
             let claimed = world.manifest.claim_tasks(most, &[]).await.unwrap();
             let found = claimed

@@ -30,10 +30,17 @@ use crate::model::object::UploadId;
 use crate::model::task::ProviderName;
 
 pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
-    WITH free AS (
+    -- Of a backlog not all is sorted at each claim: those that have waited longest ...
+    WITH waiting AS (
         SELECT id, deadline_at, next_look_at FROM tasks
         WHERE lease_expires_at IS NULL AND next_look_at <= :now AND provider <> ALL(:except)
-        ORDER BY deadline_at, next_look_at, id LIMIT :most
+        ORDER BY next_look_at LIMIT :window
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), urgent AS (
+        -- ... and those that are nearest to their deadline, as far as they are due.
+        SELECT id, deadline_at, next_look_at FROM tasks
+        WHERE id IN (SELECT id FROM tasks WHERE state = 'watching' ORDER BY deadline_at LIMIT :most)
+            AND lease_expires_at IS NULL AND next_look_at <= :now AND provider <> ALL(:except)
         FOR NO KEY UPDATE SKIP LOCKED
     ), left_behind AS (
         -- A lease that ran out: who held it is gone or too slow.
@@ -42,13 +49,18 @@ pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
         ORDER BY deadline_at, next_look_at, id LIMIT :most
         FOR NO KEY UPDATE SKIP LOCKED
     ), chosen AS (
-        SELECT id FROM (SELECT * FROM free UNION ALL SELECT * FROM left_behind) AS found
+        SELECT id FROM (
+            SELECT * FROM waiting UNION SELECT * FROM urgent UNION SELECT * FROM left_behind
+        ) AS found
         ORDER BY deadline_at, next_look_at, id LIMIT :most
     )
     UPDATE tasks
     SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
     FROM chosen WHERE tasks.id = chosen.id
     RETURNING tasks.*";
+
+/// How many times as many tasks as are claimed are sorted by their deadlines.
+const WINDOW: usize = 4;
 
 /// Claims tasks to be looked at.
 pub(in crate::manifest) async fn claim_tasks(
@@ -57,7 +69,9 @@ pub(in crate::manifest) async fn claim_tasks(
     except: &[ProviderName],
 ) -> Result<Vec<ClaimedTask>, Fault> {
     let except: Vec<String> = except.iter().map(ToString::to_string).collect();
-    let params = named_params! { ":except": except, ":most": limit(most) };
+    let params = named_params! {
+        ":except": except, ":most": limit(most), ":window": limit(most.saturating_mul(WINDOW)),
+    };
     let mut claimed = all(tx, CLAIM_TASKS, params, "tasks", |columns| {
         Ok((urgency(columns, "next_look_at")?, claimed_task(columns)?))
     })
@@ -170,6 +184,7 @@ macro_rules! per_table {
             Claimable::Assets => concat!($($piece, "assets",)+ $($end),+),
             Claimable::Orphans => concat!($($piece, "orphans",)+ $($end),+),
             Claimable::Deliveries => concat!($($piece, "deliveries",)+ $($end),+),
+            Claimable::Discoveries => concat!($($piece, "discoveries",)+ $($end),+),
         }
     };
 }
@@ -255,6 +270,7 @@ pub(super) fn next_due_of(table: Claimable) -> &'static str {
         Claimable::Assets => next_due!("assets", "due_at"),
         Claimable::Orphans => next_due!("orphans", "due_at"),
         Claimable::Deliveries => next_due!("deliveries", "due_at"),
+        Claimable::Discoveries => next_due!("discoveries", "due_at"),
     }
 }
 

@@ -15,6 +15,7 @@ use super::statement::named_params;
 use super::uploads;
 use super::value;
 use crate::clock::Timestamp;
+use crate::manifest::ManifestError;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::Learned;
 use crate::manifest::row::NewLink;
@@ -234,6 +235,10 @@ pub(in crate::manifest) async fn observe(
         ":error_message": sighting.error.as_ref().map(|error| error.message.as_str()),
         ":id": lease.row, ":token": lease.token.0,
     };
+    if observation.is_plain() {
+        let rows = execute(tx, OBSERVE, params).await?;
+        return touched(rows, Claimable::Tasks, lease).map(|()| Observed::default());
+    }
     let before = state_of(tx, lease.row).await?;
     touched(execute(tx, OBSERVE, params).await?, Claimable::Tasks, lease)?;
     let reason = sighting.error.as_ref().map(|error| {
@@ -248,6 +253,36 @@ pub(in crate::manifest) async fn observe(
         answers::keep(tx, lease.row, answer).await?;
     }
     assets::write_links(tx, lease.row, &observation.assets, &observation.objects).await
+}
+
+/// Writes what many looks found, each by itself: a claim that is lost spoils no other.
+pub(in crate::manifest) async fn observe_all(
+    tx: &Tx<'_>,
+    observed: &[(Lease, Observation)],
+) -> Result<Vec<Result<Observed, ManifestError>>, Fault> {
+    let mut outcomes = Vec::with_capacity(observed.len());
+    for (lease, observation) in observed {
+        // One statement leaves nothing half done.
+        let is_plain = observation.is_plain();
+        if !is_plain {
+            tx.batch("SAVEPOINT one").await?;
+        }
+        let outcome = observe(tx, lease, observation).await;
+        if !is_plain {
+            let end = if outcome.is_ok() {
+                "RELEASE SAVEPOINT one"
+            } else {
+                "ROLLBACK TO SAVEPOINT one"
+            };
+            tx.batch(end).await?;
+        }
+        outcomes.push(match outcome {
+            Ok(observed) => Ok(observed),
+            Err(Fault::Known(error)) => Err(error),
+            Err(fault) => return Err(fault),
+        });
+    }
+    Ok(outcomes)
 }
 
 /// The state of a claimed task before a write to it; a row that is gone has none, and the write will say so.

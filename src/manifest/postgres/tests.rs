@@ -63,6 +63,7 @@ async fn every_statement_is_prepared() {
         Claimable::Assets,
         Claimable::Orphans,
         Claimable::Deliveries,
+        Claimable::Discoveries,
     ];
     for table in tables {
         all.push(claims::renewal(table).to_owned());

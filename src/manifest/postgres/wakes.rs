@@ -28,12 +28,13 @@ const GATHER: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// Verbs after which another stage, here or elsewhere, may have something to do at once.
-const STIRRING: [&str; 8] = [
+const STIRRING: [&str; 9] = [
     "learn",
     "learn_link",
     "hear",
     "revive",
     "observe",
+    "observe_all",
     "retry",
     "replay",
     "enable_endpoints",

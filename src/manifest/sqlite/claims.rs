@@ -32,19 +32,41 @@ pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
     SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
     WHERE id IN (
         SELECT id FROM (
-            SELECT id, deadline_at, next_look_at FROM tasks
+            -- Of a backlog not all is sorted at each claim: those that have waited longest ...
+            SELECT * FROM (
+                SELECT id, deadline_at, next_look_at FROM tasks
+                WHERE lease_expires_at IS NULL AND next_look_at <= :now
+                    AND provider NOT IN (SELECT value FROM json_each(:except))
+                ORDER BY next_look_at
+                LIMIT :window
+            )
+            UNION ALL
+            -- ... and those that are nearest to their deadline, as far as they are due.
+            SELECT id, deadline_at, next_look_at FROM (
+                SELECT id, deadline_at, next_look_at, lease_expires_at, provider FROM tasks
+                WHERE state = 'watching'
+                ORDER BY deadline_at
+                LIMIT :most
+            )
             WHERE lease_expires_at IS NULL AND next_look_at <= :now
                 AND provider NOT IN (SELECT value FROM json_each(:except))
             UNION ALL
-            -- A lease that ran out: who held it is gone or too slow. Two branches, since each has its own index.
+            -- A lease that ran out: who held it is gone or too slow. A branch of its own for its own index.
             SELECT id, deadline_at, next_look_at FROM tasks
             WHERE lease_expires_at <= :now AND next_look_at <= :now
                 AND provider NOT IN (SELECT value FROM json_each(:except))
         )
-        ORDER BY deadline_at, next_look_at, id
+        -- A task may be among both. UNION would sort each branch by ID, and scan the table for that.
+        GROUP BY id
+        ORDER BY MIN(deadline_at), MIN(next_look_at), id
         LIMIT :most
     )
-    RETURNING *";
+    -- Columns are found by their names, one name after the other: no more than are read.
+    RETURNING id, lease_token, lease_expires_at, provider, task_id, state, tags, model, kind, learned_at,
+        created_at, last_unfinished_at, deadline_at, deadline_from, looks, misses, attempts, next_look_at";
+
+/// How many times as many tasks as are claimed are sorted by their deadlines.
+const WINDOW: usize = 4;
 
 /// Claims tasks to be looked at.
 pub(in crate::manifest) fn claim_tasks(
@@ -56,6 +78,7 @@ pub(in crate::manifest) fn claim_tasks(
     let params = named_params! {
         ":owner": tx.owner, ":lease_until": tx.lease_until.as_unix_millis(),
         ":now": tx.now.as_unix_millis(), ":except": except, ":most": limit(most),
+        ":window": limit(most.saturating_mul(WINDOW)),
     };
     let mut claimed = all(tx.db, CLAIM_TASKS, params, "tasks", |columns| {
         Ok((urgency(columns, "next_look_at")?, claimed_task(columns)?))
@@ -170,6 +193,9 @@ macro_rules! per_table {
             Claimable::Deliveries => {
                 concat!("-- manifest::", $verb, "\n    UPDATE deliveries ", $sql)
             }
+            Claimable::Discoveries => {
+                concat!("-- manifest::", $verb, "\n    UPDATE discoveries ", $sql)
+            }
         }
     };
 }
@@ -205,6 +231,7 @@ pub(super) fn release_all(db: &Connection) -> Result<(), Fault> {
         Claimable::Assets,
         Claimable::Orphans,
         Claimable::Deliveries,
+        Claimable::Discoveries,
     ] {
         let sql = per_table!(
             "release_all",
@@ -272,6 +299,7 @@ pub(in crate::manifest) fn next_due(
         Claimable::Assets => next_due!("assets", "due_at"),
         Claimable::Orphans => next_due!("orphans", "due_at"),
         Claimable::Deliveries => next_due!("deliveries", "due_at"),
+        Claimable::Discoveries => next_due!("discoveries", "due_at"),
     };
     let millis: Option<Option<i64>> = value(db, sql, [])?;
     Ok(millis.flatten().map(Timestamp::from_unix_millis))

@@ -13,7 +13,9 @@ use super::events;
 use super::events::Happening;
 use super::execute;
 use super::uploads;
+use super::writer::in_savepoint;
 use crate::clock::Timestamp;
+use crate::manifest::ManifestError;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::Learned;
 use crate::manifest::row::NewLink;
@@ -218,6 +220,10 @@ pub(in crate::manifest) fn observe(
         ":error_message": sighting.error.as_ref().map(|error| error.message.as_str()),
         ":id": lease.row, ":token": lease.token.0,
     };
+    if observation.is_plain() {
+        return touched(execute(tx.db, OBSERVE, params)?, Claimable::Tasks, lease)
+            .map(|()| Observed::default());
+    }
     let before = state_of(tx, lease.row)?;
     touched(execute(tx.db, OBSERVE, params)?, Claimable::Tasks, lease)?;
     let reason = sighting.error.as_ref().map(|error| {
@@ -232,6 +238,27 @@ pub(in crate::manifest) fn observe(
         answers::keep(tx, lease.row, answer)?;
     }
     assets::write_links(tx, lease.row, &observation.assets, &observation.objects)
+}
+
+/// Writes what many looks found, each by itself: a claim that is lost spoils no other.
+pub(in crate::manifest) fn observe_all(
+    tx: &Tx<'_>,
+    observed: &[(Lease, Observation)],
+) -> Result<Vec<Result<Observed, ManifestError>>, Fault> {
+    let observe_one = |(lease, observation): &(Lease, Observation)| {
+        // One statement leaves nothing half done.
+        let outcome = if observation.is_plain() {
+            observe(tx, lease, observation)
+        } else {
+            in_savepoint(tx, |tx| observe(tx, lease, observation))
+        };
+        match outcome {
+            Ok(observed) => Ok(Ok(observed)),
+            Err(Fault::Known(error)) => Ok(Err(error)),
+            Err(fault @ Fault::Engine(_)) => Err(fault),
+        }
+    };
+    observed.iter().map(observe_one).collect()
 }
 
 /// The state of a claimed task before a write to it; a row that is gone has none, and the write will say so.

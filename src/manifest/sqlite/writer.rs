@@ -125,7 +125,9 @@ impl Desk {
 }
 
 /// Does the work so that its failure leaves no trace and spoils no other verb of the group.
-fn in_savepoint<T>(
+///
+/// One within another undoes itself alone.
+pub(super) fn in_savepoint<T>(
     tx: &Tx<'_>,
     work: impl FnOnce(&Tx<'_>) -> Result<T, Fault>,
 ) -> Result<T, Fault> {

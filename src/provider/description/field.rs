@@ -2,26 +2,13 @@
 
 use std::fmt;
 
-use percent_encoding::AsciiSet;
-use percent_encoding::NON_ALPHANUMERIC;
-use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::task::TaskId;
 use crate::provider::pointer::Pointer;
 
-/// What stands unescaped in a path or a query; everything else of a task ID is percent-encoded.
-const ID_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    .remove(b':')
-    .remove(b'@')
-    .remove(b',');
-
-/// `auth`: `{ scheme = "bearer" }`, `{ scheme = "header", name, prefix }`, `{ scheme = "query", name }`, `{ scheme = "none" }`
+/// `auth`: `{ scheme = "bearer" }`, `{ scheme = "header", name, prefix }`, `{ scheme = "query", name }`,
+/// `{ scheme = "jwt" }`, `{ scheme = "none" }`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "AuthForm")]
 pub enum Auth {
@@ -39,6 +26,8 @@ pub enum Auth {
         /// The parameter.
         name: String,
     },
+    /// `Authorization: Bearer` and a token that is made anew from a key of the form `ACCESS:SECRET`; another key as it is.
+    Jwt,
     /// No key.
     None,
 }
@@ -53,12 +42,17 @@ pub struct Good(Option<(Pointer, Value)>);
 #[serde(try_from = "String")]
 pub struct HostPattern(String);
 
-/// A path of the API, with or without a place for a task ID.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct PathTemplate(String);
-
 impl Good {
+    /// Whether anything is asked of an answer.
+    pub fn is_asked(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Where it is read.
+    pub fn pointer(&self) -> Option<&Pointer> {
+        self.0.as_ref().map(|(pointer, _)| pointer)
+    }
+
     /// Whether `answer` is a good one.
     pub fn is_in(&self, answer: &Value) -> bool {
         let Some((pointer, equals)) = &self.0 else {
@@ -68,7 +62,20 @@ impl Good {
     }
 }
 
+/// How a description writes the host of the API itself, which a configuration may move.
+const API_HOST: &str = "{api}";
+
 impl HostPattern {
+    /// The pattern with the API's host `api` in place of `{api}`.
+    #[must_use]
+    pub fn of_api(&self, api: &str) -> Self {
+        if self.0 == API_HOST {
+            Self(api.to_ascii_lowercase())
+        } else {
+            self.clone()
+        }
+    }
+
     /// Whether `host` is meant.
     pub fn matches(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
@@ -79,30 +86,7 @@ impl HostPattern {
     }
 }
 
-impl PathTemplate {
-    /// The path for `id`, which is escaped.
-    pub fn fill(&self, id: &TaskId) -> String {
-        let escaped = utf8_percent_encode(id.as_str(), ID_ESCAPED).to_string();
-        self.0.replace("{id}", &escaped)
-    }
-
-    /// The path as written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    pub(super) fn has_id(&self) -> bool {
-        self.0.contains("{id}")
-    }
-}
-
 impl fmt::Display for HostPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl fmt::Display for PathTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }
@@ -123,6 +107,7 @@ enum Scheme {
     Bearer,
     Header,
     Query,
+    Jwt,
     None,
 }
 
@@ -132,6 +117,7 @@ impl TryFrom<AuthForm> for Auth {
     fn try_from(form: AuthForm) -> Result<Self, String> {
         match (form.scheme, form.name, form.prefix) {
             (Scheme::Bearer, None, None) => Ok(Auth::Bearer),
+            (Scheme::Jwt, None, None) => Ok(Auth::Jwt),
             (Scheme::None, None, None) => Ok(Auth::None),
             (Scheme::Header, Some(name), prefix) => Ok(Auth::Header {
                 name: name
@@ -141,10 +127,10 @@ impl TryFrom<AuthForm> for Auth {
             }),
             (Scheme::Query, Some(name), None) => Ok(Auth::Query { name }),
             (Scheme::Header | Scheme::Query, None, _) => Err("`name` is missing".to_owned()),
-            (Scheme::Bearer | Scheme::None, Some(_), _) => {
+            (Scheme::Bearer | Scheme::Jwt | Scheme::None, Some(_), _) => {
                 Err("`name` goes with the schemes \"header\" and \"query\"".to_owned())
             }
-            (Scheme::Bearer | Scheme::None | Scheme::Query, _, Some(_)) => {
+            (Scheme::Bearer | Scheme::Jwt | Scheme::None | Scheme::Query, _, Some(_)) => {
                 Err("`prefix` goes with the scheme \"header\"".to_owned())
             }
         }
@@ -175,9 +161,12 @@ impl TryFrom<String> for HostPattern {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
+        if text == API_HOST {
+            return Ok(Self(text));
+        }
         let domain = text.strip_prefix("*.").unwrap_or(&text);
         match url::Host::parse(domain) {
-            Ok(host) if !domain.contains('*') => {
+            Ok(host) if !domain.contains(['*', '{', '}']) => {
                 let star = if domain.len() < text.len() { "*." } else { "" };
                 Ok(Self(format!("{star}{host}")))
             }
@@ -188,25 +177,8 @@ impl TryFrom<String> for HostPattern {
     }
 }
 
-impl TryFrom<String> for PathTemplate {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let rest = text.replacen("{id}", "", 1);
-        let is_plain = |c: char| c.is_ascii_graphic() && !"{}#\\\"<>^`|".contains(c);
-        if rest.starts_with('/') && !rest.starts_with("//") && rest.chars().all(is_plain) {
-            Ok(Self(text))
-        } else {
-            Err(format!("{text:?} is no path such as \"/v1/tasks/{{id}}\""))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use url::Url;
-
     use super::*;
 
     #[test]
@@ -224,19 +196,11 @@ mod tests {
         assert!(matches("127.0.0.1", "127.0.0.1"));
     }
 
-    proptest! {
-        #[test]
-        fn an_id_never_leaves_its_place(id in "[!-~]{1,40}") {
-            if let Ok(id) = id.parse::<TaskId>() {
-                let template = PathTemplate("/v1/tasks/{id}".to_owned());
-                let url = format!("https://api.example.com{}", template.fill(&id));
-                let url = Url::parse(&url).unwrap();
-                let segments: Vec<_> = url.path_segments().unwrap().collect();
-                prop_assert_eq!(segments.len(), 3);
-                let decoded = percent_encoding::percent_decode_str(segments[2]);
-                prop_assert_eq!(decoded.decode_utf8_lossy(), id.as_str());
-                prop_assert!(url.query().is_none());
-            }
-        }
+    #[test]
+    fn the_host_of_the_api_is_known_once_its_address_is() {
+        let pattern = HostPattern::try_from("{api}".to_owned()).unwrap();
+        assert!(!pattern.matches("api.example.com"));
+        assert!(pattern.of_api("API.example.com").matches("api.example.com"));
+        assert!(HostPattern::try_from("{cdn}".to_owned()).is_err());
     }
 }

@@ -5,13 +5,14 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::provider::pointer::Pointer;
+use crate::provider::pointer::Pointers;
 
 /// `[webhook]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
-    /// The task's ID in the body: all that is ever taken from it.
-    pub id: Pointer,
+    /// The task's ID in the body, the first that is there: all that is ever taken from it.
+    pub id: Pointers,
     /// How the sender proves itself, besides the token in the address.
     #[serde(default)]
     pub verify: Verify,

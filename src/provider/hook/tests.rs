@@ -94,15 +94,12 @@ fn config(key: Option<SecretSource>) -> Config {
 }
 
 fn hook_over(text: &str, config: &Config, site: &Site) -> Result<Option<Hook>, ConnectError> {
-    let webhook = webhook(text).unwrap();
+    read(&webhook(text).unwrap(), config, site)
+}
+
+fn read(webhook: &Webhook, config: &Config, site: &Site) -> Result<Option<Hook>, ConnectError> {
     let name = "house".parse().unwrap();
-    Hook::read(
-        &name,
-        config,
-        Some(&webhook),
-        &Http::new(site.clone()),
-        &env,
-    )
+    Hook::read(&name, config, Some(webhook), &Http::new(site.clone()), &env)
 }
 
 fn hook(text: &str, key: Option<&str>) -> Hook {
@@ -159,7 +156,7 @@ async fn of_a_body_only_the_task_is_taken() {
         r#"{"id":["a"]}"#,
         r#"{"id":""}"#,
         r#"{"id":"../a"}"#,
-        r#"{"id":"a/b"}"#,
+        r#"{"id":"a//b"}"#,
         "\u{feff}{}",
         "<html>",
     ] {
@@ -272,6 +269,105 @@ async fn what_kie_and_wavespeed_sign() {
             assert_eq!(judged.is_ok(), is_good, "{offset}: {judged:?}");
         }
     }
+}
+
+/// A callback of each built-in kind that has any, with the key that it is signed with, and what it is about.
+const CALLBACKS: [(&str, Option<&str>, &str, &str); 9] = [
+    (
+        "ark",
+        None,
+        r#"{"id":"cgt-1","status":"succeeded"}"#,
+        "cgt-1",
+    ),
+    (
+        "evolink",
+        None,
+        r#"{"id":"task-unified-1","status":"completed"}"#,
+        "task-unified-1",
+    ),
+    (
+        "kie",
+        Some("KEY"),
+        r#"{"code":200,"data":{"taskId":"task-1","state":"success"}}"#,
+        "task-1",
+    ),
+    (
+        "luma",
+        None,
+        r#"{"id":"d1968551","state":"completed"}"#,
+        "d1968551",
+    ),
+    (
+        "minimax",
+        None,
+        r#"{"task_id":"1768","status":"success"}"#,
+        "1768",
+    ),
+    (
+        "modelark",
+        None,
+        r#"{"id":"cgt-1","status":"running"}"#,
+        "cgt-1",
+    ),
+    (
+        "openai",
+        Some("STANDARD"),
+        r#"{"id":"evt_1","type":"video.completed","data":{"id":"video_1"}}"#,
+        "video_1",
+    ),
+    (
+        "replicate",
+        Some("STANDARD"),
+        r#"{"id":"ufawqhf","status":"succeeded"}"#,
+        "ufawqhf",
+    ),
+    ("wavespeed", Some("KEY"), BODY, "task-1"),
+];
+
+fn built_in(kind: &str, key: Option<&str>) -> Hook {
+    let webhook = Description::built_in(kind).unwrap().webhook.unwrap();
+    let read = read(&webhook, &config(key.map(source)), &Site::default());
+    read.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn every_built_in_takes_its_own_callbacks_and_no_unsigned_ones() {
+    let has_any = |kind: &&str| Description::built_in(kind).unwrap().webhook.is_some();
+    let known: Vec<&str> = Description::kinds().filter(has_any).collect();
+    assert_eq!(known, CALLBACKS.map(|(kind, ..)| kind));
+    let seconds = SECONDS.to_string();
+    for (kind, key, body, id) in CALLBACKS {
+        let hook = built_in(kind, key);
+        let signed = match kind {
+            "kie" => headers(&[
+                ("x-webhook-timestamp", &seconds),
+                ("x-webhook-signature", ID_AND_TIME_BASE64),
+            ]),
+            "wavespeed" => headers(&[
+                ("webhook-id", "msg_1"),
+                ("webhook-timestamp", &seconds),
+                ("webhook-signature", HEX_OF_VERSION_3),
+            ]),
+            "openai" | "replicate" => {
+                let key = env("STANDARD").unwrap();
+                let key = SigningKey::read(&Secret::new(&key)).unwrap();
+                standard_webhooks::sign(&[key], "msg_1", now(), body.as_bytes())
+            }
+            _ => HeaderMap::new(),
+        };
+        let said = hook.judge(&signed, body.as_bytes(), now()).await;
+        assert_eq!(said.unwrap().id, Some(id.parse().unwrap()), "{kind}");
+        if key.is_some() {
+            let judged = hook.judge(&HeaderMap::new(), body.as_bytes(), now()).await;
+            assert!(matches!(judged, Err(HookError::Forged(_))), "{kind}");
+        }
+    }
+    let (tried, nothing) = (built_in("minimax", None), HeaderMap::new());
+    let said = tried
+        .judge(&nothing, br#"{"challenge":"abc"}"#, now())
+        .await;
+    let echo = serde_json::json!({ "challenge": "abc" });
+    assert_eq!(said.unwrap().echo, Some(echo));
 }
 
 #[tokio::test]

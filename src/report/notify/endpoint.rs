@@ -50,7 +50,7 @@ impl Signer {
         previous: Option<&SecretSource>,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, EndpointError> {
-        let named = [("secret", secret), ("previous_secret", previous)];
+        let named = [("secret", secret), ("secret_old", previous)];
         let read = |(key, source): (&str, &SecretSource)| {
             let key = format!("{section}.{key}");
             let secret = match source.read(env) {
@@ -88,7 +88,7 @@ impl Endpoint {
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, EndpointError> {
         let section = format!("notify {}", config.endpoint());
-        let previous = config.previous_secret.as_ref();
+        let previous = config.secret_old.as_ref();
         Ok(Self {
             url: config.url.clone(),
             kinds: config.when.clone(),

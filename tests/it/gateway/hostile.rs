@@ -198,9 +198,10 @@ async fn what_is_more_than_a_request_is_refused() {
         )
         .await;
         assert_eq!(answer.status, 431);
-        let many: String = (0..200)
+        let many: Vec<String> = (0..200)
             .map(|number| format!("X-{number}: 1\r\n"))
             .collect();
+        let many = many.concat();
         let answer = raw(
             address,
             &format!("GET /gateway/raw/v1/x HTTP/1.1\r\nHost: {address}\r\n{key}{many}\r\n"),

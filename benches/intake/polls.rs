@@ -1,0 +1,255 @@
+//! Unfinished tasks, watched one by one: polls a second, CPU a poll, memory a task.
+
+use std::fmt::Write as _;
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ChildStdout;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::ensure;
+use reelvault::chance::Dice;
+use reelvault::clock::Clock;
+use reelvault::simulator;
+use reelvault::simulator::tasks::Submission;
+use reelvault::units::Span;
+use tokio::time::Instant;
+
+use crate::process::Process;
+
+/// Wanted: all CPU time of the daemon, by the poll.
+const POLL_US_MAX: f64 = 40.0;
+
+/// Wanted: what the daemon holds more with its tasks than without any, by the task.
+const TASK_KIB_MAX: f64 = 2.0;
+
+/// How often the provider is asked what it has seen.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// No sweep over all tasks takes as long.
+const SWEEP_MAX: Duration = Duration::from_mins(10);
+
+/// A provider with tasks that never finish.
+struct Provider {
+    process: Process,
+    said: BufReader<ChildStdout>,
+    base_url: String,
+    ids: Vec<String>,
+}
+
+/// Measures the group and prints it.
+pub(crate) fn run(tasks: usize, seconds: u64) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(measure(tasks, Duration::from_secs(seconds)))
+}
+
+async fn measure(tasks: usize, span: Duration) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut provider = Provider::start(tasks)?;
+    configure(folder.path(), &provider.base_url)?;
+    let empty = idle(folder.path()).await?;
+    announce(folder.path(), &provider.ids)?;
+
+    let daemon = daemon(folder.path())?;
+    let begun = Instant::now();
+    let mut first = None;
+    // All are due at once: as many polls a second as one core does.
+    let (swept, sweep_s) = loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let polls = provider.polls()?;
+        let usage = daemon.usage()?;
+        let from = *first.get_or_insert((polls, usage.cpu_s, begun.elapsed()));
+        if polls >= count(tasks) {
+            break (
+                (polls, usage.cpu_s, from),
+                begun.elapsed().saturating_sub(from.2).as_secs_f64(),
+            );
+        }
+        ensure!(
+            begun.elapsed() < SWEEP_MAX,
+            "poll every task once: {polls} polls"
+        );
+    };
+    let (polls, cpu_s, from) = swept;
+    let done = float(polls - from.0);
+    println!("polls, {tasks} tasks that do not finish, one by one, plain HTTP/1.1");
+    println!(
+        "  all due at once     {:7.0} polls/s  {:6.1} us CPU a poll",
+        done / sweep_s,
+        (cpu_s - from.1) * 1e6 / done
+    );
+
+    // And at their intervals, as it goes on.
+    let (polls, usage) = (provider.polls()?, daemon.usage()?);
+    let begun = Instant::now();
+    tokio::time::sleep(span).await;
+    let (last, used) = (provider.polls()?, daemon.usage()?);
+    let (done, wall) = (float(last - polls), begun.elapsed().as_secs_f64());
+    let us = (used.cpu_s - usage.cpu_s) * 1e6 / done;
+    println!(
+        "  at their intervals  {:7.0} polls/s  {us:6.1} us CPU a poll  (wanted: at most {POLL_US_MAX})  {:4.1}% of a core",
+        done / wall,
+        (used.cpu_s - usage.cpu_s) * 100.0 / wall
+    );
+    let a_task = (used.own_kib - empty) / float(count(tasks));
+    println!(
+        "  memory              {:7.1} MiB, {:.1} without tasks: {a_task:.2} KiB a task  (wanted: at most {TASK_KIB_MAX})",
+        used.own_kib / 1024.0,
+        empty / 1024.0
+    );
+    Ok(())
+}
+
+impl Provider {
+    fn start(tasks: usize) -> Result<Self> {
+        let mut command = on_core(1, &std::env::current_exe()?);
+        command
+            .args(["provider", &tasks.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut process = Process::start(&mut command)?;
+        let said = process.0.stdout.take().context("hear the provider")?;
+        let mut provider = Self {
+            process,
+            said: BufReader::new(said),
+            base_url: String::new(),
+            ids: Vec::new(),
+        };
+        provider.base_url = provider.line()?;
+        for _ in 0..tasks {
+            let id = provider.line()?;
+            provider.ids.push(id);
+        }
+        Ok(provider)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.said.read_line(&mut line)?;
+        ensure!(!line.is_empty(), "hear the provider: it has ended");
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// How often a task was asked about.
+    fn polls(&mut self) -> Result<u64> {
+        let asked = self.process.0.stdin.as_mut().context("ask the provider")?;
+        asked.write_all(b"\n")?;
+        asked.flush()?;
+        self.line()?.parse().context("hear the provider")
+    }
+}
+
+/// The provider's side: tasks, and then a count for each line that is asked for.
+pub(crate) fn provider(tasks: usize) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let config = simulator::Config {
+        pending: Span::from_secs(864_000),
+        has_batch: false,
+        has_list: false,
+        ..simulator::Config::at_once()
+    };
+    let start = simulator::start(config, Clock::system(), Dice::new());
+    let simulator = runtime.block_on(start)?;
+    let mut told = simulator.base_url() + "\n";
+    for _ in 0..tasks {
+        let id = simulator.submit(Submission::video("seedance-2.0"))?;
+        writeln!(told, "{id}")?;
+    }
+    let mut out = std::io::stdout();
+    out.write_all(told.as_bytes())?;
+    out.flush()?;
+    for line in std::io::stdin().lock().lines() {
+        line?;
+        writeln!(out, "{}", simulator.seen().reads)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn configure(folder: &Path, base_url: &str) -> Result<()> {
+    let place = folder.display();
+    let text = format!(
+        r#"
+[log]
+level = "warn"
+[manifest]
+url = "sqlite:{place}/manifest.db"
+[server]
+listen = ""
+socket = ""
+[provider.evolink]
+base_url = "{base_url}"
+api_key = {{ env = "KEY" }}
+requests = "1000000/s"
+allow_private = true
+[destination.disk.fs]
+path = "{place}/archive"
+free_min = "0 B"
+"#
+    );
+    std::fs::create_dir(folder.join("archive"))?;
+    std::fs::write(folder.join("reelvault.toml"), text).context("write a configuration")
+}
+
+/// What a daemon holds that has nothing to do.
+async fn idle(folder: &Path) -> Result<f64> {
+    let daemon = daemon(folder)?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    Ok(daemon.usage()?.own_kib)
+}
+
+fn announce(folder: &Path, ids: &[String]) -> Result<()> {
+    let mut command = reelvault(0, folder);
+    command
+        .args(["add", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut process = Process::start(&mut command)?;
+    let mut input = process.0.stdin.take().context("announce tasks")?;
+    input.write_all(ids.join("\n").as_bytes())?;
+    drop(input);
+    let status = process.0.wait()?;
+    ensure!(status.success(), "announce tasks: {status}");
+    Ok(())
+}
+
+fn daemon(folder: &Path) -> Result<Process> {
+    let mut command = reelvault(0, folder);
+    command.arg("run").stdout(Stdio::null());
+    Process::start(&mut command)
+}
+
+fn reelvault(core: usize, folder: &Path) -> Command {
+    let mut command = on_core(core, Path::new(env!("CARGO_BIN_EXE_reelvault")));
+    command
+        .current_dir(folder)
+        .env("REELVAULT_CONFIG", folder.join("reelvault.toml"))
+        .env("KEY", "a-key");
+    command
+}
+
+/// A program that has one core to itself, and no more.
+fn on_core(core: usize, program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string()]).arg(program);
+    command
+}
+
+fn count(tasks: usize) -> u64 {
+    u64::try_from(tasks).unwrap_or(u64::MAX)
+}
+
+fn float(number: u64) -> f64 {
+    u32::try_from(number).map_or(f64::MAX, f64::from)
+}

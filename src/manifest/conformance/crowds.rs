@@ -1,0 +1,81 @@
+//! Many tasks at once: which of a backlog go first, and what one of many outcomes can spoil.
+
+use super::world::*;
+use crate::manifest::row::*;
+use crate::model::task::TaskState;
+
+/// More than are sorted by their deadlines at one claim.
+const CROWD: usize = 300;
+
+pub(in crate::manifest) async fn of_a_backlog_the_most_urgent_go_first(world: &World) {
+    let waiting = |number: usize| NewTask {
+        deadline: world.deadline(100_000),
+        ..world.task(&format!("t{number}"))
+    };
+    let crowd = (0..CROWD).map(waiting).collect();
+    world.manifest.learn(crowd).await.unwrap();
+    world.advance(10);
+    // It came last, and nobody has waited for a shorter time.
+    let urgent = NewTask {
+        deadline: world.deadline(60),
+        next_look_at: world.now(),
+        ..world.task("urgent")
+    };
+    world.manifest.learn(vec![urgent]).await.unwrap();
+    let mut claimed = Vec::new();
+    loop {
+        let some = world.manifest.claim_tasks(7, &[]).await.unwrap();
+        if some.is_empty() {
+            break;
+        }
+        claimed.extend(some.into_iter().map(|task| task.key.id.to_string()));
+    }
+    assert_eq!(claimed.first().map(String::as_str), Some("urgent"));
+    claimed.sort();
+    claimed.dedup();
+    assert_eq!(claimed.len(), CROWD + 1, "each once, none left out");
+}
+
+pub(in crate::manifest) async fn of_many_observations_one_that_fails_spoils_no_other(
+    world: &World,
+) {
+    for id in ["stale", "runs", "ends", "wrong"] {
+        world.learn(id).await;
+    }
+    let claimed = world.manifest.claim_tasks(10, &[]).await.unwrap();
+    let lease = |id: &str| {
+        claimed
+            .iter()
+            .find(|task| task.key.id.as_str() == id)
+            .unwrap()
+            .lease
+    };
+    // Somebody else has had it since.
+    world
+        .manifest
+        .observe(&lease("stale"), world.running())
+        .await
+        .unwrap();
+    let observed = [
+        (lease("stale"), world.completed(&["x"])),
+        (lease("runs"), world.running()),
+        (lease("ends"), world.completed(&["a", "b"])),
+    ];
+    let outcomes = world.manifest.observe_all(&observed).await.unwrap();
+    let [stale, runs, ends] = <[_; 3]>::try_from(outcomes).unwrap();
+    assert_stale(stale);
+    assert_eq!(runs.unwrap(), Observed::default());
+    assert_eq!(ends.unwrap().assets_new, 2);
+    assert!(world.record("stale").await.assets.is_empty());
+    assert_eq!(world.record("runs").await.state, TaskState::Watching);
+    assert_eq!(world.record("ends").await.assets.len(), 2);
+
+    // What the engine itself refuses is nobody's outcome: nothing of it is written.
+    let wrong = Observation {
+        next_look_at: None,
+        ..world.running()
+    };
+    let refused = world.manifest.observe_all(&[(lease("wrong"), wrong)]).await;
+    assert!(refused.is_err());
+    assert_eq!(world.record("wrong").await.status, None);
+}
