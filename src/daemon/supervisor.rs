@@ -265,9 +265,11 @@ impl Supervisor<'_> {
     async fn reread(&self, old: &Config, outliving: &Outliving) -> Option<Config> {
         self.systemd.reloading();
         let reread = async {
-            let new = (self.reload)()?;
-            if new.manifest.url != old.manifest.url {
-                tracing::warn!("manifest.url takes effect at the next start only");
+            let mut new = (self.reload)()?;
+            if new.manifest != old.manifest {
+                tracing::warn!("[manifest] takes effect at the next start only");
+                // Leases are renewed as often as those want that the open manifest gives.
+                new.manifest = old.manifest.clone();
             }
             if !new.server.listens_like(&old.server) {
                 tracing::warn!("listeners of [server] take effect at the next start only");
