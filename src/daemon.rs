@@ -1,6 +1,7 @@
 //! The daemon: wires the rooms together, starts the stages, and stops them cleanly.
 
-pub mod gateway;
+mod fleet;
+mod gateway;
 pub mod health;
 pub mod openapi;
 pub mod routes;

@@ -7,10 +7,13 @@ pub mod row;
 
 mod answers;
 mod discoveries;
+mod engine;
 mod error;
 mod links;
+pub mod machines;
 mod migrate;
 mod outbox;
+mod postgres;
 mod sqlite;
 
 #[cfg(test)]
@@ -23,7 +26,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::Serialize;
 
+use self::engine::Engine;
+use self::engine::change;
+use self::engine::look;
 pub use self::error::ManifestError;
+use self::postgres::Postgres;
 use self::row::AssetSettlement;
 use self::row::AtRisk;
 use self::row::Claimable;
@@ -53,6 +60,7 @@ use crate::model::object::UploadId;
 use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
 use crate::model::task::TaskKey;
+use crate::secret::SecretSource;
 use crate::units::Span;
 
 /// A starting daemon tries the lock this often: `is_daemon_running` holds it for a moment.
@@ -61,14 +69,71 @@ const LOCK_TRIES: u32 = 5;
 /// The wait between two tries for the lock.
 const LOCK_WAIT: Duration = Duration::from_millis(20);
 
+/// How the URL of a server begins.
+const SERVER_SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
+
 /// `[manifest]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// `sqlite:/path/to/manifest.db`
+    /// `sqlite:/path/to/manifest.db`, or `postgres://user@host/database` for several machines.
     pub url: String,
     /// How long a claim holds without being renewed.
     pub lease: Span,
+    /// The server's password, where it wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<SecretSource>,
+    /// The most connections to the server at once.
+    pub connections: usize,
+    /// Whether machines wake each other through the server.
+    pub notify: bool,
+    /// Whether a transaction pooler stands between: no prepared statements, no wakes.
+    pub pooler: bool,
+    /// This machine's name in the fleet; empty = its host name.
+    pub machine: String,
+}
+
+impl Config {
+    /// Whether several machines may work on it.
+    pub fn is_shared(&self) -> bool {
+        SERVER_SCHEMES
+            .iter()
+            .any(|scheme| self.url.starts_with(scheme))
+    }
+
+    /// Whether the URL names a server in a way that can be understood.
+    pub fn names_server(&self) -> bool {
+        self.is_shared() && postgres::is_url(&self.url)
+    }
+
+    /// Whether a password stands in the URL, where everybody can read it.
+    pub fn url_has_password(&self) -> bool {
+        self.is_shared() && postgres::has_password(&self.url)
+    }
+
+    /// What tests need not say.
+    #[cfg(test)]
+    fn of_tests() -> Self {
+        Self {
+            url: String::new(),
+            lease: Span::from_secs(60),
+            password: None,
+            connections: 4,
+            notify: false,
+            pooler: false,
+            machine: "here".to_owned(),
+        }
+    }
+
+    /// This machine's name in the fleet.
+    pub fn machine_name(&self) -> String {
+        if self.machine.is_empty() {
+            let system = rustix::system::uname();
+            system.nodename().to_string_lossy().into_owned()
+        } else {
+            self.machine.clone()
+        }
+    }
 }
 
 /// As whom the manifest is opened.
@@ -84,10 +149,10 @@ pub enum Access {
 
 /// An open manifest; clones share it.
 ///
-/// A verb whose future is dropped while it waits for its answer is carried out all the same.
+/// A verb whose future is dropped while it waits for its answer is carried out whole or not at all.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    sqlite: Arc<Sqlite>,
+    engine: Engine,
 }
 
 impl Manifest {
@@ -97,6 +162,9 @@ impl Manifest {
         clock: Clock,
         access: Access,
     ) -> Result<Self, ManifestError> {
+        if config.is_shared() {
+            return Self::open_shared(config, access, postgres::Time::Server).await;
+        }
         let mut tries = 1;
         loop {
             let opening = opening(config, &clock, access, false)?;
@@ -113,11 +181,26 @@ impl Manifest {
                 Err(error) => return Err(error),
                 Ok(sqlite) => {
                     return Ok(Self {
-                        sqlite: Arc::new(sqlite),
+                        engine: Engine::Sqlite(Arc::new(sqlite)),
                     });
                 }
             }
         }
+    }
+
+    async fn open_shared(
+        config: &Config,
+        access: Access,
+        time: postgres::Time,
+    ) -> Result<Self, ManifestError> {
+        // Every command opens its manifest in this way, so the environment is read here for all of them.
+        let env = |name: &str| std::env::var(name).ok();
+        let password = config.password.as_ref().map(|source| source.read(&env));
+        let password = password.transpose()?;
+        let engine = Postgres::open(config, password.as_ref(), access, time).await?;
+        Ok(Self {
+            engine: Engine::Postgres(Arc::new(engine)),
+        })
     }
 
     /// Opens the manifest so that every verb is done on the caller's thread before it is first awaited.
@@ -130,40 +213,64 @@ impl Manifest {
     ) -> Result<Self, ManifestError> {
         let sqlite = Sqlite::open(opening(config, clock, access, true)?)?;
         Ok(Self {
-            sqlite: Arc::new(sqlite),
+            engine: Engine::Sqlite(Arc::new(sqlite)),
         })
     }
 
     /// Whether a daemon works on the manifest that `config` names.
-    pub fn is_daemon_running(config: &Config) -> bool {
+    pub async fn is_daemon_running(config: &Config) -> bool {
+        if config.is_shared() {
+            let clock = Clock::system();
+            let Ok(manifest) = Self::open(config, clock, Access::Reader).await else {
+                return false;
+            };
+            let machines = manifest.machines().await.unwrap_or_default();
+            manifest.close().await;
+            return machines.iter().any(|machine| machine.is_living);
+        }
         database_path(&config.url).is_ok_and(|path| Sqlite::is_daemon_running(&path))
     }
 
-    /// The file of the manifest that `config` names.
+    /// The file of the manifest that `config` names, where it is one.
     pub fn path(config: &Config) -> Option<PathBuf> {
         database_path(&config.url).ok()
     }
 
     /// Writes what is queued, closes the files and frees the lock. Verbs fail from here on.
     pub async fn close(&self) {
-        self.sqlite.close().await;
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.close().await,
+            Engine::Postgres(engine) => engine.close().await,
+        }
     }
 
     /// Changes with every group of writes that is committed by this process. Says nothing of what was written.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.sqlite.changes()
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.changes(),
+            Engine::Postgres(engine) => engine.changes(),
+        }
+    }
+
+    /// Changes when another machine may have made work. Where one file has one daemon, never.
+    pub fn heard(&self) -> tokio::sync::watch::Receiver<u64> {
+        match &self.engine {
+            Engine::Sqlite(_) => tokio::sync::watch::channel(0).1,
+            Engine::Postgres(engine) => engine.heard(),
+        }
     }
 
     /// Writes what is there already, to see whether anything can be written.
     pub async fn try_write(&self) -> Result<(), ManifestError> {
-        self.sqlite
-            .write("try_write", sqlite::health::try_write)
-            .await
+        change!(self, "try_write", health::try_write())
     }
 
     /// How many groups of writes were committed: far fewer than verbs when there is much to do.
     pub fn commits(&self) -> u64 {
-        self.sqlite.commits()
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.commits(),
+            Engine::Postgres(engine) => engine.commits(),
+        }
     }
 }
 
@@ -172,34 +279,26 @@ impl Manifest {
     /// Makes tasks known that are not, to be watched; a known one gets the tags and the callback that it lacks. In
     /// the order given.
     pub async fn learn(&self, tasks: Vec<NewTask>) -> Result<Vec<Learned>, ManifestError> {
-        self.sqlite
-            .write("learn", move |tx| sqlite::tasks::learn(tx, &tasks))
-            .await
+        change!(self, "learn", tasks::learn(&tasks))
     }
 
     /// Takes note that a task may have news: one that is watched is looked at now, and one under lease once more as
     /// soon as its claim ends. Nothing is ever put off by it, and no claim is touched.
     pub async fn hear(&self, key: &TaskKey) -> Result<Heard, ManifestError> {
         let key = key.clone();
-        self.sqlite
-            .write("hear", move |tx| sqlite::hints::hear(tx, &key))
-            .await
+        change!(self, "hear", hints::hear(&key))
     }
 
     /// Watches a task again that was given up, since its provider speaks of it. Whether it was given up.
     pub async fn revive(&self, key: &TaskKey) -> Result<bool, ManifestError> {
         let key = key.clone();
-        self.sqlite
-            .write("revive", move |tx| sqlite::hints::revive(tx, &key))
-            .await
+        change!(self, "revive", hints::revive(&key))
     }
 
     /// Makes a bare link known as a completed task with one asset, due now. Another signature on a known link is taken
     /// as a fresh link for its asset where that is not archived.
     pub async fn learn_link(&self, link: NewLink) -> Result<Learned, ManifestError> {
-        self.sqlite
-            .write("learn_link", move |tx| sqlite::tasks::learn_link(tx, &link))
-            .await
+        change!(self, "learn_link", tasks::learn_link(&link))
     }
 }
 
@@ -212,11 +311,7 @@ impl Manifest {
         except: &[ProviderName],
     ) -> Result<Vec<ClaimedTask>, ManifestError> {
         let except = except.to_vec();
-        self.sqlite
-            .write("claim_tasks", move |tx| {
-                sqlite::claims::claim_tasks(tx, most, &except)
-            })
-            .await
+        change!(self, "claim_tasks", claims::claim_tasks(most, &except))
     }
 
     /// Writes what a look found, with new assets and fresh links, and ends the claim.
@@ -226,11 +321,7 @@ impl Manifest {
         observation: Observation,
     ) -> Result<Observed, ManifestError> {
         let lease = *lease;
-        self.sqlite
-            .write("observe", move |tx| {
-                sqlite::tasks::observe(tx, &lease, &observation)
-            })
-            .await
+        change!(self, "observe", tasks::observe(&lease, &observation))
     }
 
     /// As [`Manifest::observe`] for many looks at once, in their order; what one of them meets spoils no other.
@@ -239,11 +330,7 @@ impl Manifest {
         observed: &[(Lease, Observation)],
     ) -> Result<Vec<Result<Observed, ManifestError>>, ManifestError> {
         let observed = observed.to_vec();
-        self.sqlite
-            .write("observe_all", move |tx| {
-                sqlite::tasks::observe_all(tx, &observed)
-            })
-            .await
+        change!(self, "observe_all", tasks::observe_all(&observed))
     }
 
     /// Ends the claim after a look that brought no sighting.
@@ -253,11 +340,7 @@ impl Manifest {
         settlement: TaskSettlement,
     ) -> Result<(), ManifestError> {
         let lease = *lease;
-        self.sqlite
-            .write("settle_task", move |tx| {
-                sqlite::tasks::settle(tx, &lease, &settlement)
-            })
-            .await
+        change!(self, "settle_task", tasks::settle(&lease, &settlement))
     }
 }
 
@@ -265,11 +348,7 @@ impl Manifest {
 impl Manifest {
     /// Claims at most `most` assets that are due, earliest deadline first, with all that is known of their objects.
     pub async fn claim_assets(&self, most: usize) -> Result<Vec<ClaimedAsset>, ManifestError> {
-        self.sqlite
-            .write("claim_assets", move |tx| {
-                sqlite::claims::claim_assets(tx, most, None)
-            })
-            .await
+        change!(self, "claim_assets", claims::claim_assets(most, None))
     }
 
     /// As [`Manifest::claim_assets`], of those alone that die before `before`.
@@ -278,11 +357,11 @@ impl Manifest {
         most: usize,
         before: Timestamp,
     ) -> Result<Vec<ClaimedAsset>, ManifestError> {
-        self.sqlite
-            .write("claim_urgent_assets", move |tx| {
-                sqlite::claims::claim_assets(tx, most, Some(before))
-            })
-            .await
+        change!(
+            self,
+            "claim_urgent_assets",
+            claims::claim_assets(most, Some(before))
+        )
     }
 
     /// Fixes an object's name, before the store hears of it; [`ManifestError::KeyTaken`] if another object has the key.
@@ -294,11 +373,7 @@ impl Manifest {
     ) -> Result<(), ManifestError> {
         let lease = *lease;
         let name = name.clone();
-        self.sqlite
-            .write("name_object", move |tx| {
-                sqlite::objects::name(tx, &lease, object, &name)
-            })
-            .await
+        change!(self, "name_object", objects::name(&lease, object, &name))
     }
 
     /// Writes down an upload that the store has opened under the object's key. Another one that was open is orphaned.
@@ -310,11 +385,11 @@ impl Manifest {
     ) -> Result<(), ManifestError> {
         let lease = *lease;
         let upload = upload.clone();
-        self.sqlite
-            .write("begin_upload", move |tx| {
-                sqlite::uploads::begin(tx, &lease, object, &upload)
-            })
-            .await
+        change!(
+            self,
+            "begin_upload",
+            uploads::begin(&lease, object, &upload)
+        )
     }
 
     /// Writes down a part that the store acknowledged, in place of an earlier one of the same number.
@@ -326,11 +401,11 @@ impl Manifest {
     ) -> Result<(), ManifestError> {
         let lease = *lease;
         let part = part.clone();
-        self.sqlite
-            .write("record_part", move |tx| {
-                sqlite::uploads::record_part(tx, &lease, object, &part)
-            })
-            .await
+        change!(
+            self,
+            "record_part",
+            uploads::record_part(&lease, object, &part)
+        )
     }
 
     /// Drops the rows of all parts but `numbers`: the store's list is the truth.
@@ -342,21 +417,17 @@ impl Manifest {
     ) -> Result<(), ManifestError> {
         let lease = *lease;
         let numbers = numbers.to_vec();
-        self.sqlite
-            .write("retain_parts", move |tx| {
-                sqlite::uploads::retain_parts(tx, &lease, object, &numbers)
-            })
-            .await
+        change!(
+            self,
+            "retain_parts",
+            uploads::retain_parts(&lease, object, &numbers)
+        )
     }
 
     /// Gives up the object's open upload: it is orphaned, and its parts are forgotten. The name stays.
     pub async fn retire_upload(&self, lease: &Lease, object: i64) -> Result<(), ManifestError> {
         let lease = *lease;
-        self.sqlite
-            .write("retire_upload", move |tx| {
-                sqlite::uploads::retire(tx, &lease, object)
-            })
-            .await
+        change!(self, "retire_upload", uploads::retire(&lease, object))
     }
 
     /// Orphans uploads that were found open under the object's key; the one in its row is left out.
@@ -368,11 +439,11 @@ impl Manifest {
     ) -> Result<(), ManifestError> {
         let lease = *lease;
         let uploads = uploads.to_vec();
-        self.sqlite
-            .write("orphan_uploads", move |tx| {
-                sqlite::uploads::orphan(tx, &lease, object, &uploads)
-            })
-            .await
+        change!(
+            self,
+            "orphan_uploads",
+            uploads::orphan(&lease, object, &uploads)
+        )
     }
 
     /// Writes down a verified object. Whether all of the asset's objects are archived now, which ends the claim.
@@ -384,11 +455,11 @@ impl Manifest {
     ) -> Result<bool, ManifestError> {
         let lease = *lease;
         let proof = proof.clone();
-        self.sqlite
-            .write("mark_archived", move |tx| {
-                sqlite::objects::mark_archived(tx, &lease, object, &proof)
-            })
-            .await
+        change!(
+            self,
+            "mark_archived",
+            objects::mark_archived(&lease, object, &proof)
+        )
     }
 
     /// Ends the claim on an asset that is not archived. With a final state its open uploads are orphaned.
@@ -398,11 +469,7 @@ impl Manifest {
         settlement: AssetSettlement,
     ) -> Result<(), ManifestError> {
         let lease = *lease;
-        self.sqlite
-            .write("settle_asset", move |tx| {
-                sqlite::assets::settle(tx, &lease, &settlement)
-            })
-            .await
+        change!(self, "settle_asset", assets::settle(&lease, &settlement))
     }
 }
 
@@ -410,11 +477,7 @@ impl Manifest {
 impl Manifest {
     /// Claims at most `most` orphaned uploads that are due.
     pub async fn claim_orphans(&self, most: usize) -> Result<Vec<ClaimedOrphan>, ManifestError> {
-        self.sqlite
-            .write("claim_orphans", move |tx| {
-                sqlite::claims::claim_orphans(tx, most)
-            })
-            .await
+        change!(self, "claim_orphans", claims::claim_orphans(most))
     }
 
     /// Ends the claim on an orphan: tried again at `due_at`, or, without one, aborted and done with.
@@ -424,20 +487,18 @@ impl Manifest {
         due_at: Option<Timestamp>,
     ) -> Result<(), ManifestError> {
         let lease = *lease;
-        self.sqlite
-            .write("settle_orphan", move |tx| {
-                sqlite::uploads::settle_orphan(tx, &lease, due_at)
-            })
-            .await
+        change!(
+            self,
+            "settle_orphan",
+            uploads::settle_orphan(&lease, due_at)
+        )
     }
 
     /// What is unarchived, dies before `before`, and had no alarm yet; it counts as told from here on.
     ///
     /// Once for each deadline, and a bounded number at once: call again until nothing comes.
     pub async fn raise_alarms(&self, before: Timestamp) -> Result<Vec<AtRisk>, ManifestError> {
-        self.sqlite
-            .write("raise_alarms", move |tx| sqlite::alarms::raise(tx, before))
-            .await
+        change!(self, "raise_alarms", alarms::raise(before))
     }
 }
 
@@ -450,16 +511,12 @@ impl Manifest {
         leases: &[Lease],
     ) -> Result<Vec<Lease>, ManifestError> {
         let leases = leases.to_vec();
-        self.sqlite
-            .write("renew", move |tx| sqlite::claims::renew(tx, table, &leases))
-            .await
+        change!(self, "renew", claims::renew(table, &leases))
     }
 
     /// The earliest instant at which a row can be claimed, which may have passed.
     pub async fn next_due(&self, table: Claimable) -> Result<Option<Timestamp>, ManifestError> {
-        self.sqlite
-            .read("next_due", move |db| sqlite::claims::next_due(db, table))
-            .await
+        look!(self, "next_due", claims::next_due(table))
     }
 }
 
@@ -474,11 +531,7 @@ impl Manifest {
     ) -> Result<u64, ManifestError> {
         let provider = provider.cloned();
         let id = id.clone();
-        self.sqlite
-            .write("retry", move |tx| {
-                sqlite::tasks::retry(tx, provider.as_ref(), &id)
-            })
-            .await
+        change!(self, "retry", tasks::retry(provider.as_ref(), &id))
     }
 
     /// Deletes a task with all that hangs on it, and orphans its open uploads; archived objects stay where they are.
@@ -490,11 +543,7 @@ impl Manifest {
     ) -> Result<bool, ManifestError> {
         let provider = provider.clone();
         let id = id.clone();
-        self.sqlite
-            .write("forget", move |tx| {
-                sqlite::tasks::forget(tx, &provider, &id)
-            })
-            .await
+        change!(self, "forget", tasks::forget(&provider, &id))
     }
 
     /// At most `most` tasks that pass the filter, in the order in which they were learned.
@@ -504,14 +553,12 @@ impl Manifest {
         most: usize,
     ) -> Result<Vec<TaskRecord>, ManifestError> {
         let filter = filter.clone();
-        self.sqlite
-            .read("tasks", move |db| sqlite::reads::tasks(db, &filter, most))
-            .await
+        look!(self, "tasks", reads::tasks(&filter, most))
     }
 
     /// Everything in numbers.
     pub async fn tally(&self) -> Result<Tally, ManifestError> {
-        self.sqlite.read("tally", sqlite::reads::tally).await
+        look!(self, "tally", reads::tally())
     }
 
     /// What is unarchived and dies before `before`, the most urgent first.
@@ -520,11 +567,7 @@ impl Manifest {
         before: Timestamp,
         most: usize,
     ) -> Result<Vec<AtRisk>, ManifestError> {
-        self.sqlite
-            .read("at_risk", move |db| {
-                sqlite::alarms::at_risk(db, before, most)
-            })
-            .await
+        look!(self, "at_risk", alarms::at_risk(before, most))
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) async fn add(config: Option<&Path>, arguments: Arguments) -> Result<E
     let exit = match arguments.wait {
         Some(most) => wait::until_archived(&config, &manifest, &keys, most).await?,
         None => {
-            wait::note_daemon(&config);
+            wait::note_daemon(&config).await;
             Exit::Done
         }
     };

@@ -158,7 +158,7 @@ async fn manifest(config: &Config) -> Finding {
             let tally = manifest.tally().await;
             manifest.close().await;
             match tally {
-                Ok(_) if Manifest::is_daemon_running(&config.manifest) => {
+                Ok(_) if Manifest::is_daemon_running(&config.manifest).await => {
                     Finding::new(Grade::Ok, subject, format!("{url}, a daemon is running"))
                 }
                 Ok(_) => Finding::new(Grade::Ok, subject, format!("{url}, no daemon is running")),

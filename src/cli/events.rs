@@ -156,7 +156,7 @@ async fn replay(
             .hint("`reelvault events list` names those that are kept"));
     }
     say!("{count} events: told again")?;
-    if !Manifest::is_daemon_running(&config.manifest) {
+    if !Manifest::is_daemon_running(&config.manifest).await {
         talk!("note: no daemon is running; they are told once one is: `reelvault run`");
     }
     Ok(Exit::Done)

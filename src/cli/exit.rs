@@ -102,6 +102,10 @@ impl Complaint {
 
 impl From<anyhow::Error> for Complaint {
     fn from(error: anyhow::Error) -> Self {
+        let error = match error.downcast::<ManifestError>() {
+            Ok(error) => return error.into(),
+            Err(error) => error,
+        };
         let is_configuration =
             error.is::<provider::ConnectError>() || error.is::<store::ConnectError>();
         let exit = if is_configuration {
@@ -154,7 +158,21 @@ impl From<ManifestError> for Complaint {
             }
             ManifestError::Broken { .. } => Self::new(Exit::Manifest, what)
                 .hint("the database or its disk is damaged: stop the daemon and restore the latest backup"),
-            ManifestError::Url { .. } => Self::new(Exit::Configuration, what),
+            ManifestError::Url { .. } | ManifestError::Password(_) => {
+                Self::new(Exit::Configuration, what)
+            }
+            ManifestError::Away { .. } => Self::new(Exit::Manifest, what).hint(
+                "see that the server runs and that manifest.url names it; nothing is lost meanwhile",
+            ),
+            ManifestError::Denied { .. } => Self::new(Exit::Manifest, what)
+                .hint("see to the role and database in manifest.url, manifest.password, and the server's pg_hba.conf"),
+            ManifestError::Standby { .. } => Self::new(Exit::Manifest, what)
+                .hint("manifest.url must name the primary: with several hosts, add ?target_session_attrs=read-write"),
+            ManifestError::OldServer { .. } => {
+                Self::new(Exit::Manifest, what).hint("upgrade the server")
+            }
+            ManifestError::NameTaken { .. } => Self::new(Exit::Manifest, what)
+                .hint("each daemon has a name of its own: set manifest.machine"),
             ManifestError::Stale { .. }
             | ManifestError::KeyTaken { .. }
             | ManifestError::Inconsistent { .. }

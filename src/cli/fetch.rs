@@ -72,7 +72,7 @@ pub(crate) async fn fetch(config: Option<&Path>, arguments: Arguments) -> Result
         }
         return Ok(Exit::Done);
     }
-    let has_daemon = Manifest::is_daemon_running(&config.manifest);
+    let has_daemon = Manifest::is_daemon_running(&config.manifest).await;
     let is_own = !has_daemon && !arguments.no_wait;
     let manifest = if is_own {
         open::own_manifest(&config).await?
@@ -84,7 +84,7 @@ pub(crate) async fn fetch(config: Option<&Path>, arguments: Arguments) -> Result
         for key in &keys {
             say!("{} {}: announced", key.provider, key.id)?;
         }
-        wait::note_daemon(&config);
+        wait::note_daemon(&config).await;
         Exit::Done
     } else if has_daemon {
         wait::until_archived(&config, &manifest, &keys, arguments.wait).await?

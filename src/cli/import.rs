@@ -103,7 +103,7 @@ pub(crate) async fn import(config: Option<&Path>, arguments: Arguments) -> Resul
     tell(&summary, arguments.json)?;
     ended?;
     if manifest.is_some() && summary.learned > 0 {
-        wait::note_daemon(&config);
+        wait::note_daemon(&config).await;
     }
     Ok(match (summary.bad, summary.learned + summary.known) {
         (0, _) => Exit::Done,

@@ -71,7 +71,7 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 /// Opens the manifest for reading, and says so when no daemon is behind it.
 pub(crate) async fn read_manifest(config: &Config) -> Result<Manifest, Complaint> {
     let manifest = Manifest::open(&config.manifest, Clock::system(), Access::Reader).await?;
-    if !Manifest::is_daemon_running(&config.manifest) {
+    if !Manifest::is_daemon_running(&config.manifest).await {
         talk!("note: no daemon is running; this is the manifest as it was left");
     }
     Ok(manifest)

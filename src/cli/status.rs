@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::manifest::Manifest;
 use crate::manifest::row::AtRisk;
 use crate::manifest::row::event::EndpointTrouble;
+use crate::manifest::row::machine::MachineRecord;
 use crate::model::asset::AssetState;
 use crate::model::task::TaskState;
 use crate::report::status::Status;
@@ -32,7 +33,7 @@ pub(crate) async fn status(
     let config = open::load(config)?.config;
     let manifest = open::read_manifest(&config).await?;
     let now = Clock::system().now();
-    let is_daemon_running = Manifest::is_daemon_running(&config.manifest);
+    let is_daemon_running = Manifest::is_daemon_running(&config.manifest).await;
     let status = Status::read(&manifest, now, config.deadline.warn, is_daemon_running).await?;
     manifest.close().await;
     if arguments.json {
@@ -81,8 +82,26 @@ fn describe(status: &Status, now: Timestamp) -> String {
     if let Some(deadline) = tally.next_deadline {
         lines.push(format!("     the next deadline is {}", when(deadline, now)));
     }
+    lines.extend(fleet(&status.machines, now));
     lines.extend(status.endpoints.iter().flat_map(|it| untold(it, now)));
     lines.join("\n") + "\n"
+}
+
+/// Who works on it, and who has fallen silent.
+fn fleet(machines: &[MachineRecord], now: Timestamp) -> Vec<String> {
+    let (living, silent): (Vec<_>, Vec<_>) = machines.iter().partition(|machine| machine.is_living);
+    let names: Vec<&str> = living.iter().map(|machine| machine.name.as_str()).collect();
+    let mut lines = Vec::new();
+    match names.len() {
+        0 => {}
+        1 => lines.push(format!("     1 machine: {}", names.join(", "))),
+        count => lines.push(format!("     {count} machines: {}", names.join(", "))),
+    }
+    lines.extend(silent.iter().map(|machine| {
+        let ago = now.since(machine.beat_at);
+        format!("     {} was last heard of {ago} ago", machine.name)
+    }));
+    lines
 }
 
 /// Who is not told, and what to do about it.

@@ -96,7 +96,7 @@ async fn retry(config: &Config, which: &Which, dry_run: bool) -> Result<(), Comp
         say!("{} {}: nothing to try again", key.provider, key.id)?;
     } else {
         say!("{} {}: due now", key.provider, key.id)?;
-        wait::note_daemon(config);
+        wait::note_daemon(config).await;
     }
     manifest.close().await;
     Ok(())

@@ -19,8 +19,8 @@ use crate::units::Span;
 const LOOK_EVERY: Span = Span::from_millis(200);
 
 /// Says so when what was announced waits for a daemon.
-pub(crate) fn note_daemon(config: &Config) {
-    if !Manifest::is_daemon_running(&config.manifest) {
+pub(crate) async fn note_daemon(config: &Config) {
+    if !Manifest::is_daemon_running(&config.manifest).await {
         talk!("note: no daemon is running; they are archived once one is: `reelvault run`");
     }
 }
@@ -32,7 +32,7 @@ pub(crate) async fn until_archived(
     keys: &[TaskKey],
     most: Span,
 ) -> Result<Exit, Complaint> {
-    if !Manifest::is_daemon_running(&config.manifest) {
+    if !Manifest::is_daemon_running(&config.manifest).await {
         let what = "no daemon is running, so nothing would come of waiting";
         return Err(Complaint::new(Exit::NoDaemon, what).hint(
             "the tasks are announced; start one with `reelvault run`, or `reelvault run --once`",

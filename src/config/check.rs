@@ -29,7 +29,13 @@ const LEASE_MIN: Span = Span::from_secs(10);
 /// Shorter silences are ordinary.
 const STALL_MIN: Span = Span::from_secs(1);
 
-/// How every URL of a manifest begins.
+/// A verb, a listener, and room for another.
+const CONNECTIONS_MIN: usize = 2;
+
+/// More than any server gives one client.
+const CONNECTIONS_MAX: usize = 1000;
+
+/// How the URL of a manifest in a file begins.
 const MANIFEST_SCHEME: &str = "sqlite:";
 
 /// What a whole configuration was found to be like.
@@ -240,10 +246,25 @@ impl<'a> Check<'a> {
     fn manifest(&mut self) {
         let manifest = &self.config.manifest;
         let path = manifest.url.strip_prefix(MANIFEST_SCHEME);
-        if path.is_none_or(str::is_empty) {
+        let is_file = path.is_some_and(|path| !path.is_empty());
+        if !is_file && !manifest.names_server() {
             let what = "not the URL of a manifest";
-            let note = "write \"sqlite:/path/to/manifest.db\"";
+            let note =
+                "write \"sqlite:/path/to/manifest.db\", or \"postgres://user@host/database\"";
             self.value(&["manifest", "url"], what, note);
+        }
+        if manifest.url_has_password() {
+            let what = "a password stands in the configuration";
+            let note = "write it to a file of its own and name that in manifest.password";
+            self.value(&["manifest", "url"], what, note);
+        }
+        if let Some(source) = &manifest.password {
+            self.secret(Path::keys(&["manifest", "password"]), source);
+        }
+        if !(CONNECTIONS_MIN..=CONNECTIONS_MAX).contains(&manifest.connections) {
+            let what = format!("{} connections", manifest.connections);
+            let note = format!("from {CONNECTIONS_MIN} to {CONNECTIONS_MAX}");
+            self.value(&["manifest", "connections"], what, note);
         }
         if manifest.lease < LEASE_MIN {
             let what = format!("{} is too short", manifest.lease);

@@ -13,7 +13,7 @@ use crate::config::node::Step;
 use crate::config::problem::count;
 
 /// Keys of secrets: what stands there must be a place, and is never shown when it is not.
-pub(super) const SECRETS: [&str; 10] = [
+pub(super) const SECRETS: [&str; 11] = [
     "api_key",
     "access_key",
     "secret_key",
@@ -24,6 +24,7 @@ pub(super) const SECRETS: [&str; 10] = [
     "hook_key_old",
     "secret",
     "secret_old",
+    "password",
 ];
 
 /// Keys whose values may hold something secret: a token in a header, a password in an address, and what people take

@@ -76,7 +76,7 @@ pub(super) fn gateway(config: &Config, around: Around<'_>) -> anyhow::Result<Gat
         };
         served.insert(name.clone(), one);
     }
-    let path = deferred_path(config);
+    let path = deferred_path(config, around.seams);
     let is_wanted = !served.is_empty() || path.as_ref().is_some_and(|path| path.exists());
     Ok(Gateway::new(GatewayParts {
         manifest: around.manifest.clone(),
@@ -145,8 +145,12 @@ impl Kept {
     }
 }
 
-/// Beside the manifest, under its name.
-fn deferred_path(config: &Config) -> Option<PathBuf> {
+/// Beside the manifest, under its name. One that is on a server has none beside it: then in the service's own folder.
+fn deferred_path(config: &Config, seams: &Seams) -> Option<PathBuf> {
+    if config.manifest.is_shared() {
+        let folder = (seams.env)("STATE_DIRECTORY")?;
+        return Some(PathBuf::from(folder).join("manifest.deferred"));
+    }
     let mut path = Manifest::path(&config.manifest)?.into_os_string();
     path.push(".deferred");
     Some(path.into())

@@ -350,6 +350,7 @@ fn schemas() -> Value {
             "tasks": { "type": "object", "additionalProperties": count() },
             "assets": { "type": "object", "additionalProperties": count() },
             "bytes_archived": count(), "orphans": count(), "next_deadline": or_null(time()),
+            "machines": { "type": "array", "items": { "type": "object" } },
         })),
         "Record": object(
             &["format", "provider", "task_id", "state", "tags", "learned_at", "deadline_at", "assets"],

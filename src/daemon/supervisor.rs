@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::bandwidth::Bandwidth;
 use crate::archive::gauge::Gauge;
 use crate::config::Config;
+use crate::daemon::fleet::Fleet;
 use crate::daemon::gateway;
 use crate::daemon::sentence;
 use crate::daemon::server::Server;
@@ -62,6 +63,7 @@ impl Supervisor<'_> {
     /// Runs the daemon until it is told to stop. A panic in any stage is an error: whoever started us starts us anew.
     pub async fn run(&self, mut config: Config) -> anyhow::Result<()> {
         let mut signals = Signals::listen()?;
+        let fleet = Fleet::arrive(self.manifest, &config.manifest, &self.seams.dice).await?;
         let outliving = self.outliving(&config);
         let mut stages = wiring::stages(&config, self.manifest, &outliving, self.seams).await?;
         let closing = CancellationToken::new();
@@ -76,7 +78,14 @@ impl Supervisor<'_> {
                 "ready"
             );
             match self
-                .round(stages, &config, &outliving, &mut signals, &mut serving)
+                .round(
+                    stages,
+                    &config,
+                    &outliving,
+                    &fleet,
+                    &mut signals,
+                    &mut serving,
+                )
                 .await?
             {
                 Ended::Stopped => break,
@@ -89,6 +98,7 @@ impl Supervisor<'_> {
         while let Some(ended) = serving.join_next().await {
             ended.context("the server crashed")?;
         }
+        fleet.leave().await;
         Ok(())
     }
 
@@ -142,6 +152,7 @@ impl Supervisor<'_> {
         stages: Stages,
         config: &Config,
         outliving: &Outliving,
+        fleet: &Fleet,
         signals: &mut Signals,
         serving: &mut JoinSet<()>,
     ) -> anyhow::Result<Ended> {
@@ -159,6 +170,11 @@ impl Supervisor<'_> {
             Ok(())
         });
         running.spawn(stages.notify.run());
+        let beating = fleet.clone().keep_up(stages.providers, stop.clone());
+        running.spawn(async move {
+            beating.await;
+            Ok(())
+        });
         if let Some(heartbeat) = stages.heartbeat {
             let stop = stop.clone();
             running.spawn(async move {
@@ -192,6 +208,10 @@ impl Supervisor<'_> {
                 () = tokio::time::sleep_until(status_at) => {
                     self.tell_status().await;
                     status_at = Instant::now() + STATUS_EVERY;
+                }
+                lost = fleet.lost() => {
+                    halt.cancel();
+                    return Err(lost);
                 }
                 Some(crashed) = serving.join_next() => {
                     halt.cancel();
@@ -245,9 +265,11 @@ impl Supervisor<'_> {
     async fn reread(&self, old: &Config, outliving: &Outliving) -> Option<Config> {
         self.systemd.reloading();
         let reread = async {
-            let new = (self.reload)()?;
-            if new.manifest.url != old.manifest.url {
-                tracing::warn!("manifest.url takes effect at the next start only");
+            let mut new = (self.reload)()?;
+            if new.manifest != old.manifest {
+                tracing::warn!("[manifest] takes effect at the next start only");
+                // Leases are renewed as often as those want that the open manifest gives.
+                new.manifest = old.manifest.clone();
             }
             if !new.server.listens_like(&old.server) {
                 tracing::warn!("listeners of [server] take effect at the next start only");

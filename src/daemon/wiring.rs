@@ -140,6 +140,8 @@ pub struct Stages {
     pub notify: Driver<Notify>,
     /// Says that all is well, where somebody wants to hear it.
     pub heartbeat: Option<Heartbeat>,
+    /// The accounts whose pace this daemon has a share of.
+    pub providers: Vec<Provider>,
     /// Takes files that announce tasks, where there is a folder for them.
     pub spool: Option<Spool>,
     pulses: Vec<(&'static str, Pulse)>,
@@ -240,6 +242,7 @@ pub async fn stages(
             stop: stop.clone(),
         },
     };
+    let sharing = providers.values().cloned().collect();
     let discover = Discover::new(DiscoverParts {
         manifest: manifest.clone(),
         providers: discovered(config, &providers),
@@ -292,6 +295,7 @@ pub async fn stages(
         notify,
         heartbeat: heartbeat(config, manifest, pulses.clone(), seams)?,
         pulses,
+        providers: sharing,
         spool: spool(config, manifest, seams),
         face,
         stop,

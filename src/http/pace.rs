@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -30,6 +32,8 @@ pub struct Pace {
     /// The lock is the line: tokio's mutex is fair, and whoever holds it waits for the next token.
     bucket: Option<tokio::sync::Mutex<Bucket>>,
     paused_until: Mutex<Option<Instant>>,
+    /// Among how many the rate is divided, of which we are one.
+    sharers: AtomicU32,
 }
 
 /// What a `Retry-After` asks for, in seconds or as a date. Nobody has to believe it.
@@ -53,8 +57,14 @@ impl Pace {
         };
         Self {
             bucket: rate.map(bucket),
+            sharers: AtomicU32::new(1),
             paused_until: Mutex::new(None),
         }
+    }
+
+    /// Divides the rate among so many from the next turn on, of which we are one.
+    pub fn share_among(&self, sharers: u32) {
+        self.sharers.store(sharers.max(1), Ordering::Relaxed);
     }
 
     /// Waits for a turn, first come first served. Dropped before its end, it has taken nothing.
@@ -65,6 +75,7 @@ impl Pace {
         };
         let mut bucket = bucket.lock().await;
         self.refuse_while_paused()?;
+        bucket.share_among(self.sharers.load(Ordering::Relaxed));
         let now = Instant::now();
         let opens_at = bucket.opens_at(now);
         // The timer rounds up to its next tick, which a token that is there must not cost.
@@ -134,6 +145,9 @@ impl Allowance {
 /// A token bucket, told by when it would be full again.
 #[derive(Debug)]
 struct Bucket {
+    /// Between two tokens of the whole rate.
+    whole: Duration,
+    burst: Duration,
     interval: Duration,
     /// How far `full_at` may lie ahead while there is still a token.
     slack: Duration,
@@ -144,10 +158,18 @@ impl Bucket {
     /// A full bucket that gains a token every `interval` and holds what `burst` gains, but at least one.
     fn new(interval: Duration, burst: Duration) -> Self {
         Self {
+            whole: interval,
+            burst,
             interval,
             slack: burst.saturating_sub(interval),
             full_at: None,
         }
+    }
+
+    /// Takes one part of so many of the whole rate.
+    fn share_among(&mut self, sharers: u32) {
+        self.interval = self.whole.saturating_mul(sharers);
+        self.slack = self.burst.saturating_sub(self.interval);
     }
 
     /// When there is a token, at `now` or later.
@@ -198,6 +220,24 @@ mod tests {
         check(200, 1000, &[0, 199, 200, 400, 10_000], &[5, 0, 1, 1, 5]);
         check(1000, 1000, &[0, 999, 1000, 5000], &[1, 0, 1, 1]);
         check(60_000, 1000, &[0, 30_000, 60_000], &[1, 0, 1]);
+    }
+
+    #[test]
+    fn sharers_get_their_part_and_no_more() {
+        let mut bucket = Bucket::new(Duration::from_millis(100), Duration::from_secs(1));
+        bucket.share_among(4);
+        let now = Instant::now();
+        let taken = (0..10).filter(|_| {
+            let is_open = bucket.opens_at(now) == now;
+            if is_open {
+                bucket.take(now);
+            }
+            is_open
+        });
+        assert_eq!(taken.count(), 2, "a quarter of ten, in whole tokens");
+        assert_eq!(bucket.interval, Duration::from_millis(400));
+        bucket.share_among(1);
+        assert_eq!(bucket.interval, Duration::from_millis(100));
     }
 
     #[test]

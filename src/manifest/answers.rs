@@ -2,7 +2,7 @@
 
 use super::Manifest;
 use super::ManifestError;
-use super::sqlite;
+use super::engine::look;
 use crate::manifest::row::answer::ServedTask;
 use crate::model::task::TaskKey;
 
@@ -10,10 +10,6 @@ impl Manifest {
     /// A task, with the provider's last answer about it where that was kept.
     pub async fn served_task(&self, key: &TaskKey) -> Result<Option<ServedTask>, ManifestError> {
         let key = key.clone();
-        self.sqlite
-            .read("served_task", move |db| {
-                sqlite::answers::served_task(db, &key)
-            })
-            .await
+        look!(self, "served_task", answers::served_task(&key))
     }
 }

@@ -5,7 +5,9 @@ pub(super) mod archiving;
 pub(super) mod crowds;
 pub(super) mod discovering;
 pub(super) mod hinting;
+pub(super) mod lives;
 pub(super) mod people;
+pub(super) mod statements;
 pub(super) mod telling;
 pub(super) mod tending;
 pub(super) mod watching;
@@ -80,6 +82,8 @@ suite! {
         an_endpoint_that_works_again_gets_all_at_once,
         a_disabled_endpoint_is_told_nothing_until_it_is_enabled,
         an_event_that_all_were_told_of_is_pruned_in_the_end;
+    lives:
+        random_lives_agree_with_the_model;
     people:
         retry_makes_everything_due_that_is_not_archived,
         forget_deletes_a_task_and_orphans_its_uploads,

@@ -2,7 +2,7 @@
 
 use super::Manifest;
 use super::ManifestError;
-use super::sqlite;
+use super::engine::change;
 use crate::manifest::row::discovery::ClaimedDiscovery;
 use crate::manifest::row::discovery::DiscoverySettlement;
 use crate::manifest::row::discovery::Wanted;
@@ -14,11 +14,7 @@ impl Manifest {
     /// Makes the lists known that are to be read. One whose tasks are now wanted from further back begins anew.
     pub async fn want_discoveries(&self, wanted: &[Wanted]) -> Result<(), ManifestError> {
         let wanted = wanted.to_vec();
-        self.sqlite
-            .write("want_discoveries", move |tx| {
-                sqlite::discoveries::want(tx, &wanted)
-            })
-            .await
+        change!(self, "want_discoveries", discoveries::want(&wanted))
     }
 
     /// Claims at most `most` lists that are due, of the providers `among`.
@@ -28,11 +24,7 @@ impl Manifest {
         among: &[ProviderName],
     ) -> Result<Vec<ClaimedDiscovery>, ManifestError> {
         let among = among.to_vec();
-        self.sqlite
-            .write("claim_discoveries", move |tx| {
-                sqlite::discoveries::claim(tx, most, &among)
-            })
-            .await
+        change!(self, "claim_discoveries", discoveries::claim(most, &among))
     }
 
     /// Writes how far the reading has come and ends the claim.
@@ -42,10 +34,10 @@ impl Manifest {
         settlement: DiscoverySettlement,
     ) -> Result<(), ManifestError> {
         let lease = *lease;
-        self.sqlite
-            .write("settle_discovery", move |tx| {
-                sqlite::discoveries::settle(tx, &lease, &settlement)
-            })
-            .await
+        change!(
+            self,
+            "settle_discovery",
+            discoveries::settle(&lease, &settlement)
+        )
     }
 }

@@ -74,10 +74,55 @@ pub enum ManifestError {
         key: ObjectKey,
     },
     /// A URL that names no engine we have.
-    #[error("{url:?} is no manifest URL: write sqlite:/path/to/manifest.db")]
+    #[error(
+        "{url:?} is no manifest URL: write sqlite:/path/to/manifest.db or postgres://user@host/database"
+    )]
     Url {
         /// As configured.
         url: String,
+    },
+    /// The database server cannot be reached, or has no room for us now: a later try may do.
+    #[error("{verb}: cannot reach {server}: {what}")]
+    Away {
+        /// The verb that failed.
+        verb: &'static str,
+        /// The server, as configured.
+        server: String,
+        /// What the connection met.
+        what: String,
+    },
+    /// The database server does not let us in.
+    #[error("{server} does not let us in: {what}")]
+    Denied {
+        /// The server, as configured.
+        server: String,
+        /// What it said.
+        what: String,
+    },
+    /// The database server takes no writes: it is a copy of another, or was told not to.
+    #[error("{verb}: {server} takes no writes")]
+    Standby {
+        /// The verb that failed.
+        verb: &'static str,
+        /// The server, as configured.
+        server: String,
+    },
+    /// The database server is too old.
+    #[error("the server is PostgreSQL {found}, and {needed} is the oldest that will do")]
+    OldServer {
+        /// Its version.
+        found: i64,
+        /// The oldest that will do.
+        needed: i64,
+    },
+    /// The password of the manifest's server cannot be had.
+    #[error("manifest.password: {0}")]
+    Password(#[from] crate::secret::SecretError),
+    /// Another daemon of the fleet has this name.
+    #[error("another machine works on this manifest as {name:?}")]
+    NameTaken {
+        /// The name.
+        name: String,
     },
     /// A stored value that we cannot have written.
     #[error("column {column} of {table}, row {row}, holds {value:?}")]

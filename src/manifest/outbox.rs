@@ -2,7 +2,8 @@
 
 use super::Manifest;
 use super::ManifestError;
-use super::sqlite;
+use super::engine::change;
+use super::engine::look;
 use crate::clock::Timestamp;
 use crate::manifest::row::event::ClaimedDelivery;
 use crate::manifest::row::event::DeliverySettlement;
@@ -18,9 +19,7 @@ use crate::model::lease::Lease;
 impl Manifest {
     /// Whether there are events that no deliveries were made of yet.
     pub async fn has_unfanned(&self) -> Result<bool, ManifestError> {
-        self.sqlite
-            .read("has_unfanned", sqlite::deliveries::has_unfanned)
-            .await
+        look!(self, "has_unfanned", deliveries::has_unfanned())
     }
 
     /// Makes the deliveries of at most `most` events that have none yet: one for each subscriber that wants its kind,
@@ -32,11 +31,11 @@ impl Manifest {
         most: usize,
     ) -> Result<FannedOut, ManifestError> {
         let subscribers = subscribers.to_vec();
-        self.sqlite
-            .write("fan_out", move |tx| {
-                sqlite::deliveries::fan_out(tx, &subscribers, &nonce, most)
-            })
-            .await
+        change!(
+            self,
+            "fan_out",
+            deliveries::fan_out(&subscribers, &nonce, most)
+        )
     }
 
     /// Claims at most `most` deliveries that are due, and of each endpoint no more than make `at_once` with those under
@@ -46,21 +45,13 @@ impl Manifest {
         most: usize,
         at_once: usize,
     ) -> Result<Vec<ClaimedDelivery>, ManifestError> {
-        self.sqlite
-            .write("claim_deliveries", move |tx| {
-                sqlite::deliveries::claim(tx, most, at_once)
-            })
-            .await
+        change!(self, "claim_deliveries", deliveries::claim(most, at_once))
     }
 
     /// Writes that an endpoint took its message, which ends the claim. Gives the trouble that is over with it.
     pub async fn mark_sent(&self, lease: &Lease) -> Result<Option<EndpointTrouble>, ManifestError> {
         let lease = *lease;
-        self.sqlite
-            .write("mark_sent", move |tx| {
-                sqlite::deliveries::mark_sent(tx, &lease)
-            })
-            .await
+        change!(self, "mark_sent", deliveries::mark_sent(&lease))
     }
 
     /// Ends the claim on a delivery that was not taken. Gives the trouble that its endpoint is in.
@@ -70,11 +61,11 @@ impl Manifest {
         settlement: DeliverySettlement,
     ) -> Result<Option<EndpointTrouble>, ManifestError> {
         let lease = *lease;
-        self.sqlite
-            .write("settle_delivery", move |tx| {
-                sqlite::deliveries::settle(tx, &lease, &settlement)
-            })
-            .await
+        change!(
+            self,
+            "settle_delivery",
+            deliveries::settle(&lease, &settlement)
+        )
     }
 
     /// Sends nothing to an endpoint any more and gives up what is due there. Whether it was not disabled before.
@@ -84,25 +75,21 @@ impl Manifest {
         error: &str,
     ) -> Result<bool, ManifestError> {
         let (endpoint, error) = (endpoint.clone(), error.to_owned());
-        self.sqlite
-            .write("disable_endpoint", move |tx| {
-                sqlite::deliveries::disable(tx, &endpoint, &error)
-            })
-            .await
+        change!(
+            self,
+            "disable_endpoint",
+            deliveries::disable(&endpoint, &error)
+        )
     }
 
     /// Enables every endpoint that is disabled. Gives the trouble that each was in.
     pub async fn enable_endpoints(&self) -> Result<Vec<EndpointTrouble>, ManifestError> {
-        self.sqlite
-            .write("enable_endpoints", sqlite::deliveries::enable)
-            .await
+        change!(self, "enable_endpoints", deliveries::enable())
     }
 
     /// Every endpoint that does not work.
     pub async fn endpoint_troubles(&self) -> Result<Vec<EndpointTrouble>, ManifestError> {
-        self.sqlite
-            .read("endpoint_troubles", sqlite::deliveries::troubles)
-            .await
+        look!(self, "endpoint_troubles", deliveries::troubles())
     }
 }
 
@@ -115,11 +102,7 @@ impl Manifest {
         most: usize,
     ) -> Result<Vec<EventRecord>, ManifestError> {
         let filter = filter.clone();
-        self.sqlite
-            .read("events", move |db| {
-                sqlite::events::events(db, &filter, most)
-            })
-            .await
+        look!(self, "events", events::events(&filter, most))
     }
 
     /// Tells of these events again under the same message IDs, and for the first time those endpoints that want them
@@ -130,18 +113,12 @@ impl Manifest {
         endpoint: Option<&EndpointName>,
     ) -> Result<u64, ManifestError> {
         let (filter, endpoint) = (filter.clone(), endpoint.cloned());
-        self.sqlite
-            .write("replay", move |tx| {
-                sqlite::events::replay(tx, &filter, endpoint.as_ref())
-            })
-            .await
+        change!(self, "replay", events::replay(&filter, endpoint.as_ref()))
     }
 
     /// Ends well as long as the manifest can be written: a full disk shows here before it is needed.
     pub async fn prove_writable(&self) -> Result<(), ManifestError> {
-        self.sqlite
-            .write("prove_writable", sqlite::events::prove_writable)
-            .await
+        change!(self, "prove_writable", events::prove_writable())
     }
 
     /// Deletes at most `most` events from before `before` with nothing left to deliver. Tells how many.
@@ -150,10 +127,6 @@ impl Manifest {
         before: Timestamp,
         most: usize,
     ) -> Result<usize, ManifestError> {
-        self.sqlite
-            .write("prune_events", move |tx| {
-                sqlite::events::prune(tx, before, most)
-            })
-            .await
+        change!(self, "prune_events", events::prune(before, most))
     }
 }

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod discovery;
 pub mod event;
 mod hint;
+pub mod machine;
 
 use serde::Serialize;
 use url::Url;

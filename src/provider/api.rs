@@ -67,6 +67,11 @@ pub(super) struct Inner {
 type Looks = Vec<(TaskId, Result<Sighting, ProviderError>)>;
 
 impl Provider {
+    /// Divides the account's pace among so many machines, of which this is one.
+    pub fn share_among(&self, machines: u32) {
+        self.0.caller.pace.share_among(machines);
+    }
+
     /// Reads the description and the key of `[provider.NAME]`, taking variables through `env`; calls nobody.
     pub fn connect(
         name: ProviderName,

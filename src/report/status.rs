@@ -10,6 +10,7 @@ use crate::manifest::ManifestError;
 use crate::manifest::row::AtRisk;
 use crate::manifest::row::Tally;
 use crate::manifest::row::event::EndpointTrouble;
+use crate::manifest::row::machine::MachineRecord;
 use crate::model::asset::AssetState;
 use crate::model::task::TaskState;
 use crate::units::Span;
@@ -44,6 +45,9 @@ pub struct Status {
     pub next_deadline: Option<Timestamp>,
     /// Endpoints that take no messages.
     pub endpoints: Vec<EndpointTrouble>,
+    /// The machines that work on it; none where one file has one daemon.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<MachineRecord>,
     /// The numbers themselves.
     #[serde(skip)]
     pub tally: Tally,
@@ -60,6 +64,7 @@ impl Status {
         let at_risk = manifest.at_risk(now.plus(warn), RISKS_MAX).await?;
         let tally = manifest.tally().await?;
         let endpoints = manifest.endpoint_troubles().await?;
+        let machines = manifest.machines().await?;
         let lost = tally.assets_in(AssetState::Lost);
         let tasks = TaskState::ALL.iter();
         let assets = AssetState::ALL.iter();
@@ -84,6 +89,7 @@ impl Status {
             orphans: tally.orphans,
             next_deadline: tally.next_deadline,
             endpoints,
+            machines,
             tally,
         })
     }

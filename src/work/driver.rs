@@ -136,6 +136,7 @@ impl<S: Stage> Driver<S> {
     /// Works until told to stop, then until its steps have ended. An error is a panic in a step.
     pub async fn run(mut self) -> Result<(), JoinError> {
         let mut renew_at = Instant::now() + self.renew_every();
+        let mut heard = self.around.manifest.heard();
         let mut look_again_at = Instant::now();
         let mut is_time = true;
         while !self.around.stop.is_cancelled() {
@@ -150,10 +151,12 @@ impl<S: Stage> Driver<S> {
                 look_again_at = self.look_again_at(claimed).await;
             }
             is_time = true;
-            // Every arm is cancel-safe: tokens, a notification that keeps its permit, timers, and join_next.
+            // Every arm is cancel-safe: tokens, a notification that keeps its permit, a watch, timers, and join_next.
             tokio::select! {
                 () = self.around.stop.cancelled() => break,
                 () = woken => {}
+                // Another machine made work. Where none can, this arm is off.
+                Ok(()) = heard.changed() => {}
                 () = tokio::time::sleep_until(look_again_at) => {}
                 () = tokio::time::sleep_until(renew_at) => {
                     self.renew().await;

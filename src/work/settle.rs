@@ -97,6 +97,9 @@ pub fn decide_message(verdict: Verdict, situation: MessageSituation, dice: &Dice
 const WRITE_TRIES: u32 = 10;
 
 /// Writes an outcome that is too dear to lose: a full disk or a busy database is waited for, a lost lease is not.
+///
+/// A server that is away is waited for as long as it takes: the outcome is held, its room is not given to other work,
+/// and whoever has the row by then is told from us by its token.
 pub async fn write_patiently<T, F>(
     dice: &Dice,
     mut verb: impl FnMut() -> F,
@@ -107,18 +110,43 @@ where
     let mut tries = 0;
     loop {
         match verb().await {
-            Err(ManifestError::Engine { verb, what }) if tries < WRITE_TRIES => {
-                tries += 1;
-                tracing::warn!(
-                    verb,
-                    error = what,
-                    tries,
-                    "the manifest does not take an outcome"
-                );
-                tokio::time::sleep(backoff::delay(tries, None, dice).as_duration()).await;
+            Err(error) if is_waited_for(&error, tries) => {
+                tries = tries.saturating_add(1);
+                tracing::warn!(%error, tries, "the manifest does not take an outcome");
+                let wait = backoff::delay(tries, None, dice).min(WRITE_WAIT_MAX);
+                tokio::time::sleep(wait.as_duration()).await;
             }
             outcome => return outcome,
         }
+    }
+}
+
+/// The longest wait between two offers of an outcome: a server that is back gets it soon.
+const WRITE_WAIT_MAX: Span = Span::from_secs(10);
+
+fn is_waited_for(error: &ManifestError, tries: u32) -> bool {
+    match error {
+        ManifestError::Away { .. }
+        | ManifestError::Denied { .. }
+        | ManifestError::Standby { .. } => true,
+        ManifestError::Engine { .. } => tries < WRITE_TRIES,
+        ManifestError::Stale { .. }
+        | ManifestError::Locked { .. }
+        | ManifestError::Newer { .. }
+        | ManifestError::Missing { .. }
+        | ManifestError::Folder { .. }
+        | ManifestError::Older { .. }
+        | ManifestError::Foreign { .. }
+        | ManifestError::ReadOnly { .. }
+        | ManifestError::KeyTaken { .. }
+        | ManifestError::Url { .. }
+        | ManifestError::OldServer { .. }
+        | ManifestError::Password(_)
+        | ManifestError::NameTaken { .. }
+        | ManifestError::Inconsistent { .. }
+        | ManifestError::Full { .. }
+        | ManifestError::Broken { .. }
+        | ManifestError::Closed => false,
     }
 }
 

@@ -26,6 +26,7 @@ mod import;
 mod kill;
 mod notify;
 mod origin_failures;
+mod postgres;
 mod process;
 mod provider;
 mod receiver;

@@ -405,6 +405,14 @@ fn numbers_that_do_not_fit() {
         "manifest.url: not the URL of a manifest",
     );
     check(
+        "manifest.url = \"postgres://me:secret@db/reelvault\"",
+        "manifest.url: a password stands in the configuration",
+    );
+    check(
+        "manifest.connections = 1",
+        "manifest.connections: 1 connections",
+    );
+    check(
         "manifest.url = \"sqlite:\"",
         "manifest.url: not the URL of a manifest",
     );

@@ -29,6 +29,7 @@ fn every_sample_is_read_without_a_warning_and_shown_as_it_is() {
         "two-copies",
         "folder",
         "own-provider",
+        "fleet",
     ];
     for name in samples {
         let loaded = Config::load(&page(&format!("{name}.toml")), Vec::new());

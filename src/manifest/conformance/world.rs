@@ -16,6 +16,9 @@ use crate::manifest::ManifestError;
 use crate::manifest::database_path;
 use crate::manifest::migrate::MIGRATIONS;
 use crate::manifest::migrate::migrate;
+use crate::manifest::postgres::Time;
+use crate::manifest::postgres::server::Database;
+use crate::manifest::postgres::server::Server;
 use crate::manifest::row::*;
 use crate::model::asset::AssetRole;
 use crate::model::asset::AssetState;
@@ -51,6 +54,8 @@ pub(in crate::manifest) struct World {
     pub(in crate::manifest) clock: Clock,
     time: Arc<AtomicI64>,
     pub(in crate::manifest) folder: TempDir,
+    /// The database and its server, where the manifest is on one.
+    _database: Option<(Database, Server)>,
 }
 
 impl World {
@@ -70,6 +75,7 @@ impl World {
             clock,
             time,
             folder,
+            _database: None,
         }
     }
 
@@ -87,6 +93,29 @@ impl World {
             clock,
             time,
             folder,
+            _database: None,
+        }
+    }
+
+    /// A new manifest on Postgres, with or without what a transaction pooler takes away.
+    pub(in crate::manifest) async fn postgres(pooler: bool) -> Self {
+        let (folder, time, clock, sqlite) = ground();
+        let server = Server::shared();
+        let database = server.database();
+        let config = Config {
+            url: database.url.clone(),
+            pooler,
+            ..sqlite
+        };
+        let handed = Time::Handed(clock.clone());
+        let manifest = Manifest::open_shared(&config, Access::Daemon, handed).await;
+        Self {
+            manifest: manifest.unwrap(),
+            config,
+            clock,
+            time,
+            folder,
+            _database: Some((database, server)),
         }
     }
 
@@ -309,6 +338,7 @@ fn ground() -> (TempDir, Arc<AtomicI64>, Clock, Config) {
     let config = Config {
         url: format!("sqlite:{}", folder.path().join("manifest.db").display()),
         lease: LEASE,
+        ..Config::of_tests()
     };
     (folder, time, clock, config)
 }

@@ -10,6 +10,7 @@ use std::process::Stdio;
 use futures::future::join_all;
 use rusqlite::Connection;
 
+use super::Sqlite;
 use super::execute;
 use crate::clock::Clock;
 use crate::manifest::Access;
@@ -17,11 +18,13 @@ use crate::manifest::Config;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
 use crate::manifest::conformance::conformance;
+use crate::manifest::conformance::statements;
 use crate::manifest::conformance::world::World;
 use crate::manifest::conformance::world::key;
 use crate::manifest::conformance::world::media;
 use crate::manifest::conformance::world::proof;
 use crate::manifest::database_path;
+use crate::manifest::engine::Engine;
 use crate::manifest::migrate;
 use crate::manifest::row::*;
 use crate::model::asset::AssetRole;
@@ -33,7 +36,6 @@ use crate::model::object::ObjectState;
 use crate::model::object::Verified;
 use crate::model::task::LearnedVia;
 use crate::model::task::TaskState;
-use crate::units::Span;
 
 mod threaded {
     use super::*;
@@ -43,6 +45,19 @@ mod threaded {
 mod inline {
     use super::*;
     conformance!(World::sqlite(true));
+}
+
+#[tokio::test]
+async fn every_statement_is_prepared() {
+    let world = World::sqlite(true).await;
+    let connection = Connection::open(path(&world.config)).unwrap();
+    let all = statements::of("sqlite");
+    assert!(all.len() > 80, "found {} statements only", all.len());
+    for sql in all {
+        if let Err(error) = connection.prepare(&sql) {
+            panic!("{error} in {sql}");
+        }
+    }
 }
 
 fn path(config: &Config) -> PathBuf {
@@ -55,6 +70,13 @@ fn meddle(world: &World, sql: &str) {
         .unwrap()
         .execute_batch(sql)
         .unwrap();
+}
+
+fn sqlite(world: &World) -> &Sqlite {
+    match &world.manifest.engine {
+        Engine::Sqlite(engine) => engine,
+        Engine::Postgres(_) => panic!("a world on SQLite"),
+    }
 }
 
 async fn open(world: &World, access: Access) -> Result<Manifest, ManifestError> {
@@ -151,7 +173,7 @@ async fn a_manifest_of_schema_1_is_brought_up_with_all_of_its_rows() {
 async fn what_waits_together_is_committed_together() {
     let world = World::sqlite(false).await;
     let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
-    let busy = world.manifest.sqlite.write("busy", move |_| {
+    let busy = sqlite(&world).write("busy", move |_| {
         wait.recv().unwrap();
         Ok(())
     });
@@ -182,12 +204,12 @@ async fn a_verb_that_fails_spoils_no_other_of_its_group() {
     let task = world.claim_task().await;
     let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
     let (inside, is_inside) = tokio::sync::oneshot::channel();
-    let busy = world.manifest.sqlite.write("busy", move |_| {
+    let busy = sqlite(&world).write("busy", move |_| {
         inside.send(()).unwrap();
         wait.recv().unwrap();
         Ok(())
     });
-    let half_done = world.manifest.sqlite.write("half_done", |tx| {
+    let half_done = sqlite(&world).write("half_done", |tx| {
         execute(tx.db, "DELETE FROM tasks", [])?;
         execute(tx.db, "INSERT INTO nonsense VALUES (1)", []).map(|_| ())
     });
@@ -242,13 +264,13 @@ async fn when_the_engine_rolls_back_a_group_nobody_is_told_that_it_was_written()
     let world = World::sqlite(false).await;
     let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
     let (inside, is_inside) = tokio::sync::oneshot::channel();
-    let busy = world.manifest.sqlite.write("busy", move |_| {
+    let busy = sqlite(&world).write("busy", move |_| {
         inside.send(()).unwrap();
         wait.recv().unwrap();
         Ok(())
     });
     // What the engine does by itself when the disk fails under it.
-    let failing = world.manifest.sqlite.write("failing", |tx| {
+    let failing = sqlite(&world).write("failing", |tx| {
         execute(tx.db, "ROLLBACK", [])?;
         Err::<(), _>(ManifestError::Closed.into())
     });
@@ -283,7 +305,7 @@ async fn a_full_disk_is_told_to_all_whose_work_is_undone_and_passes() {
     let world = World::sqlite(false).await;
     world.learn("before").await;
     let limit = |pages: i64| {
-        world.manifest.sqlite.write("limit", move |tx| {
+        sqlite(&world).write("limit", move |tx| {
             Ok(tx.db.pragma_update(None, "max_page_count", pages)?)
         })
     };
@@ -315,7 +337,7 @@ async fn reads_do_not_wait_for_the_writer() {
     world.learn("a").await;
     let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
     let (inside, is_inside) = tokio::sync::oneshot::channel();
-    let busy = world.manifest.sqlite.write("busy", move |tx| {
+    let busy = sqlite(&world).write("busy", move |tx| {
         execute(tx.db, "DELETE FROM tasks", [])?;
         inside.send(()).unwrap();
         wait.recv().unwrap();
@@ -336,7 +358,7 @@ async fn reads_do_not_wait_for_the_writer() {
 #[tokio::test]
 async fn a_second_daemon_learns_whose_the_manifest_is() {
     let world = World::sqlite(false).await;
-    assert!(Manifest::is_daemon_running(&world.config));
+    assert!(Manifest::is_daemon_running(&world.config).await);
     let second = open(&world, Access::Daemon).await;
     let Err(ManifestError::Locked { pid, .. }) = second else {
         panic!("{second:?}");
@@ -353,7 +375,7 @@ async fn a_second_daemon_learns_whose_the_manifest_is() {
     command.close().await;
 
     world.manifest.close().await;
-    assert!(!Manifest::is_daemon_running(&world.config));
+    assert!(!Manifest::is_daemon_running(&world.config).await);
     let closed = world.manifest.learn(vec![world.task("b")]).await;
     assert!(matches!(closed, Err(ManifestError::Closed)), "{closed:?}");
     assert!(matches!(
@@ -388,7 +410,7 @@ async fn a_reader_makes_nothing_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let config = |name: &str| Config {
         url: format!("sqlite:{}", folder.path().join(name).display()),
-        lease: Span::from_secs(60),
+        ..Config::of_tests()
     };
     let read = async |name| Manifest::open(&config(name), Clock::system(), Access::Reader).await;
     let missing = read("none.db").await;
@@ -426,15 +448,10 @@ async fn a_reader_makes_nothing_and_changes_nothing() {
         matches!(nowhere, Err(ManifestError::Folder { .. })),
         "{nowhere:?}"
     );
-    for url in [
-        "postgres://db/x",
-        "sqlite:",
-        "sqlite::memory:",
-        "manifest.db",
-    ] {
+    for url in ["mysql://db/x", "sqlite:", "sqlite::memory:", "manifest.db"] {
         let config = Config {
             url: url.into(),
-            lease: Span::from_secs(60),
+            ..Config::of_tests()
         };
         let bad = Manifest::open(&config, Clock::system(), Access::Daemon).await;
         assert!(
@@ -483,7 +500,7 @@ async fn newer_and_foreign_databases_are_left_alone() {
     let url = format!("sqlite:{}", theirs.display());
     let config = Config {
         url,
-        lease: Span::from_secs(60),
+        ..Config::of_tests()
     };
     let foreign = Manifest::open(&config, Clock::system(), Access::Writer).await;
     assert!(
@@ -673,7 +690,7 @@ async fn killed_at_any_moment_everything_acknowledged_is_there() {
     let url = format!("sqlite:{}", folder.path().join("manifest.db").display());
     let config = Config {
         url: url.clone(),
-        lease: Span::from_secs(60),
+        ..Config::of_tests()
     };
     let mut known: i64 = 0;
     for round in 0..3 {
@@ -726,7 +743,7 @@ async fn child_that_is_killed() {
     let world = World::sqlite(true).await;
     let config = Config {
         url,
-        lease: Span::from_secs(60),
+        ..Config::of_tests()
     };
     let manifest = Manifest::open(&config, Clock::system(), Access::Daemon)
         .await
@@ -747,7 +764,7 @@ async fn a_new_file_is_opened_by_many_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config {
             url: format!("sqlite:{}/manifest.db", folder.path().display()),
-            lease: Span::from_secs(60),
+            ..Config::of_tests()
         };
         let opening = (0..8).map(|_| Manifest::open(&config, Clock::system(), Access::Writer));
         for opened in join_all(opening).await {

@@ -1,0 +1,108 @@
+//! This daemon as one of a fleet: its name, its heartbeat, and its share of what providers allow.
+
+use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::chance::Dice;
+use crate::manifest;
+use crate::manifest::Manifest;
+use crate::manifest::ManifestError;
+use crate::manifest::machines::BEAT_EVERY;
+use crate::manifest::row::machine::Arrival;
+use crate::manifest::row::machine::Arrived;
+use crate::provider::Provider;
+
+/// A daemon that has announced itself.
+#[derive(Clone, Debug)]
+pub(super) struct Fleet {
+    manifest: Manifest,
+    arrival: Arrival,
+    lost: CancellationToken,
+}
+
+impl Fleet {
+    /// Announces this daemon. A name that another daemon lives under is refused; one that a dead daemon left behind, of
+    /// which nothing is heard any more, is taken over as soon as that is sure.
+    pub(super) async fn arrive(
+        manifest: &Manifest,
+        config: &manifest::Config,
+        dice: &Dice,
+    ) -> anyhow::Result<Self> {
+        let arrival = Arrival {
+            name: config.machine_name(),
+            run: format!("{:016x}", dice.number()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let mut heard = None;
+        loop {
+            match (manifest.arrive(&arrival).await?, heard) {
+                (Arrived::Yes, _) => break,
+                (Arrived::Taken(beat), Some(before)) if beat != before => {
+                    let name = arrival.name;
+                    return Err(ManifestError::NameTaken { name }.into());
+                }
+                (Arrived::Taken(beat), before) => {
+                    if before.is_none() {
+                        tracing::info!(
+                            machine.name = arrival.name,
+                            "a daemon of this name was here just now: waiting whether it is heard of again"
+                        );
+                    }
+                    heard = Some(beat);
+                    tokio::time::sleep(BEAT_EVERY.as_duration()).await;
+                }
+            }
+        }
+        Ok(Self {
+            manifest: manifest.clone(),
+            arrival,
+            lost: CancellationToken::new(),
+        })
+    }
+
+    /// Says again and again that this daemon is there, and gives it its share of each provider's pace.
+    pub(super) async fn keep_up(self, providers: Vec<Provider>, stop: CancellationToken) {
+        loop {
+            match self.beat().await {
+                Ok(Some(living)) => {
+                    for provider in &providers {
+                        provider.share_among(living);
+                    }
+                }
+                Ok(None) => self.lost.cancel(),
+                // The stages say so too, and what they were given stays theirs.
+                Err(error) => tracing::warn!(%error, "the fleet does not hear of this machine"),
+            }
+            // Both arms are cancel-safe: a token and a timer.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(BEAT_EVERY.as_duration()) => {}
+            }
+        }
+    }
+
+    /// Ends when another daemon has this one's name: this one was out of touch for too long.
+    pub(super) async fn lost(&self) -> anyhow::Error {
+        self.lost.cancelled().await;
+        let name = self.arrival.name.clone();
+        ManifestError::NameTaken { name }.into()
+    }
+
+    /// Says that this daemon goes, so that its name and its share are free at once.
+    pub(super) async fn leave(&self) {
+        if let Err(error) = self.manifest.leave(&self.arrival).await {
+            tracing::warn!(%error, "the fleet was not told that this machine goes");
+        }
+    }
+
+    /// How many daemons there are, this one included; `None` when another has its name.
+    async fn beat(&self) -> anyhow::Result<Option<u32>> {
+        if !self.manifest.beat(&self.arrival).await? {
+            return Ok(None);
+        }
+        let machines = self.manifest.machines().await?;
+        let living = machines.iter().filter(|machine| machine.is_living).count();
+        let living = u32::try_from(living.max(1)).context("more machines than there can be")?;
+        Ok(Some(living))
+    }
+}

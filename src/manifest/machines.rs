@@ -1,0 +1,60 @@
+//! The verbs of a fleet: who works on this manifest. On a file that is one daemon, and its lock says so.
+
+use super::Manifest;
+use super::ManifestError;
+use super::engine::Engine;
+use super::postgres;
+use super::postgres::Kind;
+use super::postgres::transact;
+use crate::manifest::row::machine::Arrival;
+use crate::manifest::row::machine::Arrived;
+use crate::manifest::row::machine::MachineRecord;
+use crate::units::Span;
+
+/// How often a machine says that it is there.
+pub const BEAT_EVERY: Span = Span::from_secs(3);
+
+/// A machine that was not heard of for this long counts as gone.
+pub const GONE_AFTER: Span = Span::from_secs(15);
+
+impl Manifest {
+    /// Announces a machine, in the place of an earlier run of its name that is gone.
+    pub async fn arrive(&self, arrival: &Arrival) -> Result<Arrived, ManifestError> {
+        match &self.engine {
+            Engine::Sqlite(_) => Ok(Arrived::Yes),
+            Engine::Postgres(engine) => transact!(engine, "arrive", Kind::Write, |tx| {
+                postgres::machines::arrive(tx, arrival).await
+            }),
+        }
+    }
+
+    /// Says that the machine is still there. `false` when another run has its name by now.
+    pub async fn beat(&self, arrival: &Arrival) -> Result<bool, ManifestError> {
+        match &self.engine {
+            Engine::Sqlite(_) => Ok(true),
+            Engine::Postgres(engine) => transact!(engine, "beat", Kind::Write, |tx| {
+                postgres::machines::beat(tx, arrival).await
+            }),
+        }
+    }
+
+    /// Says that the machine goes.
+    pub async fn leave(&self, arrival: &Arrival) -> Result<(), ManifestError> {
+        match &self.engine {
+            Engine::Sqlite(_) => Ok(()),
+            Engine::Postgres(engine) => transact!(engine, "leave", Kind::Write, |tx| {
+                postgres::machines::leave(tx, arrival).await
+            }),
+        }
+    }
+
+    /// Every machine that was heard of in the last day, by name. None where one file has one daemon.
+    pub async fn machines(&self) -> Result<Vec<MachineRecord>, ManifestError> {
+        match &self.engine {
+            Engine::Sqlite(_) => Ok(Vec::new()),
+            Engine::Postgres(engine) => transact!(engine, "machines", Kind::Snapshot, |tx| {
+                postgres::machines::machines(tx).await
+            }),
+        }
+    }
+}

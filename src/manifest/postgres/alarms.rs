@@ -1,0 +1,114 @@
+//! What nears its deadline unarchived: for reading, and for an alarm that is raised once.
+
+use super::Fault;
+use super::Tx;
+use super::all;
+use super::columns::Columns;
+use super::events;
+use super::events::Happening;
+use super::execute;
+use super::statement::named_params;
+use crate::clock::Timestamp;
+use crate::manifest::row::AtRisk;
+use crate::model::asset::AssetIndex;
+use crate::model::event::EventKind;
+
+/// Alarms of one call: a long outage puts everything at risk at once, and the rest comes with the next call.
+const ALARMS_MAX: usize = 1000;
+
+pub(super) const AT_RISK: &str = "-- manifest::at_risk
+    SELECT id, provider, task_id, NULL::bigint AS asset_index, deadline_at, deadline_from, error
+    FROM tasks
+    WHERE state = 'watching' AND deadline_at < :before
+        AND (NOT :is_unwarned OR warned_at IS NULL)
+    UNION ALL
+    SELECT assets.id, provider, task_id, asset_index, assets.deadline_at, assets.deadline_from,
+        assets.error
+    FROM assets JOIN tasks ON tasks.id = assets.task
+    WHERE assets.state = 'due' AND assets.deadline_at < :before
+        AND (NOT :is_unwarned OR assets.warned_at IS NULL)
+    -- As on SQLite, what has no index comes first.
+    ORDER BY deadline_at, provider, task_id, asset_index NULLS FIRST
+    LIMIT :most";
+
+/// What is unarchived and dies before `before`, the most urgent first.
+pub(in crate::manifest) async fn at_risk(
+    tx: &Tx<'_>,
+    before: Timestamp,
+    most: usize,
+) -> Result<Vec<AtRisk>, Fault> {
+    let found = find(tx, before, most, false).await?;
+    Ok(found.into_iter().map(|(_, risk)| risk).collect())
+}
+
+const REARM_TASKS: &str = "-- manifest::raise_alarms
+    UPDATE tasks SET warned_at = NULL
+    WHERE state = 'watching' AND deadline_at >= :before AND warned_at IS NOT NULL";
+
+const WARN_TASK: &str = "-- manifest::raise_alarms
+    UPDATE tasks SET warned_at = :now WHERE id = :id AND warned_at IS NULL";
+
+const WARN_ASSET: &str = "-- manifest::raise_alarms
+    UPDATE assets SET warned_at = :now WHERE id = :id AND warned_at IS NULL";
+
+/// The same, without those that an alarm was raised for already; marks them.
+///
+/// Each sighting of a running task may move its deadline: an alarm for it comes again only after it was out of danger.
+pub(in crate::manifest) async fn raise(
+    tx: &Tx<'_>,
+    before: Timestamp,
+) -> Result<Vec<AtRisk>, Fault> {
+    execute(
+        tx,
+        REARM_TASKS,
+        named_params! { ":before": before.as_unix_millis() },
+    )
+    .await?;
+    let mut raised = Vec::new();
+    for (row, risk) in find(tx, before, ALARMS_MAX, true).await? {
+        let sql = if risk.index.is_some() {
+            WARN_ASSET
+        } else {
+            WARN_TASK
+        };
+        // Another machine may have raised it between the two statements.
+        if execute(tx, sql, named_params! { ":id": row }).await? == 0 {
+            continue;
+        }
+        let reason = risk.error.as_deref();
+        if risk.index.is_some() {
+            events::append_of_asset(tx, EventKind::AtRisk, row, reason).await?;
+        } else {
+            let happening = Happening::to_task(EventKind::AtRisk, row);
+            let happening = Happening {
+                reason,
+                ..happening
+            };
+            events::append(tx, happening).await?;
+        }
+        raised.push(risk);
+    }
+    Ok(raised)
+}
+
+async fn find(
+    tx: &Tx<'_>,
+    before: Timestamp,
+    most: usize,
+    is_unwarned: bool,
+) -> Result<Vec<(i64, AtRisk)>, Fault> {
+    let params = named_params! {
+        ":before": before.as_unix_millis(), ":is_unwarned": is_unwarned,
+        ":most": i64::try_from(most).unwrap_or(i64::MAX),
+    };
+    let read = |columns: &Columns<'_>| {
+        let risk = AtRisk {
+            task: columns.task_key()?,
+            index: columns.number_opt("asset_index")?.map(AssetIndex),
+            deadline: columns.deadline()?,
+            error: columns.get("error")?,
+        };
+        Ok((columns.id, risk))
+    };
+    all(tx, AT_RISK, params, "assets", read).await
+}

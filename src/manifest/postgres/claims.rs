@@ -1,0 +1,418 @@
+//! Claims: rows that are due go to one worker at a time, the most urgent first, under a lease that runs out.
+//!
+//! Rows that another machine is just claiming are passed over, not waited for: `SKIP LOCKED` in both branches, one for
+//! each index, and the most urgent of what both found.
+
+use std::collections::HashMap;
+
+use super::Fault;
+use super::Tx;
+use super::all;
+use super::columns::Columns;
+use super::statement::named_params;
+use super::value;
+use crate::clock::Timestamp;
+use crate::manifest::ManifestError;
+use crate::manifest::row::Claimable;
+use crate::manifest::row::ClaimedAsset;
+use crate::manifest::row::ClaimedObject;
+use crate::manifest::row::ClaimedOrphan;
+use crate::manifest::row::ClaimedTask;
+use crate::manifest::row::ObjectName;
+use crate::manifest::row::OpenUpload;
+use crate::manifest::row::PartRow;
+use crate::model::asset::AssetIndex;
+use crate::model::asset::MediaType;
+use crate::model::lease::Lease;
+use crate::model::object::ETag;
+use crate::model::object::PartNumber;
+use crate::model::object::UploadId;
+use crate::model::task::ProviderName;
+
+pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
+    -- Of a backlog not all is sorted at each claim: those that have waited longest ...
+    WITH waiting AS (
+        SELECT id, deadline_at, next_look_at FROM tasks
+        WHERE lease_expires_at IS NULL AND next_look_at <= :now AND provider <> ALL(:except)
+        ORDER BY next_look_at LIMIT :window
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), urgent AS (
+        -- ... and those that are nearest to their deadline, as far as they are due.
+        SELECT id, deadline_at, next_look_at FROM tasks
+        WHERE id IN (SELECT id FROM tasks WHERE state = 'watching' ORDER BY deadline_at LIMIT :most)
+            AND lease_expires_at IS NULL AND next_look_at <= :now AND provider <> ALL(:except)
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), left_behind AS (
+        -- A lease that ran out: who held it is gone or too slow.
+        SELECT id, deadline_at, next_look_at FROM tasks
+        WHERE lease_expires_at <= :now AND next_look_at <= :now AND provider <> ALL(:except)
+        ORDER BY deadline_at, next_look_at, id LIMIT :most
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), chosen AS (
+        SELECT id FROM (
+            SELECT * FROM waiting UNION SELECT * FROM urgent UNION SELECT * FROM left_behind
+        ) AS found
+        ORDER BY deadline_at, next_look_at, id LIMIT :most
+    )
+    UPDATE tasks
+    SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
+    FROM chosen WHERE tasks.id = chosen.id
+    RETURNING tasks.*";
+
+/// How many times as many tasks as are claimed are sorted by their deadlines.
+const WINDOW: usize = 4;
+
+/// Claims tasks to be looked at.
+pub(in crate::manifest) async fn claim_tasks(
+    tx: &Tx<'_>,
+    most: usize,
+    except: &[ProviderName],
+) -> Result<Vec<ClaimedTask>, Fault> {
+    let except: Vec<String> = except.iter().map(ToString::to_string).collect();
+    let params = named_params! {
+        ":except": except, ":most": limit(most), ":window": limit(most.saturating_mul(WINDOW)),
+    };
+    let mut claimed = all(tx, CLAIM_TASKS, params, "tasks", |columns| {
+        Ok((urgency(columns, "next_look_at")?, claimed_task(columns)?))
+    })
+    .await?;
+    // The order of returned rows is the engine's own.
+    claimed.sort_by_key(|(urgency, _)| *urgency);
+    Ok(claimed.into_iter().map(|(_, task)| task).collect())
+}
+
+pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
+    WITH free AS (
+        SELECT id, deadline_at, due_at FROM assets
+        WHERE lease_expires_at IS NULL AND due_at <= :now AND deadline_at < :before
+        ORDER BY deadline_at, due_at, id LIMIT :most
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), left_behind AS (
+        -- A lease that ran out: who held it is gone or too slow.
+        SELECT id, deadline_at, due_at FROM assets
+        WHERE lease_expires_at <= :now AND due_at <= :now AND deadline_at < :before
+        ORDER BY deadline_at, due_at, id LIMIT :most
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), chosen AS (
+        SELECT id FROM (SELECT * FROM free UNION ALL SELECT * FROM left_behind) AS found
+        ORDER BY deadline_at, due_at, id LIMIT :most
+    )
+    UPDATE assets
+    SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
+    FROM chosen WHERE assets.id = chosen.id
+    RETURNING assets.*";
+
+pub(super) const READ_CLAIMED_ASSETS: &str = "-- manifest::claim_assets
+    SELECT assets.*, tasks.provider, tasks.task_id, tasks.tags, tasks.model,
+        COALESCE(tasks.created_at, tasks.learned_at) AS created_at,
+        -- A task that has assets is looked at for fresh links only.
+        tasks.next_look_at IS NOT NULL AS is_refresh_pending
+    FROM assets JOIN tasks ON tasks.id = assets.task
+    WHERE assets.id = ANY(:ids)";
+
+/// Claims assets to be archived; with `before`, only those that die before it. Four statements, however many assets.
+pub(in crate::manifest) async fn claim_assets(
+    tx: &Tx<'_>,
+    most: usize,
+    before: Option<Timestamp>,
+) -> Result<Vec<ClaimedAsset>, Fault> {
+    let before = before.map_or(i64::MAX, Timestamp::as_unix_millis);
+    let params = named_params! { ":before": before, ":most": limit(most) };
+    let ids = all(tx, CLAIM_ASSETS, params, "assets", |columns| Ok(columns.id)).await?;
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut objects = claimed_objects(tx, &ids).await?;
+    let params = named_params! { ":ids": ids };
+    let mut claimed = all(tx, READ_CLAIMED_ASSETS, params, "assets", |columns| {
+        let objects = objects.remove(&columns.id).unwrap_or_default();
+        let asset = claimed_asset(columns, objects)?;
+        Ok((urgency(columns, "due_at")?, asset))
+    })
+    .await?;
+    claimed.sort_by_key(|(urgency, _)| *urgency);
+    Ok(claimed.into_iter().map(|(_, asset)| asset).collect())
+}
+
+pub(super) const CLAIM_ORPHANS: &str = "-- manifest::claim_orphans
+    WITH free AS (
+        SELECT id, due_at FROM orphans
+        WHERE lease_expires_at IS NULL AND due_at <= :now
+        ORDER BY due_at, id LIMIT :most
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), left_behind AS (
+        -- A lease that ran out: who held it is gone or too slow.
+        SELECT id, due_at FROM orphans
+        WHERE lease_expires_at <= :now AND due_at <= :now
+        ORDER BY due_at, id LIMIT :most
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), chosen AS (
+        SELECT id FROM (SELECT * FROM free UNION ALL SELECT * FROM left_behind) AS found
+        ORDER BY due_at, id LIMIT :most
+    )
+    UPDATE orphans
+    SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
+    FROM chosen WHERE orphans.id = chosen.id
+    RETURNING orphans.*";
+
+/// Claims uploads to be aborted.
+pub(in crate::manifest) async fn claim_orphans(
+    tx: &Tx<'_>,
+    most: usize,
+) -> Result<Vec<ClaimedOrphan>, Fault> {
+    let params = named_params! { ":most": limit(most) };
+    let mut claimed = all(tx, CLAIM_ORPHANS, params, "orphans", |columns| {
+        let orphan = ClaimedOrphan {
+            lease: columns.lease()?,
+            destination: columns.word("destination")?,
+            key: columns.word("key")?,
+            upload: UploadId(columns.get("upload_id")?),
+            attempts: columns.number("attempts")?,
+        };
+        Ok(((columns.instant("due_at")?, columns.id), orphan))
+    })
+    .await?;
+    claimed.sort_by_key(|(urgency, _)| *urgency);
+    Ok(claimed.into_iter().map(|(_, orphan)| orphan).collect())
+}
+
+/// A statement that is the same for every table with leases.
+macro_rules! per_table {
+    ($table:expr, $($piece:literal),+; $($end:literal),+) => {
+        match $table {
+            Claimable::Tasks => concat!($($piece, "tasks",)+ $($end),+),
+            Claimable::Assets => concat!($($piece, "assets",)+ $($end),+),
+            Claimable::Orphans => concat!($($piece, "orphans",)+ $($end),+),
+            Claimable::Deliveries => concat!($($piece, "deliveries",)+ $($end),+),
+            Claimable::Discoveries => concat!($($piece, "discoveries",)+ $($end),+),
+        }
+    };
+}
+
+pub(super) fn renewal(table: Claimable) -> &'static str {
+    per_table!(
+        table,
+        "-- manifest::renew
+    UPDATE ";
+        " AS held SET lease_expires_at = :lease_until
+    FROM unnest(:ids::bigint[], :tokens::bigint[]) AS ours (id, token)
+    WHERE held.id = ours.id AND held.lease_token = ours.token AND held.lease_expires_at IS NOT NULL
+    RETURNING held.id"
+    )
+}
+
+/// Renews the leases in one statement; those that are lost come back.
+pub(in crate::manifest) async fn renew(
+    tx: &Tx<'_>,
+    table: Claimable,
+    leases: &[Lease],
+) -> Result<Vec<Lease>, Fault> {
+    let (ids, tokens): (Vec<i64>, Vec<i64>) = leases
+        .iter()
+        .map(|lease| (lease.row, lease.token.0))
+        .unzip();
+    let params = named_params! { ":ids": ids, ":tokens": tokens };
+    let name = table.as_str();
+    let renewed = all(tx, renewal(table), params, name, |columns| Ok(columns.id)).await?;
+    let is_lost = |lease: &&Lease| !renewed.contains(&lease.row);
+    Ok(leases.iter().filter(is_lost).copied().collect())
+}
+
+pub(super) const HOLD_ASSET: &str = "-- manifest::hold
+    SELECT id FROM assets
+    WHERE id = :id AND lease_token = :token AND lease_expires_at IS NOT NULL
+    -- Differs from SQLite, where one transaction is written at a time: nobody claims it until this one ends.
+    FOR NO KEY UPDATE";
+
+/// Fails unless the lease on an asset is still ours: for writes to what belongs to the asset.
+pub(super) async fn hold_asset(tx: &Tx<'_>, lease: &Lease) -> Result<(), Fault> {
+    let params = named_params! { ":id": lease.row, ":token": lease.token.0 };
+    let held: Option<i64> = value(tx, HOLD_ASSET, params).await?;
+    held.map(|_| ())
+        .ok_or_else(|| stale(Claimable::Assets, lease))
+}
+
+/// Checks that a fenced write touched its row.
+pub(super) fn touched(rows: usize, table: Claimable, lease: &Lease) -> Result<(), Fault> {
+    (rows == 1).then_some(()).ok_or_else(|| stale(table, lease))
+}
+
+pub(super) fn next_due_of(table: Claimable) -> &'static str {
+    macro_rules! next_due {
+        ($table:literal, $due:literal) => {
+            concat!(
+                "-- manifest::next_due
+    SELECT MIN(at) FROM (
+        SELECT MIN(",
+                $due,
+                ") AS at FROM ",
+                $table,
+                "
+        WHERE ",
+                $due,
+                " IS NOT NULL AND lease_expires_at IS NULL
+        UNION ALL
+        -- The later of the two: both must have come.
+        SELECT MIN(GREATEST(",
+                $due,
+                ", lease_expires_at)) AS at FROM ",
+                $table,
+                "
+        WHERE lease_expires_at IS NOT NULL AND ",
+                $due,
+                " IS NOT NULL
+    ) AS instants"
+            )
+        };
+    }
+    match table {
+        Claimable::Tasks => next_due!("tasks", "next_look_at"),
+        Claimable::Assets => next_due!("assets", "due_at"),
+        Claimable::Orphans => next_due!("orphans", "due_at"),
+        Claimable::Deliveries => next_due!("deliveries", "due_at"),
+        Claimable::Discoveries => next_due!("discoveries", "due_at"),
+    }
+}
+
+/// The earliest instant at which a row of the table can be claimed.
+pub(in crate::manifest) async fn next_due(
+    tx: &Tx<'_>,
+    table: Claimable,
+) -> Result<Option<Timestamp>, Fault> {
+    let millis: Option<Option<i64>> = value(tx, next_due_of(table), []).await?;
+    Ok(millis.flatten().map(Timestamp::from_unix_millis))
+}
+
+fn stale(table: Claimable, lease: &Lease) -> Fault {
+    Fault::Known(ManifestError::Stale {
+        table: table.as_str(),
+        lease: *lease,
+    })
+}
+
+pub(super) fn limit(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}
+
+fn urgency(columns: &Columns<'_>, due: &'static str) -> Result<(Timestamp, Timestamp, i64), Fault> {
+    Ok((
+        columns.instant("deadline_at")?,
+        columns.instant(due)?,
+        columns.id,
+    ))
+}
+
+fn claimed_task(columns: &Columns<'_>) -> Result<ClaimedTask, Fault> {
+    Ok(ClaimedTask {
+        lease: columns.lease()?,
+        key: columns.task_key()?,
+        state: columns.word("state")?,
+        tags: columns.tags()?,
+        model: columns.get("model")?,
+        kind: columns.get("kind")?,
+        learned_at: columns.instant("learned_at")?,
+        created_at: columns.instant_opt("created_at")?,
+        last_unfinished_at: columns.instant_opt("last_unfinished_at")?,
+        deadline: columns.deadline()?,
+        looks: columns.number("looks")?,
+        misses: columns.number("misses")?,
+        attempts: columns.number("attempts")?,
+    })
+}
+
+fn claimed_asset(
+    columns: &Columns<'_>,
+    objects: Vec<ClaimedObject>,
+) -> Result<ClaimedAsset, Fault> {
+    Ok(ClaimedAsset {
+        lease: columns.lease()?,
+        task: columns.task_key()?,
+        tags: columns.tags()?,
+        model: columns.get("model")?,
+        created_at: columns.instant("created_at")?,
+        index: AssetIndex(columns.number("asset_index")?),
+        role: columns.word("role")?,
+        url: columns.url("url")?,
+        deadline: columns.deadline()?,
+        attempts: columns.number("attempts")?,
+        refresh_asked_at: columns.instant_opt("refresh_asked_at")?,
+        is_refresh_pending: columns.get("is_refresh_pending")?,
+        objects,
+    })
+}
+
+pub(super) const READ_OBJECTS: &str = "-- manifest::claim_assets
+    SELECT * FROM objects WHERE asset = ANY(:assets) ORDER BY asset, position";
+
+pub(super) const READ_PARTS: &str = "-- manifest::claim_assets
+    SELECT object AS id, number, length, etag, crc64nvme, progress
+    FROM parts WHERE object IN (
+        SELECT id FROM objects WHERE asset = ANY(:assets) AND upload_id IS NOT NULL
+    )
+    ORDER BY object, number";
+
+/// The objects of each asset, in the order of its route.
+async fn claimed_objects(
+    tx: &Tx<'_>,
+    assets: &[i64],
+) -> Result<HashMap<i64, Vec<ClaimedObject>>, Fault> {
+    let params = named_params! { ":assets": assets.to_vec() };
+    let mut parts: HashMap<i64, Vec<PartRow>> = HashMap::new();
+    let read = |columns: &Columns<'_>| Ok((columns.id, part_row(columns)?));
+    for (object, part) in all(tx, READ_PARTS, &params, "parts", read).await? {
+        parts.entry(object).or_default().push(part);
+    }
+    let mut objects: HashMap<i64, Vec<ClaimedObject>> = HashMap::new();
+    let read = |columns: &Columns<'_>| {
+        let object = ClaimedObject {
+            row: columns.id,
+            destination: columns.word("destination")?,
+            state: columns.word("state")?,
+            key_template: columns.word("key_template")?,
+            name: object_name(columns)?,
+            upload: open_upload(columns, parts.remove(&columns.id).unwrap_or_default())?,
+        };
+        Ok((columns.get::<i64>("asset")?, object))
+    };
+    for (asset, object) in all(tx, READ_OBJECTS, &params, "objects", read).await? {
+        objects.entry(asset).or_default().push(object);
+    }
+    Ok(objects)
+}
+
+fn part_row(columns: &Columns<'_>) -> Result<PartRow, Fault> {
+    Ok(PartRow {
+        number: PartNumber(columns.number("number")?),
+        length: columns.number("length")?,
+        etag: ETag(columns.get("etag")?),
+        crc64nvme: columns.word("crc64nvme")?,
+        progress: columns.get("progress")?,
+    })
+}
+
+fn object_name(columns: &Columns<'_>) -> Result<Option<ObjectName>, Fault> {
+    let Some(key) = columns.word_opt("key")? else {
+        return Ok(None);
+    };
+    Ok(Some(ObjectName {
+        key,
+        nonce: columns.get("nonce")?,
+        media: MediaType {
+            content_type: columns.get("content_type")?,
+            extension: columns.get("extension")?,
+        },
+        named_at: columns.instant("named_at")?,
+    }))
+}
+
+fn open_upload(columns: &Columns<'_>, parts: Vec<PartRow>) -> Result<Option<OpenUpload>, Fault> {
+    let Some(id) = columns.get("upload_id")? else {
+        return Ok(None);
+    };
+    Ok(Some(OpenUpload {
+        id: UploadId(id),
+        part_size: columns.number("part_size")?,
+        source: columns.source(["upload_etag", "upload_last_modified", "upload_length"])?,
+        parts,
+    }))
+}

@@ -1,0 +1,84 @@
+//! Verbs on machines: who is there, by the server's clock.
+
+use super::Fault;
+use super::Tx;
+use super::all;
+use super::execute;
+use super::statement::named_params;
+use super::value;
+use crate::clock::Timestamp;
+use crate::manifest::machines::GONE_AFTER;
+use crate::manifest::row::machine::Arrival;
+use crate::manifest::row::machine::Arrived;
+use crate::manifest::row::machine::MachineRecord;
+
+/// A machine that was not heard of for a day is no news any more.
+const FORGET: &str = "-- manifest::arrive
+    DELETE FROM machines WHERE beat_at < :now - 86400000";
+
+pub(super) const ARRIVE: &str = "-- manifest::arrive
+    INSERT INTO machines (name, run, version, started_at, beat_at)
+    VALUES (:name, :run, :version, :now, :now)
+    ON CONFLICT (name) DO UPDATE
+    SET run = excluded.run, version = excluded.version, started_at = excluded.started_at,
+        beat_at = excluded.beat_at
+    -- Nobody else's name is taken, unless whoever had it fell silent.
+    WHERE machines.run = excluded.run OR machines.beat_at < :now - :gone_after::bigint";
+
+const TAKEN: &str = "-- manifest::arrive
+    SELECT beat_at FROM machines WHERE name = :name";
+
+/// Announces a machine.
+pub(in crate::manifest) async fn arrive(tx: &Tx<'_>, arrival: &Arrival) -> Result<Arrived, Fault> {
+    execute(tx, FORGET, []).await?;
+    let params = named_params! {
+        ":name": arrival.name, ":run": arrival.run, ":version": arrival.version,
+        ":gone_after": GONE_AFTER.as_millis_i64(),
+    };
+    if execute(tx, ARRIVE, params).await? == 1 {
+        return Ok(Arrived::Yes);
+    }
+    let params = named_params! { ":name": arrival.name };
+    let beat_at: Option<i64> = value(tx, TAKEN, params).await?;
+    Ok(Arrived::Taken(Timestamp::from_unix_millis(
+        beat_at.unwrap_or_default(),
+    )))
+}
+
+const BEAT: &str = "-- manifest::beat
+    UPDATE machines SET beat_at = :now WHERE name = :name AND run = :run";
+
+/// Says that a machine is still there; whether it is this run's row.
+pub(in crate::manifest) async fn beat(tx: &Tx<'_>, arrival: &Arrival) -> Result<bool, Fault> {
+    let params = named_params! { ":name": arrival.name, ":run": arrival.run };
+    Ok(execute(tx, BEAT, params).await? == 1)
+}
+
+const LEAVE: &str = "-- manifest::leave
+    DELETE FROM machines WHERE name = :name AND run = :run";
+
+/// Takes the machine's row away, if it is this run's.
+pub(in crate::manifest) async fn leave(tx: &Tx<'_>, arrival: &Arrival) -> Result<(), Fault> {
+    let params = named_params! { ":name": arrival.name, ":run": arrival.run };
+    execute(tx, LEAVE, params).await.map(|_| ())
+}
+
+pub(super) const MACHINES: &str = "-- manifest::machines
+    SELECT 0::bigint AS id, name, version, started_at, beat_at,
+        beat_at >= :now - :gone_after::bigint AS is_living
+    FROM machines WHERE beat_at >= :now - 86400000 ORDER BY name";
+
+/// Every machine that was heard of lately.
+pub(in crate::manifest) async fn machines(tx: &Tx<'_>) -> Result<Vec<MachineRecord>, Fault> {
+    let params = named_params! { ":gone_after": GONE_AFTER.as_millis_i64() };
+    all(tx, MACHINES, params, "machines", |columns| {
+        Ok(MachineRecord {
+            name: columns.get("name")?,
+            version: columns.get("version")?,
+            started_at: columns.instant("started_at")?,
+            beat_at: columns.instant("beat_at")?,
+            is_living: columns.get("is_living")?,
+        })
+    })
+    .await
+}

@@ -1,0 +1,111 @@
+//! Migrations: numbered SQL files, forward only, all in one transaction under a lock that every program of ours takes.
+
+use super::Fault;
+use super::Tx;
+use super::execute;
+use super::value;
+use crate::manifest::ManifestError;
+
+/// Every migration in order: the first makes schema 1 out of nothing. A released one is never edited.
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("001_begin.sql")];
+
+/// The first server that has all that the statements use and that its makers still mend.
+const SERVER_MIN: i64 = 140_000;
+
+/// Two programs that start at once bring the schema up one after the other. The number is this lock's own.
+const LOCK: &str = "-- manifest::migrate
+    SELECT pg_advisory_xact_lock(7453291001)";
+
+/// The bounds of verbs are not for this.
+const PATIENCE: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
+
+const SERVER: &str = "-- manifest::migrate
+    SELECT current_setting('server_version_num')::bigint";
+
+const STANDS: &str = "-- manifest::migrate
+    SELECT to_regclass('reelvault_schema') IS NOT NULL";
+
+/// Another program's table of this name would be in the way.
+const IS_FOREIGN: &str = "-- manifest::migrate
+    SELECT to_regclass('tasks') IS NOT NULL";
+
+const VERSION: &str = "-- manifest::migrate
+    SELECT MAX(version) FROM reelvault_schema";
+
+const BEGIN: &str = "
+    CREATE TABLE reelvault_schema (version BIGINT PRIMARY KEY, at BIGINT NOT NULL)";
+
+/// How the database stands to the schemas that this program knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// There is no manifest in it.
+    Empty,
+    /// It has this schema, which is not the newest.
+    Older(u32),
+    /// It has the newest schema.
+    Current,
+}
+
+/// The newest schema that this program knows.
+pub(super) fn newest() -> u32 {
+    u32::try_from(MIGRATIONS.len()).expect("there are few migrations")
+}
+
+/// Tells how the database stands. An older server, a newer schema and somebody else's tables are errors.
+pub(super) async fn standing(tx: &Tx<'_>) -> Result<Standing, Fault> {
+    let server: Option<i64> = value(tx, SERVER, []).await?;
+    check_server(server.unwrap_or_default())?;
+    if value(tx, STANDS, []).await? != Some(true) {
+        let is_foreign = value(tx, IS_FOREIGN, []).await? == Some(true);
+        return if is_foreign {
+            let path = tx.engine.shown.clone().into();
+            Err(Fault::Known(ManifestError::Foreign { path }))
+        } else {
+            Ok(Standing::Empty)
+        };
+    }
+    let found: Option<Option<i64>> = value(tx, VERSION, []).await?;
+    let found = u32::try_from(found.flatten().unwrap_or_default()).unwrap_or(u32::MAX);
+    let known = newest();
+    match found {
+        found if found > known => Err(Fault::Known(ManifestError::Newer { found, known })),
+        found if found < known => Ok(Standing::Older(found)),
+        _ => Ok(Standing::Current),
+    }
+}
+
+/// Refuses a server that lacks what the statements use. The version is the server's own number for it.
+pub(super) fn check_server(version: i64) -> Result<(), ManifestError> {
+    if version < SERVER_MIN {
+        return Err(ManifestError::OldServer {
+            found: version / 10_000,
+            needed: SERVER_MIN / 10_000,
+        });
+    }
+    Ok(())
+}
+
+/// Brings the database to the newest schema.
+pub(super) async fn migrate(tx: &Tx<'_>) -> Result<(), Fault> {
+    tx.batch(PATIENCE).await?;
+    execute(tx, LOCK, []).await?;
+    let done = match standing(tx).await? {
+        Standing::Current => return Ok(()),
+        Standing::Older(found) => found,
+        Standing::Empty => {
+            tx.batch(BEGIN).await?;
+            0
+        }
+    };
+    for (version, migration) in (1_u32..).zip(MIGRATIONS) {
+        if version > done {
+            tx.batch(migration).await?;
+            tx.batch(&format!(
+                "INSERT INTO reelvault_schema (version, at)
+                VALUES ({version}, FLOOR(EXTRACT(EPOCH FROM statement_timestamp()) * 1000)::bigint)"
+            ))
+            .await?;
+        }
+    }
+    Ok(())
+}

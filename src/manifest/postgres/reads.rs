@@ -1,0 +1,249 @@
+//! Read-only views: records of tasks with all that hangs on them, and everything in numbers.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+
+use super::Fault;
+use super::Tx;
+use super::all;
+use super::claims::limit;
+use super::columns::Columns;
+use super::statement::Named;
+use super::statement::Param;
+use super::statement::ToParam as _;
+use super::statement::named_params;
+use super::value;
+use crate::clock::Timestamp;
+use crate::manifest::row::AssetRecord;
+use crate::manifest::row::ObjectRecord;
+use crate::manifest::row::Tally;
+use crate::manifest::row::TaskFilter;
+use crate::manifest::row::TaskRecord;
+use crate::model::asset::AssetIndex;
+use crate::model::asset::AssetState;
+use crate::model::object::ETag;
+use crate::model::task::ProviderName;
+use crate::model::task::TaskError;
+use crate::model::task::TaskId;
+use crate::model::task::TaskState;
+use crate::units::Span;
+
+/// Tasks that pass the filter, in the order in which they were learned, with their assets and objects.
+///
+/// Three queries, however many tasks.
+pub(in crate::manifest) async fn tasks(
+    tx: &Tx<'_>,
+    filter: &TaskFilter,
+    most: usize,
+) -> Result<Vec<TaskRecord>, Fault> {
+    let (sql, params) = select_tasks(filter, most);
+    let mut tasks = all(tx, &sql, params, "tasks", task_record).await?;
+    let rows: Vec<i64> = tasks.iter().map(|task| task.row).collect();
+    let mut assets: HashMap<i64, Vec<AssetRecord>> = HashMap::new();
+    for (task, asset) in read_assets(tx, &rows).await? {
+        assets.entry(task).or_default().push(asset);
+    }
+    for task in &mut tasks {
+        task.assets = assets.remove(&task.row).unwrap_or_default();
+    }
+    Ok(tasks)
+}
+
+const AT_RISK: &str = "id IN (
+            SELECT tasks.id FROM tasks
+            WHERE tasks.state = 'watching' AND tasks.deadline_at < :at_risk_before
+            UNION
+            SELECT assets.task FROM assets
+            WHERE assets.state = 'due' AND assets.deadline_at < :at_risk_before
+        )";
+
+/// The query for a filter: only what is asked for stands in it, so that each question finds its index.
+fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Named>) {
+    let mut sql = "-- manifest::tasks\n    SELECT * FROM tasks WHERE TRUE".to_owned();
+    let mut params = vec![(":most", limit(most).to_param())];
+    let mut restrict = |clause: &str, name: &'static str, param: Param| {
+        if param != Param::Null {
+            sql.push_str("\n        AND ");
+            sql.push_str(clause);
+            params.push((name, param));
+        }
+    };
+    let id = filter.id.as_ref().map(TaskId::as_str);
+    restrict("task_id = :task_id", ":task_id", id.to_param());
+    let provider = filter.provider.as_ref().map(ProviderName::as_str);
+    restrict("provider = :provider", ":provider", provider.to_param());
+    let state = filter.state.map(TaskState::as_str);
+    restrict("state = :state", ":state", state.to_param());
+    let asset_state = filter.asset_state.map(AssetState::as_str);
+    restrict(
+        "id IN (SELECT task FROM assets WHERE assets.state = :asset_state)",
+        ":asset_state",
+        asset_state.to_param(),
+    );
+    let since = filter.since.map(Timestamp::as_unix_millis);
+    restrict("learned_at >= :since", ":since", since.to_param());
+    let before = filter.at_risk_before.map(Timestamp::as_unix_millis);
+    restrict(AT_RISK, ":at_risk_before", before.to_param());
+    restrict("id > :after", ":after", filter.after_row.to_param());
+    sql.push_str("\n    ORDER BY id LIMIT :most");
+    (sql, params)
+}
+
+fn task_record(columns: &Columns<'_>) -> Result<TaskRecord, Fault> {
+    let code: Option<String> = columns.get("task_error_code")?;
+    let message: Option<String> = columns.get("task_error_message")?;
+    Ok(TaskRecord {
+        row: columns.id,
+        key: columns.task_key()?,
+        state: columns.word("state")?,
+        tags: columns.tags()?,
+        model: columns.get("model")?,
+        kind: columns.get("kind")?,
+        created_at: columns.instant_opt("created_at")?,
+        completed_at: columns.instant_opt("completed_at")?,
+        learned_at: columns.instant("learned_at")?,
+        learned_via: columns.word("learned_via")?,
+        deadline: columns.deadline()?,
+        next_look_at: columns.instant_opt("next_look_at")?,
+        status: columns.get("status")?,
+        percent: columns.number_opt("percent")?,
+        estimate: columns.number_opt("estimate_ms")?.map(Span::from_millis),
+        attempts: columns.number("attempts")?,
+        error: columns.get("error")?,
+        task_error: code
+            .zip(message)
+            .map(|(code, message)| TaskError { code, message }),
+        assets: Vec::new(),
+    })
+}
+
+const ASSETS: &str = "-- manifest::tasks
+    SELECT * FROM assets
+    WHERE task = ANY(:tasks) ORDER BY task, asset_index";
+
+async fn read_assets(tx: &Tx<'_>, tasks: &Vec<i64>) -> Result<Vec<(i64, AssetRecord)>, Fault> {
+    let mut objects: HashMap<i64, Vec<ObjectRecord>> = HashMap::new();
+    for (asset, object) in read_objects(tx, tasks).await? {
+        objects.entry(asset).or_default().push(object);
+    }
+    all(
+        tx,
+        ASSETS,
+        named_params! { ":tasks": tasks },
+        "assets",
+        |columns| {
+            let asset = AssetRecord {
+                index: AssetIndex(columns.number("asset_index")?),
+                role: columns.word("role")?,
+                state: columns.word("state")?,
+                url: columns.url("url")?,
+                deadline: columns.deadline()?,
+                due_at: columns.instant_opt("due_at")?,
+                attempts: columns.number("attempts")?,
+                error: columns.get("error")?,
+                source: columns.source(["source_etag", "source_last_modified", "source_length"])?,
+                size: columns.number_opt("size")?,
+                content_type: columns.get("content_type")?,
+                media: columns.media()?,
+                sha256: columns.word_opt("sha256")?,
+                crc64nvme: columns.word_opt("crc64nvme")?,
+                archived_at: columns.instant_opt("archived_at")?,
+                objects: objects.remove(&columns.id).unwrap_or_default(),
+            };
+            Ok((columns.get("task")?, asset))
+        },
+    )
+    .await
+}
+
+const OBJECTS: &str = "-- manifest::tasks
+    SELECT objects.*, there.parts AS parts_there, COALESCE(there.bytes, 0)::bigint AS bytes_there
+    FROM assets
+    JOIN objects ON objects.asset = assets.id
+    LEFT JOIN (
+        SELECT object, COUNT(*) AS parts, SUM(length) AS bytes FROM parts
+        WHERE object IN (
+            SELECT objects.id FROM objects JOIN assets ON assets.id = objects.asset
+            WHERE assets.task = ANY(:tasks)
+        )
+        GROUP BY object
+    ) AS there ON there.object = objects.id
+    WHERE assets.task = ANY(:tasks)
+    ORDER BY objects.asset, objects.position";
+
+async fn read_objects(tx: &Tx<'_>, tasks: &Vec<i64>) -> Result<Vec<(i64, ObjectRecord)>, Fault> {
+    all(
+        tx,
+        OBJECTS,
+        named_params! { ":tasks": tasks },
+        "objects",
+        |columns| {
+            let parts_there = columns.number_opt("parts_there")?;
+            let object = ObjectRecord {
+                destination: columns.word("destination")?,
+                state: columns.word("state")?,
+                key: columns.word_opt("key")?,
+                etag: columns.get::<Option<String>>("etag")?.map(ETag),
+                version_id: columns.get("version_id")?,
+                parts: parts_there.map_or_else(|| columns.number("parts"), Ok)?,
+                bytes_stored: columns.number("bytes_there")?,
+                verified: columns.word_opt("verified")?,
+                archived_at: columns.instant_opt("archived_at")?,
+            };
+            Ok((columns.get("asset")?, object))
+        },
+    )
+    .await
+}
+
+const TALLY_TASKS: &str = "-- manifest::tally
+    SELECT 0::bigint AS id, state, COUNT(*) AS rows FROM tasks GROUP BY state";
+
+const TALLY_ASSETS: &str = "-- manifest::tally
+    SELECT 0::bigint AS id, state, COUNT(*) AS rows FROM assets GROUP BY state";
+
+const TALLY_BYTES: &str = "-- manifest::tally
+    SELECT COALESCE(SUM(size), 0)::bigint FROM assets WHERE state = 'archived'";
+
+const TALLY_ORPHANS: &str = "-- manifest::tally
+    SELECT COUNT(*) FROM orphans";
+
+pub(super) const TALLY_DEADLINE: &str = "-- manifest::tally
+    SELECT MIN(at) FROM (
+        SELECT MIN(deadline_at) AS at FROM tasks WHERE state = 'watching'
+        UNION ALL
+        SELECT MIN(deadline_at) AS at FROM assets WHERE state = 'due'
+    ) AS deadlines";
+
+/// Everything in numbers.
+pub(in crate::manifest) async fn tally(tx: &Tx<'_>) -> Result<Tally, Fault> {
+    let next: Option<Option<i64>> = value(tx, TALLY_DEADLINE, []).await?;
+    Ok(Tally {
+        tasks: count_states(tx, TALLY_TASKS, "tasks").await?,
+        assets: count_states(tx, TALLY_ASSETS, "assets").await?,
+        bytes_archived: count(tx, TALLY_BYTES).await?,
+        orphans: count(tx, TALLY_ORPHANS).await?,
+        next_deadline: next.flatten().map(Timestamp::from_unix_millis),
+    })
+}
+
+/// A count and a sum of lengths are never negative.
+async fn count(tx: &Tx<'_>, sql: &str) -> Result<u64, Fault> {
+    let count: Option<i64> = value(tx, sql, []).await?;
+    Ok(count
+        .and_then(|count| u64::try_from(count).ok())
+        .unwrap_or(0))
+}
+
+async fn count_states<State: FromStr + Ord>(
+    tx: &Tx<'_>,
+    sql: &str,
+    table: &'static str,
+) -> Result<Vec<(State, u64)>, Fault> {
+    let mut counts = all(tx, sql, [], table, |columns| {
+        Ok((columns.word::<State>("state")?, columns.number("rows")?))
+    })
+    .await?;
+    counts.sort();
+    Ok(counts)
+}

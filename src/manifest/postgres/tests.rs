@@ -1,0 +1,265 @@
+//! What is particular to Postgres: every statement prepared, the schema's words, several machines at once.
+
+use super::Kind;
+use super::Postgres;
+use super::claims;
+use super::migrate;
+use super::server::Server;
+use super::statement::Named;
+use super::statement::Param;
+use crate::manifest::Access;
+use crate::manifest::Config;
+use crate::manifest::Manifest;
+use crate::manifest::ManifestError;
+use crate::manifest::conformance::conformance;
+use crate::manifest::conformance::statements;
+use crate::manifest::conformance::world::World;
+use crate::manifest::conformance::world::key;
+use crate::manifest::conformance::world::proof;
+use crate::manifest::engine::Engine;
+use crate::manifest::postgres::Time;
+use crate::manifest::row::*;
+use crate::model::asset::AssetRole;
+use crate::model::asset::AssetState;
+use crate::model::deadline::DeadlineSource;
+use crate::model::event::DeliveryState;
+use crate::model::event::EventKind;
+use crate::model::object::ObjectState;
+use crate::model::object::Verified;
+use crate::model::task::LearnedVia;
+use crate::model::task::TaskState;
+
+mod prepared {
+    use super::*;
+    conformance!(World::postgres(false));
+}
+
+mod behind_a_pooler {
+    use super::*;
+    conformance!(World::postgres(true));
+}
+
+fn postgres(manifest: &Manifest) -> &Postgres {
+    match &manifest.engine {
+        Engine::Postgres(engine) => engine,
+        Engine::Sqlite(_) => panic!("a world on Postgres"),
+    }
+}
+
+/// A second machine on the same database, with the same clock.
+async fn beside(world: &World) -> Manifest {
+    let time = Time::Handed(world.clock.clone());
+    Manifest::open_shared(&world.config, Access::Daemon, time)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn every_statement_is_prepared() {
+    let world = World::postgres(false).await;
+    let mut all = statements::of("postgres");
+    let tables = [
+        Claimable::Tasks,
+        Claimable::Assets,
+        Claimable::Orphans,
+        Claimable::Deliveries,
+        Claimable::Discoveries,
+    ];
+    for table in tables {
+        all.push(claims::renewal(table).to_owned());
+        all.push(claims::next_due_of(table).to_owned());
+    }
+    assert!(all.len() > 80, "found {} statements only", all.len());
+    let handed = postgres(&world.manifest);
+    let of_server = Manifest::open_shared(&world.config, Access::Daemon, Time::Server).await;
+    let of_server = of_server.unwrap();
+    for engine in [handed, postgres(&of_server)] {
+        let client = engine.pool.get().await.unwrap();
+        for sql in &all {
+            let names = statements::names(sql).into_iter();
+            let params: Vec<Named> = names
+                .map(|name| (&*String::leak(name), Param::Null))
+                .collect();
+            let bound = engine.bind(sql, &params).unwrap();
+            if let Err(error) = client.prepare(&bound.text).await {
+                panic!("{error:?} in {}", bound.text);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_schema_names_every_state_and_no_other() {
+    let schema = migrate::MIGRATIONS.concat();
+    let check = |table: &str, column: &str, words: Vec<&str>| {
+        let from = schema.find(&format!("CREATE TABLE {table} (")).unwrap();
+        let sql = &schema[from..];
+        let sql = &sql[..sql.find("\n);").unwrap()];
+        let words: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+        let expected = format!("CHECK ({column} IN ({}))", words.join(", "));
+        assert!(sql.contains(&expected), "{table} lacks {expected}");
+    };
+    macro_rules! words {
+        ($states:ty) => {
+            <$states>::ALL.iter().map(|state| state.as_str()).collect()
+        };
+    }
+    check("tasks", "state", words!(TaskState));
+    check("tasks", "learned_via", words!(LearnedVia));
+    check("tasks", "deadline_from", words!(DeadlineSource));
+    check("assets", "state", words!(AssetState));
+    check("assets", "role", words!(AssetRole));
+    check("assets", "deadline_from", words!(DeadlineSource));
+    check("objects", "state", words!(ObjectState));
+    check("objects", "verified", words!(Verified));
+    check("events", "kind", words!(EventKind));
+    check("deliveries", "state", words!(DeliveryState));
+}
+
+#[tokio::test]
+async fn an_older_server_is_told() {
+    for (version, is_refused) in [(130_011, true), (140_000, false), (180_001, false)] {
+        let checked = migrate::check_server(version);
+        assert_eq!(checked.is_err(), is_refused, "{version}: {checked:?}");
+    }
+}
+
+#[tokio::test]
+async fn many_machines_claim_each_row_once() {
+    const TASKS: usize = 300;
+    let world = World::postgres(false).await;
+    let names = (0..TASKS).map(|number| world.task(&format!("t{number}")));
+    world.manifest.learn(names.collect()).await.unwrap();
+    let mut machines = Vec::new();
+    for _ in 0..4 {
+        machines.push(beside(&world).await);
+    }
+    let claim_all = async |manifest: &Manifest| {
+        let mut ids = Vec::new();
+        loop {
+            let claimed = manifest.claim_tasks(7, &[]).await.unwrap();
+            if claimed.is_empty() {
+                return ids;
+            }
+            assert!(claimed.iter().all(|task| task.lease.token.0 == 1));
+            ids.extend(claimed.into_iter().map(|task| task.lease.row));
+        }
+    };
+    let claimed = futures::future::join_all(machines.iter().map(claim_all)).await;
+    let mut ids = claimed.concat();
+    ids.sort_unstable();
+    let unique = ids.len();
+    ids.dedup();
+    assert_eq!((ids.len(), unique), (TASKS, TASKS));
+}
+
+#[tokio::test]
+async fn the_last_two_assets_of_a_task_archived_at_once_tell_that_it_is_archived_once() {
+    for round in 0..8 {
+        let world = World::postgres(false).await;
+        let other = beside(&world).await;
+        world.complete("pair", &["a", "b"]).await;
+        let assets = world.manifest.claim_assets(2).await.unwrap();
+        for (place, asset) in assets.iter().enumerate() {
+            for object in 0..2 {
+                world
+                    .name(asset, object, &format!("{round}/{place}/{object}"))
+                    .await;
+            }
+        }
+        let archive = async |manifest: &Manifest, asset: &ClaimedAsset| {
+            for object in &asset.objects {
+                let proof = proof();
+                let proven = manifest.mark_archived(&asset.lease, object.row, &proof);
+                proven.await.unwrap();
+            }
+        };
+        tokio::join!(
+            archive(&world.manifest, &assets[0]),
+            archive(&other, &assets[1])
+        );
+        let filter = event::EventFilter {
+            kind: Some(EventKind::Archived),
+            ..event::EventFilter::default()
+        };
+        let told = world.manifest.events(&filter, 10).await.unwrap();
+        assert_eq!(told.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn two_machines_that_learn_the_same_in_other_orders_both_end() {
+    let world = World::postgres(false).await;
+    let other = beside(&world).await;
+    for round in 0..10 {
+        let task = |number: usize| world.task(&format!("{round}-{number}"));
+        let forth: Vec<NewTask> = (0..50).map(task).collect();
+        let back: Vec<NewTask> = (0..50).rev().map(task).collect();
+        let (one, two) = tokio::join!(world.manifest.learn(forth), other.learn(back));
+        let outcomes = [one.unwrap(), two.unwrap()].concat();
+        let new = outcomes.iter().filter(|it| **it == Learned::New).count();
+        assert_eq!(new, 50);
+    }
+}
+
+#[tokio::test]
+async fn a_verb_that_is_cut_off_leaves_nothing_behind() {
+    let world = World::postgres(false).await;
+    let config = Config {
+        connections: 2,
+        ..world.config.clone()
+    };
+    let time = Time::Handed(world.clock.clone());
+    let manifest = Manifest::open_shared(&config, Access::Daemon, time)
+        .await
+        .unwrap();
+    for _ in 0..8 {
+        let engine = postgres(&manifest);
+        let held = engine.hold(Kind::Write).await.unwrap();
+        let learned = super::tasks::learn(&held.tx(), &[world.task("half")]).await;
+        assert_eq!(learned.unwrap(), [Learned::New]);
+        drop(held);
+    }
+    let learned = manifest.learn(vec![world.task("half")]).await.unwrap();
+    assert_eq!(learned, [Learned::New], "it was undone");
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_is_used_again() {
+    let server = Server::own();
+    let database = server.database();
+    let config = Config {
+        url: database.url.clone(),
+        notify: true,
+        ..Config::of_tests()
+    };
+    let open = || Manifest::open_shared(&config, Access::Daemon, Time::Server);
+    let (manifest, other) = (open().await.unwrap(), open().await.unwrap());
+    let mut heard = manifest.heard();
+    server.stop();
+    let away = manifest.tally().await;
+    assert!(matches!(away, Err(ManifestError::Away { .. })), "{away:?}");
+    let away = open().await;
+    assert!(matches!(away, Err(ManifestError::Away { .. })), "{away:?}");
+    server.start();
+    manifest.tally().await.unwrap();
+    assert_eq!(
+        server.sql(&database.name, "SELECT COUNT(*) FROM tasks"),
+        "0\n"
+    );
+    // The listener is back by itself, and hears what another machine makes.
+    heard.changed().await.unwrap();
+    heard.mark_unchanged();
+    let hear = async {
+        let link = key("nobody");
+        loop {
+            other.hear(&link).await.unwrap();
+            let waited = std::time::Duration::from_millis(100);
+            if tokio::time::timeout(waited, heard.changed()).await.is_ok() {
+                return;
+            }
+        }
+    };
+    let patience = std::time::Duration::from_secs(20);
+    tokio::time::timeout(patience, hear).await.unwrap();
+}

@@ -1,0 +1,232 @@
+//! A fleet over one Postgres: several daemons, and everything that can be wrong with the server.
+
+mod server;
+
+use std::time::Duration;
+
+use reelvault::simulator;
+use reelvault::simulator::bucket::Operation;
+use reelvault::units::ByteSize;
+
+use self::server::Database;
+use self::server::Server;
+use crate::process::Home;
+use crate::process::Outside;
+use crate::world::variables;
+
+/// What one connection gets of a file in a second: a file takes a second and a half.
+const RATE: ByteSize = ByteSize::mib(8);
+
+/// The shortest lease that the configuration takes.
+const LEASE: Duration = Duration::from_secs(10);
+
+/// Files of three parts that come no faster than [`RATE`].
+async fn outside() -> Outside {
+    let config = simulator::Config {
+        size: ByteSize::mib(12),
+        ..simulator::Config::at_once()
+    };
+    let outside = Outside::new(config, "videos").await;
+    outside.simulator.limit_rate(Some(RATE));
+    outside
+}
+
+/// The configuration of one machine on a database.
+fn machine(outside: &Outside, url: &str, name: &str, more: &str) -> String {
+    let config = outside.config("", "");
+    let sqlite = format!("sqlite:{}/manifest.db", outside.home.path().display());
+    let shared = format!(
+        "{url}\"\nmachine = \"{name}\"\nlease = \"{} s\"\n{more}#",
+        LEASE.as_secs()
+    );
+    config.replace(&sqlite, &shared)
+}
+
+/// The outside with its own folder as the machine `one`.
+async fn fleet(server: &Server) -> (Outside, Database) {
+    let (outside, database) = (outside().await, server.database());
+    let config = machine(&outside, &database.url, "one", "");
+    outside.home.configure(&config);
+    (outside, database)
+}
+
+/// A second machine of the same fleet.
+fn beside(outside: &Outside, database: &Database, name: &str) -> Home {
+    let home = Home::new(variables(&outside.bucket));
+    home.configure(&machine(outside, &database.url, name, ""));
+    home
+}
+
+#[tokio::test]
+async fn two_machines_archive_everything_once() {
+    let server = Server::shared();
+    let (outside, database) = fleet(&server).await;
+    let second = beside(&outside, &database, "two");
+    let (one, two) = tokio::join!(outside.home.start(), second.start());
+    outside.add(12).await;
+    outside.archived(&one).await;
+    let status = outside.home.done(&["status"]).await;
+    assert!(status.contains("2 machines: one, two"), "{status}");
+    for (daemon, home) in [(one, &outside.home), (two, &second)] {
+        let log = daemon.stop().await;
+        assert!(log.contains("archived"), "idle beside a busy one: {log}");
+        home.hear(&log);
+    }
+    let status = outside.home.done(&["status"]).await;
+    assert!(!status.contains("machines:"), "{status}");
+    outside.assert_all_safe();
+}
+
+#[tokio::test]
+async fn what_a_dead_machine_held_is_finished_by_another() {
+    let server = Server::shared();
+    let (outside, database) = fleet(&server).await;
+    outside.add(6).await;
+    let one = outside.home.start().await;
+    outside.bucket.reached(Operation::UploadPart, 2).await;
+    outside.home.hear(&one.kill().await);
+    let second = beside(&outside, &database, "two");
+    let two = second.start().await;
+    outside.archived(&two).await;
+    second.hear(&two.stop().await);
+    outside.assert_all_safe();
+}
+
+#[tokio::test]
+async fn a_frozen_machine_that_wakes_changes_nothing() {
+    let server = Server::shared();
+    let (outside, database) = fleet(&server).await;
+    outside.add(6).await;
+    let one = outside.home.start().await;
+    outside.bucket.reached(Operation::UploadPart, 2).await;
+    one.signal("STOP");
+    let second = beside(&outside, &database, "two");
+    let two = second.start().await;
+    outside.archived(&two).await;
+    one.signal("CONT");
+    one.says("the lease was lost").await;
+    outside.home.hear(&one.stop().await);
+    second.hear(&two.stop().await);
+    outside.assert_all_safe();
+}
+
+#[tokio::test]
+async fn a_name_is_one_machines_and_a_dead_ones_is_taken_over() {
+    let server = Server::shared();
+    let (outside, database) = fleet(&server).await;
+    let one = outside.home.start().await;
+    let twin = beside(&outside, &database, "one");
+    let refused = twin.run(&["run"]).await;
+    assert_eq!(refused.code, 11, "{refused:?}");
+    assert!(
+        refused
+            .stderr
+            .contains("another machine works on this manifest as \"one\"")
+            && refused.stderr.contains("hint:  "),
+        "{refused:?}"
+    );
+    one.kill().await;
+    let again = outside.home.start().await;
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_dies_under_a_daemon_costs_time_and_nothing_else() {
+    let server = Server::own();
+    let (outside, _database) = fleet(&server).await;
+    outside.add(6).await;
+    let daemon = outside.home.start().await;
+    outside.bucket.reached(Operation::UploadPart, 2).await;
+    server.stop();
+    daemon.says("cannot reach postgres://").await;
+    // What was under way is finished and waits with its outcome.
+    daemon.says("the manifest does not take an outcome").await;
+    assert!(outside.bucket.objects().len() < 6, "too late to stop");
+    server.start();
+    outside.archived(&daemon).await;
+    let log = daemon.stop().await;
+    assert!(!log.contains("panicked"), "{log}");
+    outside.home.hear(&log);
+    outside.assert_all_safe();
+}
+
+#[track_caller]
+fn check(said: &str, part: &str) {
+    assert!(said.contains(part), "{said}");
+}
+
+/// Starts a daemon that cannot work, and gives what it said.
+async fn refused(outside: &Outside, url: &str, more: &str) -> String {
+    outside.home.configure(&machine(outside, url, "one", more));
+    let outcome = outside.home.run(&["run"]).await;
+    assert_eq!(outcome.code, 11, "{outcome:?}");
+    assert!(outcome.stderr.contains("hint:  "), "{outcome:?}");
+    assert!(!outcome.stderr.contains("canary"), "{outcome:?}");
+    outcome.stderr
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_used_is_told_with_what_to_do() {
+    let server = Server::shared();
+    let (outside, database) = fleet(&server).await;
+    let socket = server.socket();
+    let away = "postgres://reelvault@/reelvault?host=/nonexistent";
+    check(&refused(&outside, away, "").await, "cannot reach");
+    let unknown = format!("postgres://reelvault@/unknown?host={socket}");
+    let said = refused(&outside, &unknown, "").await;
+    check(
+        &said,
+        "does not let us in: database \"unknown\" does not exist",
+    );
+
+    let (name, locked) = (&database.name, format!("locked_{}", std::process::id()));
+    server.sql(
+        name,
+        &format!("CREATE ROLE {locked} LOGIN CONNECTION LIMIT 0"),
+    );
+    let full = format!("postgres://{locked}@/{name}?host={socket}");
+    check(&refused(&outside, &full, "").await, "too many connections");
+    server.sql(name, &format!("DROP ROLE {locked}"));
+
+    let read_only = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+    server.sql(name, &read_only);
+    check(
+        &refused(&outside, &database.url, "").await,
+        "takes no writes",
+    );
+    let writable = format!("ALTER DATABASE {name} RESET default_transaction_read_only");
+    server.sql("postgres", &writable);
+
+    server.sql(name, "CREATE TABLE tasks (id INTEGER)");
+    check(&refused(&outside, &database.url, "").await, "no manifest");
+    server.sql(name, "DROP TABLE tasks");
+
+    // With all of that mended it works.
+    outside
+        .home
+        .configure(&machine(&outside, &database.url, "one", ""));
+    outside.home.start().await.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_a_newer_schema_are_refused() {
+    let server = Server::own();
+    let (outside, database) = fleet(&server).await;
+    let name = &database.name;
+    server.sql(
+        name,
+        "CREATE ROLE locked SUPERUSER LOGIN PASSWORD 'sk-canary-provider'",
+    );
+    let locked = format!("postgres://locked@/{name}?host={}", server.socket());
+    let wrong = refused(&outside, &locked, "password = { env = \"TOKEN\" }\n").await;
+    assert!(wrong.contains("password authentication failed"), "{wrong}");
+    let right = "password = { env = \"SIM_KEY\" }\n";
+    outside
+        .home
+        .configure(&machine(&outside, &locked, "one", right));
+    outside.home.start().await.stop().await;
+
+    server.sql(name, "INSERT INTO reelvault_schema VALUES (99, 0)");
+    let newer = refused(&outside, &locked, right).await;
+    assert!(newer.contains("manifest has schema 99"), "{newer}");
+}
