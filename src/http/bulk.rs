@@ -3,7 +3,7 @@
 //! The client of [`client`](crate::http::client) answers for task APIs. A body of gigabytes is dearer there than it has
 //! to be: each record is a call to the kernel, since nothing can be put between its socket and TLS; a task of its own
 //! reads each connection and hands every frame over; and its buffers grow to what the peer sends. Here sockets are read
-//! in strokes of [`STROKE_BYTES`], one task does it all, and a connection holds no more than a stroke and a frame.
+//! in strokes of 128 KiB, one task does it all, and a connection holds no more than a stroke and a frame.
 //!
 //! ```text
 //! line    a connection: resolved, guarded, encrypted, spoken over
