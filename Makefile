@@ -17,7 +17,8 @@ lint:
 demo:
 	cargo run --release --locked -- demo
 
-# BENCH passes arguments on, such as BENCH="--cases tls --rounds 9": see benches/README.md.
+# BENCH passes arguments on to the first, such as BENCH="--cases tls --rounds 9": see benches/README.md.
 bench:
 	@./benches/peers/setup
 	cargo bench --locked --bench transfer -- $(BENCH)
+	cargo bench --locked --bench intake
