@@ -47,6 +47,7 @@ suite! {
         a_lease_that_ran_out_and_that_nobody_claimed_still_writes,
         a_settled_claim_is_over,
         renewing_tells_which_leases_are_lost,
+        of_two_leases_on_one_row_the_older_is_lost,
         an_observation_is_written_whole,
         a_look_without_a_sighting_counts_attempts_and_misses,
         every_task_is_final_or_has_a_due_time;

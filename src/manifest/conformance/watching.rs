@@ -249,6 +249,17 @@ pub(in crate::manifest) async fn a_settled_claim_is_over(world: &World) {
     assert_eq!(world.record("a").await.assets[0].attempts, 1);
 }
 
+pub(in crate::manifest) async fn of_two_leases_on_one_row_the_older_is_lost(world: &World) {
+    world.learn("a").await;
+    let older = world.manifest.claim_tasks(1, &[]).await.unwrap()[0].lease;
+    world.advance(1000);
+    let newer = world.manifest.claim_tasks(1, &[]).await.unwrap()[0].lease;
+    assert_ne!(older.token, newer.token);
+    let both = [older, newer];
+    let lost = world.manifest.renew(Claimable::Tasks, &both).await;
+    assert_eq!(lost.unwrap(), [older]);
+}
+
 pub(in crate::manifest) async fn renewing_tells_which_leases_are_lost(world: &World) {
     world.learn("a").await;
     world.learn("b").await;

@@ -197,7 +197,7 @@ pub(super) fn renewal(table: Claimable) -> &'static str {
         " AS held SET lease_expires_at = :lease_until
     FROM unnest(:ids::bigint[], :tokens::bigint[]) AS ours (id, token)
     WHERE held.id = ours.id AND held.lease_token = ours.token AND held.lease_expires_at IS NOT NULL
-    RETURNING held.id"
+    RETURNING held.id, held.lease_token"
     )
 }
 
@@ -213,8 +213,10 @@ pub(in crate::manifest) async fn renew(
         .unzip();
     let params = named_params! { ":ids": ids, ":tokens": tokens };
     let name = table.as_str();
-    let renewed = all(tx, renewal(table), params, name, |columns| Ok(columns.id)).await?;
-    let is_lost = |lease: &&Lease| !renewed.contains(&lease.row);
+    // With the token: a row that was lost and claimed again is held under two leases, of which one still counts.
+    let held = |columns: &Columns<'_>| Ok((columns.id, columns.get("lease_token")?));
+    let renewed: Vec<(i64, i64)> = all(tx, renewal(table), params, name, held).await?;
+    let is_lost = |lease: &&Lease| !renewed.contains(&(lease.row, lease.token.0));
     Ok(leases.iter().filter(is_lost).copied().collect())
 }
 
