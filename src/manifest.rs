@@ -6,6 +6,7 @@
 pub mod row;
 
 mod answers;
+mod columns;
 mod discoveries;
 mod engine;
 mod error;

@@ -14,7 +14,6 @@ use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
 use crate::model::asset::AssetState;
 use crate::model::task::ProviderName;
-use crate::model::task::TaskState;
 use crate::report::record;
 use crate::report::record::Record;
 use crate::units::Span;
@@ -84,17 +83,10 @@ fn filter(arguments: &Arguments, now: Timestamp) -> Result<TaskFilter, Complaint
         ..TaskFilter::default()
     };
     if let Some(word) = &arguments.state {
-        match (word.parse::<TaskState>(), word.parse::<AssetState>()) {
-            (Ok(state), _) => filter.state = Some(state),
-            (Err(_), Ok(state)) => filter.asset_state = Some(state),
-            (Err(_), Err(_)) => {
-                let tasks = TaskState::ALL.iter().map(|state| state.as_str());
-                let assets = AssetState::ALL.iter().map(|state| state.as_str());
-                let words: Vec<&str> = tasks.chain(assets).collect();
-                return Err(Complaint::new(Exit::Usage, format!("{word:?} is no state"))
-                    .hint(format!("there are {}", words.join(", "))));
-            }
-        }
+        let known = filter.set_state(word);
+        known.map_err(|words| {
+            Complaint::new(Exit::Usage, format!("{word:?} is no state")).hint(words)
+        })?;
     }
     if let Some(since) = &arguments.since {
         filter.since = Some(parse_since(since, now)?);

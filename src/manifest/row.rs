@@ -3,12 +3,14 @@
 pub mod answer;
 pub mod discovery;
 pub mod event;
+mod filter;
 mod hint;
 pub mod machine;
 
 use serde::Serialize;
 use url::Url;
 
+pub use self::filter::TaskFilter;
 pub use self::hint::Heard;
 
 use crate::clock::Timestamp;
@@ -470,25 +472,6 @@ pub struct ObjectRecord {
     pub verified: Option<Verified>,
     /// When it was proven.
     pub archived_at: Option<Timestamp>,
-}
-
-/// Which tasks to read.
-#[derive(Clone, Debug, Default)]
-pub struct TaskFilter {
-    /// Only this provider's.
-    pub provider: Option<crate::model::task::ProviderName>,
-    /// Only with this ID.
-    pub id: Option<crate::model::task::TaskId>,
-    /// Only in this state.
-    pub state: Option<TaskState>,
-    /// Only those with an asset in this state.
-    pub asset_state: Option<AssetState>,
-    /// Only those learned at or after this instant.
-    pub since: Option<Timestamp>,
-    /// Only those with something unarchived (a due asset, or a task being watched) that dies before this instant.
-    pub at_risk_before: Option<Timestamp>,
-    /// Only rows after this one: the last row of the page before.
-    pub after_row: Option<i64>,
 }
 
 /// The state of everything in numbers.

@@ -38,7 +38,6 @@ use crate::manifest::row::TaskRecord;
 use crate::model::asset::AssetState;
 use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
-use crate::model::task::TaskState;
 use crate::report::links;
 use crate::report::links::Links;
 use crate::report::range::Wanted;
@@ -479,20 +478,8 @@ impl Which {
             ..TaskFilter::default()
         };
         if let Some(word) = &self.state {
-            match (word.parse::<TaskState>(), word.parse::<AssetState>()) {
-                (Ok(state), _) => filter.state = Some(state),
-                (Err(_), Ok(state)) => filter.asset_state = Some(state),
-                (Err(_), Err(_)) => {
-                    let tasks = TaskState::ALL.iter().map(|state| state.as_str());
-                    let assets = AssetState::ALL.iter().map(|state| state.as_str());
-                    let words: Vec<&str> = tasks.chain(assets).collect();
-                    return Err(wrong(
-                        "state",
-                        word,
-                        &format!("there are {}", words.join(", ")),
-                    ));
-                }
-            }
+            let known = filter.set_state(word);
+            known.map_err(|words| wrong("state", word, &words))?;
         }
         if let Some(since) = &self.since {
             let span = since.parse::<Span>().ok().map(|span| now.minus(span));
