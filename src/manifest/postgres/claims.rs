@@ -30,29 +30,26 @@ use crate::model::object::UploadId;
 use crate::model::task::ProviderName;
 
 pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
-    -- Of a backlog not all is sorted at each claim: those that have waited longest ...
-    WITH waiting AS (
-        SELECT id, deadline_at, next_look_at FROM tasks
+    -- Of a backlog not all is sorted at each claim: those that have waited longest, those that are nearest to their
+    -- deadline, and those whose lease ran out, since who held it is gone or too slow.
+    WITH candidates AS (
+        (SELECT id FROM tasks
         WHERE lease_expires_at IS NULL AND next_look_at <= :now AND provider <> ALL(:except)
-        ORDER BY next_look_at LIMIT :window
-        FOR NO KEY UPDATE SKIP LOCKED
-    ), urgent AS (
-        -- ... and those that are nearest to their deadline, as far as they are due.
-        SELECT id, deadline_at, next_look_at FROM tasks
-        WHERE id IN (SELECT id FROM tasks WHERE state = 'watching' ORDER BY deadline_at LIMIT :most)
-            AND lease_expires_at IS NULL AND next_look_at <= :now AND provider <> ALL(:except)
-        FOR NO KEY UPDATE SKIP LOCKED
-    ), left_behind AS (
-        -- A lease that ran out: who held it is gone or too slow.
-        SELECT id, deadline_at, next_look_at FROM tasks
+        ORDER BY next_look_at LIMIT :window)
+        UNION
+        (SELECT id FROM tasks WHERE state = 'watching' ORDER BY deadline_at LIMIT :most)
+        UNION
+        (SELECT id FROM tasks
         WHERE lease_expires_at <= :now AND next_look_at <= :now AND provider <> ALL(:except)
+        ORDER BY deadline_at, next_look_at, id LIMIT :most)
+    ), chosen AS (
+        -- Only what is claimed is locked: another claim passes over it and finds the rest of its candidates free.
+        SELECT id FROM tasks
+        WHERE id IN (SELECT id FROM candidates)
+            AND next_look_at <= :now AND (lease_expires_at IS NULL OR lease_expires_at <= :now)
+            AND provider <> ALL(:except)
         ORDER BY deadline_at, next_look_at, id LIMIT :most
         FOR NO KEY UPDATE SKIP LOCKED
-    ), chosen AS (
-        SELECT id FROM (
-            SELECT * FROM waiting UNION SELECT * FROM urgent UNION SELECT * FROM left_behind
-        ) AS found
-        ORDER BY deadline_at, next_look_at, id LIMIT :most
     )
     UPDATE tasks
     SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
@@ -62,6 +59,9 @@ pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
 /// How many times as many tasks as are claimed are sorted by their deadlines.
 const WINDOW: usize = 4;
 
+/// The least that is sorted, so that small claims at once do not all have the same few candidates.
+const WINDOW_MIN: usize = 256;
+
 /// Claims tasks to be looked at.
 pub(in crate::manifest) async fn claim_tasks(
     tx: &Tx<'_>,
@@ -70,7 +70,7 @@ pub(in crate::manifest) async fn claim_tasks(
 ) -> Result<Vec<ClaimedTask>, Fault> {
     let except: Vec<String> = except.iter().map(ToString::to_string).collect();
     let params = named_params! {
-        ":except": except, ":most": limit(most), ":window": limit(most.saturating_mul(WINDOW)),
+        ":except": except, ":most": limit(most), ":window": limit(most.saturating_mul(WINDOW).max(WINDOW_MIN)),
     };
     let mut claimed = all(tx, CLAIM_TASKS, params, "tasks", |columns| {
         Ok((urgency(columns, "next_look_at")?, claimed_task(columns)?))
