@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
+use crate::http::client::ClientError;
 use crate::http::roots::Roots;
 use crate::model::asset::AssetIndex;
 use crate::model::digest::Crc64;
@@ -40,7 +41,6 @@ pub use connect::ConnectError;
 pub use failure::StoreError;
 pub use failure::StoreErrorDetails;
 pub use failure::StoreErrorKind;
-pub use http_client::HttpClientError;
 pub use probe::ProbeStep;
 pub use quirks::BodyPolicy;
 pub use quirks::Proof;
@@ -219,7 +219,7 @@ impl Store {
     pub fn http_client(
         connect_timeout: Span,
         roots: &Roots,
-    ) -> Result<SharedHttpClient, HttpClientError> {
+    ) -> Result<SharedHttpClient, ClientError> {
         http_client::build(connect_timeout, roots)
     }
 

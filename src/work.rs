@@ -5,5 +5,6 @@
 
 pub mod budget;
 pub mod driver;
+pub(crate) mod rounds;
 pub mod settle;
 pub mod wake;

@@ -16,8 +16,10 @@ use std::collections::VecDeque;
 use std::future::Future;
 
 use bytes::Bytes;
-use tokio::task::JoinError;
-use tokio::task::JoinSet;
+use futures::FutureExt as _;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 
 use crate::archive::bandwidth::Bandwidth;
 use crate::archive::delivery::Delivery;
@@ -81,14 +83,14 @@ pub(crate) struct Parts<'a> {
     taken: BTreeSet<PartNumber>,
     /// Everything before this offset is taken.
     taken_to: u64,
-    in_flight: JoinSet<Landed>,
+    in_flight: FuturesUnordered<BoxFuture<'a, Landed>>,
     failed: VecDeque<Slot>,
 }
 
-/// How a request for one part ended.
+/// How a request for one part ended; a part that the store has is recorded.
 struct Landed {
     slot: Slot,
-    outcome: Result<Sent, sender::Trouble>,
+    outcome: Result<Result<PartRow, Failure>, sender::Trouble>,
 }
 
 /// A part that the store has.
@@ -132,7 +134,7 @@ impl<'a> Parts<'a> {
             taken: stored.iter().map(|part| part.number).collect(),
             stored: stored.into_iter().map(|part| (part.number, part)).collect(),
             taken_to: 0,
-            in_flight: JoinSet::new(),
+            in_flight: FuturesUnordered::new(),
             failed: VecDeque::new(),
         }
     }
@@ -156,9 +158,8 @@ impl<'a> Parts<'a> {
     /// What is in flight lands whatever happened, so that no finished part is lost.
     async fn end(mut self, outcome: Result<(), Failure>) -> Result<Vec<PartRow>, Failure> {
         let mut outcome = outcome;
-        while let Some(landed) = self.in_flight.join_next().await {
-            let recorded = self.land(landed).await;
-            outcome = outcome.and(recorded);
+        while let Some(landed) = self.in_flight.next().await {
+            outcome = outcome.and(self.land(landed));
         }
         outcome?;
         if let Some(slot) = self.failed.front() {
@@ -171,7 +172,7 @@ impl<'a> Parts<'a> {
     async fn cut(&mut self, total: u64) -> Result<(), Failure> {
         loop {
             self.check_stop()?;
-            self.land_what_landed().await?;
+            self.land_what_landed()?;
             if self.in_flight.len() >= self.delivery.parts_at_once() {
                 self.land_next().await?;
             } else if let Some(slot) = self.failed.pop_front() {
@@ -275,29 +276,20 @@ impl<'a> Parts<'a> {
         let pass = self.landing(self.delivery.gate.pass()).await?;
         let (body, mut fed) = self.reader.feed(slot.offset, slot.end(), None);
         let sender = self.sender.clone();
-        self.in_flight.spawn(async move {
-            let outcome = sender.put(slot, body, pass).await;
-            Landed {
-                slot,
-                outcome: outcome.map(|written| Sent {
-                    written,
-                    crc64nvme: None,
-                }),
-            }
+        self.start(slot, async move {
+            Ok(Sent {
+                written: sender.put(slot, body, pass).await?,
+                crc64nvme: None,
+            })
         });
         let is_read = loop {
-            // Both arms are cancel-safe; what lands meanwhile is recorded at once. A request that was given up may leave
-            // its body to a connection that hangs, so its end is not to be waited for.
+            // Both arms are cancel-safe, and what is in flight goes on meanwhile.
             tokio::select! {
                 biased;
                 is_read = fed.wait() => break is_read,
-                Some(landed) = self.in_flight.join_next() => {
-                    let is_own = landed.as_ref().is_ok_and(|landed| landed.slot == slot);
-                    if is_own {
-                        // It ended before its body: what is left is read for the digests alone.
-                        self.reader.seek(slot.end(), None);
-                    }
-                    self.land(landed).await?;
+                Some(landed) = self.in_flight.next() => {
+                    let is_own = landed.slot == slot;
+                    self.land(landed)?;
                     if is_own {
                         break false;
                     }
@@ -324,16 +316,13 @@ impl<'a> Parts<'a> {
     fn send_held(&mut self, slot: Slot, held: Held, share: Share) {
         self.taken.insert(slot.number);
         let sender = self.sender.clone();
-        self.in_flight.spawn(async move {
-            let outcome = sender.put_held(slot, &held).await;
+        self.start(slot, async move {
+            let written = sender.put_held(slot, &held).await;
             drop(share);
-            Landed {
-                slot,
-                outcome: outcome.map(|written| Sent {
-                    written,
-                    crc64nvme: None,
-                }),
-            }
+            Ok(Sent {
+                written: written?,
+                crc64nvme: None,
+            })
         });
     }
 
@@ -341,58 +330,71 @@ impl<'a> Parts<'a> {
     async fn fetch_again(&mut self, slot: Slot) -> Result<(), Failure> {
         let sender = self.sender.clone();
         if self.is_passed_through {
-            self.in_flight.spawn(async move {
-                let outcome = sender.fetch_and_pass(slot).await;
-                Landed { slot, outcome }
-            });
+            self.start(slot, async move { sender.fetch_and_pass(slot).await });
         } else {
             let share = self.landing(self.delivery.hold(slot.length)).await??;
-            self.in_flight.spawn(async move {
-                let outcome = sender.fetch_and_hold(slot).await;
+            self.start(slot, async move {
+                let sent = sender.fetch_and_hold(slot).await;
                 drop(share);
-                Landed { slot, outcome }
+                sent
             });
         }
         Ok(())
     }
 
-    /// Waits for something else; what lands meanwhile is recorded at once.
+    /// Takes up a request; what the store then has is recorded at once.
+    fn start(
+        &self,
+        slot: Slot,
+        sent: impl Future<Output = Result<Sent, sender::Trouble>> + Send + 'a,
+    ) {
+        let (delivery, download) = (self.delivery, self.download.clone());
+        let landed = async move {
+            let outcome = match sent.await {
+                Ok(sent) => Ok(record(delivery, &download, slot, sent).await),
+                Err(trouble) => Err(trouble),
+            };
+            Landed { slot, outcome }
+        };
+        self.in_flight.push(landed.boxed());
+    }
+
+    /// Waits for something else, while what is in flight goes on.
     async fn landing<T>(&mut self, wait: impl Future<Output = T>) -> Result<T, Failure> {
         tokio::pin!(wait);
         loop {
-            // Polled by reference, and join_next is cancel-safe.
+            // Polled by reference, and the next of those in flight is cancel-safe.
             tokio::select! {
                 biased;
                 done = &mut wait => return Ok(done),
-                Some(landed) = self.in_flight.join_next() => self.land(landed).await?,
+                Some(landed) = self.in_flight.next() => self.land(landed)?,
             }
         }
     }
 
-    async fn land_what_landed(&mut self) -> Result<(), Failure> {
-        while let Some(landed) = self.in_flight.try_join_next() {
-            self.land(landed).await?;
+    fn land_what_landed(&mut self) -> Result<(), Failure> {
+        while let Some(Some(landed)) = self.in_flight.next().now_or_never() {
+            self.land(landed)?;
         }
         Ok(())
     }
 
     /// Waits for one request to end; `false` when none is in flight.
     async fn land_next(&mut self) -> Result<bool, Failure> {
-        match self.in_flight.join_next().await {
-            Some(landed) => self.land(landed).await.map(|()| true),
+        match self.in_flight.next().await {
+            Some(landed) => self.land(landed).map(|()| true),
             None => Ok(false),
         }
     }
 
-    /// Records a part that the store has; one that failed in passing is put down to be fetched again.
-    async fn land(&mut self, landed: Result<Landed, JoinError>) -> Result<(), Failure> {
-        let Landed { slot, outcome } = match landed {
-            Ok(landed) => landed,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return Ok(()),
-        };
+    /// Takes note of a part that the store has; one that failed in passing is put down to be fetched again.
+    fn land(&mut self, landed: Landed) -> Result<(), Failure> {
+        let Landed { slot, outcome } = landed;
         let error = match outcome {
-            Ok(sent) => return self.record(slot, sent).await,
+            Ok(recorded) => {
+                self.stored.insert(slot.number, recorded?);
+                return Ok(());
+            }
             Err(sender::Trouble::Origin(error)) => {
                 return Err(self.delivery.transfer.of_origin(&error));
             }
@@ -416,28 +418,33 @@ impl<'a> Parts<'a> {
             | StoreErrorKind::Rejected => Err(self.delivery.meaning(&error)),
         }
     }
+}
 
-    async fn record(&mut self, slot: Slot, sent: Sent) -> Result<(), Failure> {
-        let known = self.download.sum(slot.offset, slot.end()).await;
-        let known = known.map_err(|error| self.delivery.transfer.of_origin(&error))?;
-        // A download that went on elsewhere never read this part; the request that did was pinned to the same file.
-        let crc64nvme = known.or(sent.crc64nvme);
-        let crc64nvme = crc64nvme.ok_or_else(|| Failure::retry("a part was not read in one go"))?;
-        if sent.crc64nvme.is_some_and(|sent| sent != crc64nvme) {
-            let what = "the origin sent other bytes for a part than before";
-            return Err(Failure::retry(what));
-        }
-        let row = PartRow {
-            number: slot.number,
-            length: slot.length,
-            etag: sent.written.etag,
-            crc64nvme,
-            progress: self.download.progress_at(slot.end()),
-        };
-        self.delivery.record_part(&row).await?;
-        self.stored.insert(slot.number, row);
-        Ok(())
+/// Writes down a part that the store has.
+async fn record(
+    delivery: &Delivery<'_>,
+    download: &Download,
+    slot: Slot,
+    sent: Sent,
+) -> Result<PartRow, Failure> {
+    let known = download.sum(slot.offset, slot.end()).await;
+    let known = known.map_err(|error| delivery.transfer.of_origin(&error))?;
+    // A download that went on elsewhere never read this part; the request that did was pinned to the same file.
+    let crc64nvme = known.or(sent.crc64nvme);
+    let crc64nvme = crc64nvme.ok_or_else(|| Failure::retry("a part was not read in one go"))?;
+    if sent.crc64nvme.is_some_and(|sent| sent != crc64nvme) {
+        let what = "the origin sent other bytes for a part than before";
+        return Err(Failure::retry(what));
     }
+    let row = PartRow {
+        number: slot.number,
+        length: slot.length,
+        etag: sent.written.etag,
+        crc64nvme,
+        progress: download.progress_at(slot.end()),
+    };
+    delivery.record_part(&row).await?;
+    Ok(row)
 }
 
 /// Reads the bytes between two offsets, or as many as there are, into memory that was taken from the budget.

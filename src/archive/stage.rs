@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::Config;
 use crate::archive::bandwidth::Bandwidth;
 use crate::archive::delivery::Delivery;
+use crate::archive::download::Hashers;
 use crate::archive::gate::Gate;
 use crate::archive::gauge::Gauge;
 use crate::archive::slots::Slots;
@@ -34,6 +35,7 @@ use crate::store::Store;
 use crate::units::Span;
 use crate::work::budget::Budget;
 use crate::work::driver::Stage;
+use crate::work::rounds::in_rounds;
 use crate::work::settle::BLOCKED_PAUSE;
 use crate::work::settle::Settled;
 use crate::work::settle::Situation;
@@ -67,6 +69,7 @@ pub struct Archive {
     keep_trying: bool,
     budget: Budget,
     spare: SpareLanes,
+    hashers: Hashers,
     slots: Slots,
     bandwidth: Bandwidth,
     gauge: Gauge,
@@ -152,6 +155,7 @@ impl Stage for Archive {
             config: &self.config,
             budget: &self.budget,
             spare: &self.spare,
+            hashers: &self.hashers,
             slots: &self.slots,
             bandwidth: &self.bandwidth,
             gauge: &self.gauge,
@@ -175,7 +179,7 @@ impl Stage for Archive {
             }
         }
         // Boxed, since it is large and lives in a task of its own.
-        Box::pin(transfer.run(deliveries, refused)).await
+        in_rounds(Box::pin(transfer.run(deliveries, refused))).await
     }
 
     async fn settle(&self, asset: &ClaimedAsset, failure: Failure) {
@@ -215,6 +219,7 @@ impl Archive {
             gates: gates.collect(),
             slots: Slots::new(concurrent),
             spare: SpareLanes::new(parts.config.lanes, parts.budget.clone()),
+            hashers: Hashers::new(parts.budget.clone()),
             manifest: parts.manifest,
             stores: parts.stores,
             downloads: parts.downloads,

@@ -1,14 +1,16 @@
-//! The transport for large bodies: [`Bulk`], HTTP/1.1 over connections that whoever reads the body drives.
+//! The transport for large bodies: HTTP/1.1 over connections that whoever waits for the answer drives. [`Bulk`] asks
+//! origins; [`Lines`], which it is made of, is what the S3 clients talk over as well.
 //!
 //! The client of [`client`](crate::http::client) answers for task APIs. A body of gigabytes is dearer there than it has
 //! to be: each record is a call to the kernel, since nothing can be put between its socket and TLS; a task of its own
-//! reads each connection and hands every frame over; and its buffers grow to what the peer sends. Here sockets are read
-//! in strokes of 128 KiB, one task does it all, and a connection holds no more than a stroke and a frame.
+//! serves each connection and hands every frame over, which wakes another thread; and its buffers grow to what the peer
+//! sends. Here sockets are read in long strokes, one task does it all, and a connection holds no more than a stroke and
+//! a frame.
 //!
 //! ```text
 //! line    a connection: resolved, guarded, encrypted, spoken over
 //! shelf   those that wait for their next request
-//! flow    the body as it comes, which lays its connection onto the shelf at the end
+//! flow    an answer's body as it comes, which lays its connection onto the shelf at the end
 //! ```
 
 mod flow;
@@ -19,20 +21,23 @@ use std::sync::Arc;
 
 use aws_smithy_types::base64;
 use bytes::Bytes;
-use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use http::HeaderValue;
 use http::Method;
 use http::header;
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use http_body_util::Empty;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use url::Position;
 use url::Url;
 
-use self::flow::Flow;
+pub(crate) use self::flow::Flow;
+pub(crate) use self::line::Cause;
 use self::line::Dialer;
-use self::line::Line;
+pub(crate) use self::line::Payload;
+use self::line::broken;
 use self::shelf::Shelf;
 use crate::http::Body;
 use crate::http::HttpError;
@@ -40,11 +45,106 @@ use crate::http::Transport;
 use crate::http::client::ClientConfig;
 use crate::http::client::ClientError;
 use crate::http::client::absolute;
+use crate::http::client::cause_of;
+use crate::http::client::refusal;
 use crate::http::guard::Guard;
+use crate::http::roots::Roots;
 use crate::units::Span;
 
-/// What one call to the kernel reads at most: eight records of TLS. It is held by each connection.
+/// What one call to the kernel reads from an origin at most: eight records of TLS.
 const STROKE_BYTES: usize = 128 * 1024;
+
+/// Connections, each used again once its answer was read. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Lines(Arc<Pool>);
+
+struct Pool {
+    dialer: Dialer,
+    shelf: Shelf,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LineError {
+    /// No connection stands. Without a cause, it took too long.
+    #[error("no connection{}", .0.as_ref().map_or(": it took too long".to_owned(), |cause| format!(": {cause}")))]
+    Dial(#[source] Option<Cause>),
+    /// The connection broke, or the request's body did.
+    #[error(transparent)]
+    Broken(hyper::Error),
+    /// The headers took too long.
+    #[error("no answer in time")]
+    Timeout,
+}
+
+impl Lines {
+    /// Connections to what `guard` lets through, each standing within `connect_timeout` and reading `stroke_bytes` at
+    /// once, which it holds.
+    pub(crate) fn new(
+        guard: Guard,
+        roots: &Roots,
+        connect_timeout: Span,
+        stroke_bytes: usize,
+    ) -> Result<Self, ClientError> {
+        Ok(Self(Arc::new(Pool {
+            dialer: Dialer::new(guard, roots, connect_timeout, stroke_bytes)?,
+            shelf: Shelf::new(),
+        })))
+    }
+
+    /// Sends `request`, which is in origin form, to the origin of `url`. The answer is there with its headers; without a
+    /// `timeout`, these and each frame may take as long as they do.
+    pub(crate) async fn send(
+        &self,
+        url: &Url,
+        mut request: http::Request<Payload>,
+        timeout: Option<Span>,
+    ) -> Result<http::Response<Flow>, LineError> {
+        let Pool { dialer, shelf } = &*self.0;
+        let flowing = |answer: http::Response<_>, line| {
+            let host = url.host_str().unwrap_or_default().to_owned();
+            answer.map(|body| Flow::new(host, body, line, shelf.home(url), timeout))
+        };
+        if let Some(mut line) = shelf.take(url) {
+            let again = repeated(&request);
+            match within(timeout, line.ask(request)).await? {
+                Ok(answer) => return Ok(flowing(answer, line)),
+                // The peer hung up while the connection waited: what it has not seen, or only reads, is asked on another.
+                Err(mut error) => match error.take_message().or(again) {
+                    Some(unsent) => request = unsent,
+                    None => return Err(LineError::Broken(error.into_error())),
+                },
+            }
+        }
+        let mut line = dialer.dial(url).await.map_err(LineError::Dial)?;
+        match within(timeout, line.ask(request)).await? {
+            Ok(answer) => Ok(flowing(answer, line)),
+            Err(error) => Err(LineError::Broken(error.into_error())),
+        }
+    }
+}
+
+async fn within<T>(timeout: Option<Span>, answer: impl Future<Output = T>) -> Result<T, LineError> {
+    let Some(timeout) = timeout else {
+        return Ok(answer.await);
+    };
+    let answer = tokio::time::timeout(timeout.as_duration(), answer).await;
+    answer.map_err(|_| LineError::Timeout)
+}
+
+/// The same request once more, where it only reads.
+fn repeated(request: &http::Request<Payload>) -> Option<http::Request<Payload>> {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !is_read || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut again = http::Request::new(Empty::new().map_err(|never| match never {}).boxed());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.version_mut() = request.version();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
+}
 
 /// A [`Transport`] over real sockets, for bodies too large to be held.
 #[derive(Clone)]
@@ -52,8 +152,7 @@ pub struct Bulk(Arc<Inner>);
 
 struct Inner {
     guard: Guard,
-    dialer: Dialer,
-    shelf: Shelf,
+    lines: Lines,
     user_agent: HeaderValue,
     read_timeout: Span,
 }
@@ -63,10 +162,15 @@ impl Bulk {
     pub fn new(config: &ClientConfig) -> Result<Self, ClientError> {
         let user_agent = HeaderValue::from_str(&config.user_agent);
         let user_agent = user_agent.map_err(|error| ClientError::Build(error.to_string()))?;
+        let guard = config.guard.clone();
         Ok(Self(Arc::new(Inner {
-            guard: config.guard.clone(),
-            dialer: Dialer::new(config)?,
-            shelf: Shelf::new(),
+            lines: Lines::new(
+                guard.clone(),
+                &config.roots,
+                config.connect_timeout,
+                STROKE_BYTES,
+            )?,
+            guard,
             user_agent,
             read_timeout: config.read_timeout,
         })))
@@ -100,19 +204,27 @@ impl Inner {
         let url = absolute(request.uri())?;
         // The URL judged is the very value sent: a second parser might read the text in another way.
         self.guard.check(&url)?;
-        let host = url.host_str().unwrap_or_default().to_owned();
         let request = self.write_out(&url, request)?;
-        if let Some(mut line) = self.shelf.take(&url) {
-            match line.ask(&host, request.clone(), self.read_timeout).await {
-                Ok(answer) => return Ok(self.flowing(host, &url, answer, line)),
-                // The peer hung up while the connection waited, and has not seen the request: asked on another one.
-                Err(HttpError::Broken { .. }) if is_read(&request) => {}
-                Err(error) => return Err(error),
+        let answer = self
+            .lines
+            .send(&url, request, Some(self.read_timeout))
+            .await;
+        let host = || url.host_str().unwrap_or_default().to_owned();
+        match answer {
+            Ok(answer) => Ok(answer.map(futures::StreamExt::boxed)),
+            Err(LineError::Dial(None)) => Err(HttpError::Connect {
+                host: host(),
+                what: "it took too long".to_owned(),
+            }),
+            Err(LineError::Dial(Some(cause))) => {
+                Err(refusal(&*cause).unwrap_or_else(|| HttpError::Connect {
+                    host: host(),
+                    what: cause_of(&*cause),
+                }))
             }
+            Err(LineError::Broken(error)) => Err(broken(&host(), &error)),
+            Err(LineError::Timeout) => Err(HttpError::Timeout { host: host() }),
         }
-        let mut line = self.dialer.dial(&url).await?;
-        let answer = line.ask(&host, request, self.read_timeout).await?;
-        Ok(self.flowing(host, &url, answer, line))
     }
 
     /// The request in the form in which HTTP/1.1 sends it to an origin, with what is always said.
@@ -120,7 +232,7 @@ impl Inner {
         &self,
         url: &Url,
         request: http::Request<Bytes>,
-    ) -> Result<http::Request<Full<Bytes>>, HttpError> {
+    ) -> Result<http::Request<Payload>, HttpError> {
         let target = url[Position::BeforePath..Position::AfterQuery].parse();
         let target: http::Uri = target.map_err(|_| unsendable(url))?;
         let authority = &url[Position::BeforeHost..Position::AfterPort];
@@ -137,23 +249,9 @@ impl Inner {
         if let Some(credentials) = basic(url) {
             say(header::AUTHORIZATION, credentials);
         }
-        Ok(http::Request::from_parts(parts, Full::new(body)))
+        let body = Full::new(body).map_err(|never| match never {});
+        Ok(http::Request::from_parts(parts, body.boxed()))
     }
-
-    fn flowing(
-        &self,
-        host: String,
-        url: &Url,
-        answer: http::Response<Incoming>,
-        line: Line,
-    ) -> http::Response<Body> {
-        let home = self.shelf.home(url);
-        answer.map(|body| Flow::new(host, body, line, home, self.read_timeout).boxed())
-    }
-}
-
-fn is_read(request: &http::Request<Full<Bytes>>) -> bool {
-    matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
 fn unsendable(url: &Url) -> HttpError {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use aws_smithy_types::base64;
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -49,15 +48,6 @@ impl Roots {
     /// The authorities as TLS wants them.
     pub(crate) fn store(&self) -> Arc<RootCertStore> {
         Arc::clone(&self.store)
-    }
-
-    /// The authorities as text, for a client that takes nothing else.
-    pub(crate) fn pem(&self) -> String {
-        let block = |root: &CertificateDer<'_>| {
-            let text = base64::encode(root);
-            format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
-        };
-        self.iter().map(block).collect()
     }
 }
 

@@ -64,11 +64,7 @@ impl PartBody {
     pub(super) fn into_frames(self) -> BoxStream<'static, Result<Bytes, BrokenSource>> {
         match self {
             PartBody::Stream { length, frames } => {
-                let exact = Exact {
-                    frames: Arc::new(Mutex::new(Some(frames))),
-                    left: length,
-                    clock: Clock::new(),
-                };
+                let exact = Exact::new(length, frames, Clock::new());
                 http_body_util::BodyDataStream::new(exact).boxed()
             }
             PartBody::Filled { frames, .. } => stream::iter(frames.into_iter().map(Ok)).boxed(),
@@ -107,8 +103,6 @@ pub(super) struct Payload {
     pub(super) body: SdkBody,
     /// How far the request is with it.
     pub(super) clock: Clock,
-    /// Takes the body back when the request is over.
-    pub(super) loan: Loan,
     /// What stands in the signature: its SHA-256, or that there is none.
     pub(super) signing: Signing,
     /// In base64, where the store is to check it.
@@ -122,9 +116,8 @@ impl Payload {
     pub(super) fn new(body: PartBody, proof: Proof) -> Self {
         let length = body.length();
         let clock = Clock::new();
-        let bare = |(body, loan)| Self {
+        let bare = |body| Self {
             body,
-            loan,
             clock: clock.clone(),
             signing: Signing(PayloadSigningOverride::UnsignedPayload),
             crc64nvme: None,
@@ -281,64 +274,22 @@ impl Clock {
     }
 }
 
-/// What a request has only lent to it. A request that is given up leaves its body to its connection, which may hang on
-/// for as long as a dead peer does; dropping this takes away what the body is made of.
-pub(super) struct Loan(Option<Box<dyn FnOnce() + Send>>);
-
-impl Loan {
-    /// Lends `thing`, for as long as the loan lives.
-    fn of<T: Send + 'static>(thing: T) -> (Lent<T>, Self) {
-        let lent = Arc::new(Mutex::new(Some(thing)));
-        let back = Arc::clone(&lent);
-        let take = move || drop(back.lock().unwrap_or_else(PoisonError::into_inner).take());
-        (lent, Self(Some(Box::new(take))))
-    }
-}
-
-impl Drop for Loan {
-    fn drop(&mut self) {
-        if let Some(take) = self.0.take() {
-            take();
-        }
-    }
-}
-
-impl fmt::Debug for Loan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Loan")
-    }
-}
-
-/// Something that may have been taken back.
-type Lent<T> = Arc<Mutex<Option<T>>>;
-
-fn taken_back() -> BrokenSource {
-    BrokenSource::new("the request was given up")
-}
-
 /// A body of frames that come from elsewhere.
 fn passed_through(
     length: u64,
     frames: BoxStream<'static, Result<Bytes, BrokenSource>>,
     clock: &Clock,
-) -> (SdkBody, Loan) {
-    let (frames, loan) = Loan::of(frames);
-    let body = SdkBody::from_body_1_x(Exact {
-        frames,
-        left: length,
-        clock: clock.clone(),
-    });
-    (body, loan)
+) -> SdkBody {
+    SdkBody::from_body_1_x(Exact::new(length, frames, clock.clone()))
 }
 
 /// A body of frames that are all there.
-fn filled(frames: Vec<Bytes>, clock: &Clock) -> (SdkBody, Loan) {
+fn filled(frames: Vec<Bytes>, clock: &Clock) -> SdkBody {
     let (length, clock) = (length_of(&frames), clock.clone());
-    let (frames, loan) = Loan::of(frames);
-    let body = SdkBody::retryable(move || {
+    let frames = Arc::new(frames);
+    SdkBody::retryable(move || {
         SdkBody::from_body_1_x(Frames::new(Arc::clone(&frames), length, clock.clone()))
-    });
-    (body, loan)
+    })
 }
 
 /// The bytes of all frames together.
@@ -354,9 +305,24 @@ fn frame_length(frame: &Bytes) -> u64 {
 /// A stream that ends in an error unless it gives exactly the bytes that were announced: a `Content-Length` that is
 /// not kept would leave the store waiting for the rest.
 struct Exact {
-    frames: Lent<BoxStream<'static, Result<Bytes, BrokenSource>>>,
+    /// Never contended: the SDK wants bodies that threads could share.
+    frames: Mutex<BoxStream<'static, Result<Bytes, BrokenSource>>>,
     left: u64,
     clock: Clock,
+}
+
+impl Exact {
+    fn new(
+        length: u64,
+        frames: BoxStream<'static, Result<Bytes, BrokenSource>>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            frames: Mutex::new(frames),
+            left: length,
+            clock,
+        }
+    }
 }
 
 impl Body for Exact {
@@ -368,10 +334,10 @@ impl Body for Exact {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenSource>>> {
         let this = self.get_mut();
-        let mut frames = this.frames.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(frames) = frames.as_mut() else {
-            return Poll::Ready(Some(Err(taken_back())));
-        };
+        let frames = this
+            .frames
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
         let left = this.left;
         let polled = frames.as_mut().poll_next(context);
         if polled.is_pending() && left > 0 {
@@ -405,14 +371,14 @@ impl Body for Exact {
 
 /// A walk over shared frames.
 struct Frames {
-    shared: Lent<Vec<Bytes>>,
+    shared: Arc<Vec<Bytes>>,
     next: usize,
     left: u64,
     clock: Clock,
 }
 
 impl Frames {
-    fn new(shared: Lent<Vec<Bytes>>, length: u64, clock: Clock) -> Self {
+    fn new(shared: Arc<Vec<Bytes>>, length: u64, clock: Clock) -> Self {
         Self {
             shared,
             next: 0,
@@ -431,12 +397,7 @@ impl Body for Frames {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenSource>>> {
         let this = self.get_mut();
-        let shared = this.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(frames) = shared.as_ref() else {
-            return Poll::Ready(Some(Err(taken_back())));
-        };
-        let frame = frames.get(this.next).cloned();
-        drop(shared);
+        let frame = this.shared.get(this.next).cloned();
         Poll::Ready(frame.map(|frame| {
             this.next += 1;
             this.left = this.left.saturating_sub(frame_length(&frame));
@@ -482,8 +443,8 @@ mod tests {
             crc64nvme: Crc64::of(&frame),
         };
         assert_eq!(body.length(), 100);
-        let (lent, loan) = Loan::of(vec![frame.clone(), frame.clone()]);
-        let mut sent = Frames::new(lent, 200, Clock::new());
+        let shared = Arc::new(vec![frame.clone(), frame.clone()]);
+        let mut sent = Frames::new(shared, 200, Clock::new());
         let polled = Pin::new(&mut sent)
             .poll_frame(&mut Context::from_waker(futures::task::noop_waker_ref()));
         let Poll::Ready(Some(Ok(polled))) = polled else {
@@ -491,29 +452,6 @@ mod tests {
         };
         assert_eq!(polled.into_data().unwrap().as_ptr(), frame.as_ptr());
         assert!(!sent.is_end_stream());
-        // Whoever holds the body after that holds nothing.
-        drop(loan);
-        let polled = Pin::new(&mut sent)
-            .poll_frame(&mut Context::from_waker(futures::task::noop_waker_ref()));
-        assert!(matches!(polled, Poll::Ready(Some(Err(_)))));
-        drop(sent);
-        drop(body);
-        assert!(frame.is_unique());
-    }
-
-    #[tokio::test]
-    async fn a_body_that_was_taken_back_lets_go_of_where_it_came_from() {
-        let witness = Arc::new(());
-        let held = Arc::clone(&witness);
-        let frames = stream::once(async move {
-            drop(held);
-            Ok(Bytes::new())
-        });
-        let (body, loan) = passed_through(5, frames.boxed(), &Clock::new());
-        assert_eq!(Arc::strong_count(&witness), 2);
-        drop(loan);
-        assert_eq!(Arc::strong_count(&witness), 1);
-        drop(body);
     }
 
     #[tokio::test]
@@ -538,7 +476,7 @@ mod tests {
                 Ok(Bytes::from_static(b"c"))
             }))
             .boxed();
-        let (mut body, _loan) = passed_through(3, frames, &clock);
+        let mut body = passed_through(3, frames, &clock);
         let mut next =
             async || std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         tokio::time::advance(second).await;
@@ -593,10 +531,10 @@ mod tests {
     fn a_filled_body_can_be_made_again_and_knows_its_length() {
         let clock = Clock::new();
         let frames = vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")];
-        let (body, _loan) = filled(frames, &clock);
+        let body = filled(frames, &clock);
         assert_eq!(body.content_length(), Some(3));
         assert_eq!(body.try_clone().unwrap().content_length(), Some(3));
-        let (passed, _loan) = passed_through(8, stream::empty().boxed(), &clock);
+        let passed = passed_through(8, stream::empty().boxed(), &clock);
         assert_eq!(passed.content_length(), Some(8));
         assert!(passed.try_clone().is_none());
     }

@@ -91,7 +91,6 @@ impl Bucket {
             .body(ByteStream::new(payload.body))
             .customize()
             .interceptor(payload.signing);
-        let _loan = payload.loan;
         let sent = self.send(Verb::Put, length, payload.clock, Box::pin(request.send()));
         let (answer, waited) = sent.await?;
         Ok(Written {

@@ -88,7 +88,6 @@ impl Bucket {
             .body(ByteStream::new(payload.body))
             .customize()
             .interceptor(payload.signing);
-        let _loan = payload.loan;
         let sent = self.send(
             Verb::PutPart,
             length,

@@ -11,6 +11,8 @@ use crate::archive::bandwidth::Bandwidth;
 use crate::archive::download::Download;
 use crate::archive::download::Mark;
 use crate::archive::download::State;
+use crate::archive::download::digest::Digesting;
+use crate::archive::download::digest::Hashers;
 use crate::archive::length;
 use crate::archive::progress::Progress;
 use crate::archive::source::Source;
@@ -28,7 +30,8 @@ pub(super) const HELD_UP_MAX: Duration = Duration::from_secs(3);
 pub(crate) struct Pump {
     download: Download,
     source: Source,
-    progress: Progress,
+    digests: Digesting,
+    hashers: Hashers,
     crc: Crc64Digester,
     marked_at: u64,
     /// The lengths of parts that readers cut the body into.
@@ -52,12 +55,14 @@ impl Pump {
         progress: Progress,
         strides: Vec<u64>,
         bandwidth: Bandwidth,
+        hashers: Hashers,
     ) -> Self {
         Self {
             download,
             marked_at: source.offset(),
             source,
-            progress,
+            digests: Digesting::new(progress, hashers.clone()),
+            hashers,
             crc: Crc64Digester::new(),
             strides,
             bandwidth,
@@ -70,7 +75,7 @@ impl Pump {
         let end = loop {
             match self.step().await {
                 Ok(true) => {}
-                Ok(false) => break Ok(self.progress.clone()),
+                Ok(false) => break Ok(self.digests.caught_up().await.clone()),
                 Err(error) => break Err(error),
             }
         };
@@ -84,31 +89,36 @@ impl Pump {
         self.demand().await?;
         let offset = self.source.offset();
         let Some(frame) = self.source.next(self.next_mark(offset) - offset).await? else {
-            self.mark(offset);
+            self.mark(offset).await;
             return Ok(false);
         };
         let head = offset + length(&frame);
-        self.progress.update(&frame);
+        self.digests.update(&frame).await;
         self.crc.update(&frame);
-        let total = self.download.facts().identity.length;
-        if head == self.next_mark(offset) || Some(head) == total {
-            self.mark(head);
+        let is_last = Some(head) == self.download.facts().identity.length;
+        if head == self.next_mark(offset) || is_last {
+            self.mark(head).await;
         }
         let passed = length(&frame);
-        self.give(frame, head, Some(head) == total);
+        let end = if is_last {
+            Some(self.digests.caught_up().await.clone())
+        } else {
+            None
+        };
+        self.give(frame, head, end);
         self.bandwidth.pass(passed).await;
-        Ok(Some(head) != total)
+        Ok(!is_last)
     }
 
     /// Puts a frame that ends at `head` into the window. How the body ends is told with the last one, since the
     /// check before it wants to know.
-    fn give(&self, frame: Bytes, head: u64, is_last: bool) {
+    fn give(&self, frame: Bytes, head: u64, end: Option<Progress>) {
         let mut state = self.download.state();
         state.frames.push_back(frame);
         state.head = head;
         state.trim();
-        if is_last {
-            state.end = Some(Ok(self.progress.clone()));
+        if let Some(progress) = end {
+            state.end = Some(Ok(progress));
         }
         drop(state);
         self.download.0.news.notify_waiters();
@@ -151,7 +161,7 @@ impl Pump {
             let (offset, progress) = jump;
             if let Some(progress) = Progress::load(&progress) {
                 self.source.seek(offset).await?;
-                self.progress = progress;
+                self.digests = Digesting::new(progress, self.hashers.clone());
                 self.crc = Crc64Digester::new();
                 self.marked_at = offset;
                 let mut state = self.download.state();
@@ -170,7 +180,7 @@ impl Pump {
         strides.map(next).min().unwrap_or(u64::MAX)
     }
 
-    fn mark(&mut self, offset: u64) {
+    async fn mark(&mut self, offset: u64) {
         if offset == self.marked_at {
             return;
         }
@@ -178,7 +188,7 @@ impl Pump {
         let mark = Mark {
             since: self.marked_at,
             crc64nvme: crc.value(),
-            progress: self.progress.save(),
+            progress: self.digests.caught_up().await.save(),
         };
         self.download.state().marks.insert(offset, mark);
         self.marked_at = offset;

@@ -19,21 +19,27 @@ use crate::http::HttpError;
 use crate::units::Span;
 
 /// The frames of one answer.
-pub(super) struct Flow {
+pub(crate) struct Flow {
     host: String,
     body: Incoming,
     /// Nothing once the body has ended or broken off.
     line: Option<Line>,
     home: Home,
-    timeout: Span,
+    timeout: Option<Span>,
     /// Since when a reader has been waiting; nothing while none waits.
     waiting_since: Option<Instant>,
     /// Ends when the silence is too long, or before: to move it with every frame would cost more than the frames.
-    silence: Pin<Box<Sleep>>,
+    silence: Option<Pin<Box<Sleep>>>,
 }
 
 impl Flow {
-    pub(super) fn new(host: String, body: Incoming, line: Line, home: Home, timeout: Span) -> Self {
+    pub(super) fn new(
+        host: String,
+        body: Incoming,
+        line: Line,
+        home: Home,
+        timeout: Option<Span>,
+    ) -> Self {
         Self {
             host,
             body,
@@ -41,7 +47,7 @@ impl Flow {
             home,
             timeout,
             waiting_since: None,
-            silence: Box::pin(tokio::time::sleep(timeout.as_duration())),
+            silence: None,
         }
     }
 
@@ -72,15 +78,21 @@ impl Flow {
     }
 
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<HttpError> {
+        let Some(timeout) = self.timeout else {
+            return Poll::Pending;
+        };
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let last = since + self.timeout.as_duration();
+        let last = since + timeout.as_duration();
+        let silence = self
+            .silence
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(last)));
         loop {
-            ready!(self.silence.as_mut().poll(cx));
+            ready!(silence.as_mut().poll(cx));
             if Instant::now() >= last {
                 let host = self.host.clone();
                 return Poll::Ready(HttpError::Timeout { host });
             }
-            self.silence.as_mut().reset(last);
+            silence.as_mut().reset(last);
         }
     }
 }

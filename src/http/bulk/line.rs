@@ -1,4 +1,4 @@
-//! A connection to an origin: made under the guard, read in long strokes, driven by whoever waits for its answers.
+//! A connection: made under the guard, read in long strokes, driven by whoever waits for its answers.
 
 use std::io;
 use std::pin::Pin;
@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::poll_fn;
-use http_body_util::Full;
+use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1;
 use hyper::client::conn::http1::Connection;
 use hyper::client::conn::http1::SendRequest;
@@ -27,14 +28,13 @@ use tower_service::Service as _;
 use url::Host;
 use url::Url;
 
-use super::STROKE_BYTES;
 use crate::http::HttpError;
-use crate::http::client::ClientConfig;
 use crate::http::client::ClientError;
 use crate::http::client::HEADERS_MAX;
 use crate::http::client::cause_of;
-use crate::http::client::refusal;
+use crate::http::guard::Guard;
 use crate::http::guard::GuardedResolver;
+use crate::http::roots::Roots;
 use crate::units::Span;
 
 /// The buffer that hyper reads into, and so the largest frame and the bound on an answer's headers: one record of TLS.
@@ -48,22 +48,34 @@ const PLAIN_BYTES: usize = 64 * 1024;
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Either kind of socket.
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for T {}
 
 type Wire = TokioIo<Box<dyn Socket>>;
+
+/// Why a body or a connection broke.
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a request.
+pub(crate) type Payload = BoxBody<Bytes, Cause>;
 
 /// Makes connections.
 pub(super) struct Dialer {
     tcp: HttpConnector<GuardedResolver>,
     tls: TlsConnector,
     timeout: Span,
+    /// What one call to the kernel reads at most under TLS. It is held by each connection.
+    stroke_bytes: usize,
 }
 
 impl Dialer {
-    pub(super) fn new(config: &ClientConfig) -> Result<Self, ClientError> {
-        let resolver = GuardedResolver::new(config.guard.clone());
-        let mut tcp = HttpConnector::new_with_resolver(resolver);
+    pub(super) fn new(
+        guard: Guard,
+        roots: &Roots,
+        timeout: Span,
+        stroke_bytes: usize,
+    ) -> Result<Self, ClientError> {
+        let mut tcp = HttpConnector::new_with_resolver(GuardedResolver::new(guard));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEPALIVE));
@@ -72,36 +84,31 @@ impl Dialer {
             .with_safe_default_protocol_versions();
         let built = built.map_err(|error| ClientError::Build(error.to_string()))?;
         let mut tls = built
-            .with_root_certificates(config.roots.store())
+            .with_root_certificates(roots.store())
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             tcp,
             tls: TlsConnector::from(Arc::new(tls)),
-            timeout: config.connect_timeout,
+            timeout,
+            stroke_bytes,
         })
     }
 
-    /// Connects to the origin of `url`, which the guard has let through.
-    pub(super) async fn dial(&self, url: &Url) -> Result<Line, HttpError> {
-        let host = url.host_str().unwrap_or_default().to_owned();
+    /// Connects to the origin of `url`, which the guard has let through. No cause is said when it took too long.
+    pub(super) async fn dial(&self, url: &Url) -> Result<Line, Option<Cause>> {
         let dialed = tokio::time::timeout(self.timeout.as_duration(), self.connect(url)).await;
-        let failed = |what| HttpError::Connect { host, what };
-        match dialed {
-            Ok(Ok(line)) => Ok(line),
-            Ok(Err(error)) => Err(refusal(&*error).unwrap_or_else(|| failed(cause_of(&*error)))),
-            Err(_) => Err(failed("it took too long".to_owned())),
-        }
+        dialed.map_err(|_| None)?.map_err(Some)
     }
 
-    async fn connect(&self, url: &Url) -> Result<Line, Box<dyn std::error::Error + Send + Sync>> {
+    async fn connect(&self, url: &Url) -> Result<Line, Cause> {
         let tcp = self.tcp.clone().call(url.as_str().parse()?).await?;
         let tcp = tcp.into_inner();
         if url.scheme() != "https" {
             return Ok(Line::over(Box::new(tcp), PLAIN_BYTES).await?);
         }
         let name = server_name(url)?;
-        let strokes: BufReader<TcpStream> = BufReader::with_capacity(STROKE_BYTES, tcp);
+        let strokes: BufReader<TcpStream> = BufReader::with_capacity(self.stroke_bytes, tcp);
         let socket = self.tls.connect(name, strokes).await?;
         Ok(Line::over(Box::new(socket), RECORD_BYTES).await?)
     }
@@ -117,10 +124,10 @@ fn server_name(url: &Url) -> io::Result<ServerName<'static>> {
 }
 
 /// One connection, with nobody behind it: it moves only while something of it is polled.
-pub(super) struct Line {
-    requests: SendRequest<Full<Bytes>>,
+pub(crate) struct Line {
+    requests: SendRequest<Payload>,
     /// Nothing once the connection has ended.
-    connection: Option<Connection<Wire, Full<Bytes>>>,
+    connection: Option<Connection<Wire, Payload>>,
 }
 
 impl Line {
@@ -136,26 +143,18 @@ impl Line {
         })
     }
 
-    /// Sends `request`; the answer comes when its headers are there.
+    /// Sends `request`; the answer comes when its headers are there. A request of which nothing was sent comes back.
     pub(super) async fn ask(
         &mut self,
-        host: &str,
-        request: http::Request<Full<Bytes>>,
-        timeout: Span,
-    ) -> Result<http::Response<Incoming>, HttpError> {
-        let mut answer = pin!(self.requests.send_request(request));
+        request: http::Request<Payload>,
+    ) -> Result<http::Response<Incoming>, TrySendError<http::Request<Payload>>> {
+        let mut answer = pin!(self.requests.try_send_request(request));
         let connection = &mut self.connection;
-        let answered = poll_fn(|cx| {
+        poll_fn(|cx| {
             drive(connection, cx);
             answer.as_mut().poll(cx)
-        });
-        match tokio::time::timeout(timeout.as_duration(), answered).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(broken(host, &error)),
-            Err(_) => Err(HttpError::Timeout {
-                host: host.to_owned(),
-            }),
-        }
+        })
+        .await
     }
 
     /// Moves bytes as far as they go now.
@@ -170,7 +169,7 @@ impl Line {
 }
 
 /// An error of the connection is told to the request or the body as well, so the one here says nothing new.
-fn drive(connection: &mut Option<Connection<Wire, Full<Bytes>>>, cx: &mut Context<'_>) {
+fn drive(connection: &mut Option<Connection<Wire, Payload>>, cx: &mut Context<'_>) {
     if let Some(open) = connection
         && Pin::new(open).poll(cx).is_ready()
     {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -129,6 +130,8 @@ async fn a_peer_that_hung_up_meanwhile_costs_no_request() {
         };
         tokio::join!(served, asked);
         client
+            .0
+            .lines
             .0
             .shelf
             .take(&get(&listener).uri().to_string().parse().unwrap());
