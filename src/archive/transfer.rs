@@ -12,6 +12,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::join;
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
@@ -101,7 +103,14 @@ impl Transfer<'_> {
         refused: Vec<Failure>,
     ) -> Result<(), Failure> {
         let look = self.slots.look().await;
-        let looked = join_all(deliveries.iter().map(Delivery::look)).await;
+        let looking = join_all(deliveries.iter().map(Delivery::look));
+        let (looked, early) = match self.early_slot(&deliveries) {
+            Some(slot) => {
+                let (looked, opened) = join(looking, self.open_at(0, None)).await;
+                (looked, Some((slot, opened)))
+            }
+            None => (looking.await, None),
+        };
         drop(look);
         let mut outcomes: Vec<_> = refused.into_iter().map(Err).collect();
         let mut wanting = Vec::new();
@@ -113,7 +122,10 @@ impl Transfer<'_> {
             }
         }
         if !wanting.is_empty() {
-            let slot = Arc::new(self.slots.take(self.is_urgent).await);
+            let (slot, opened) = match early {
+                Some((slot, opened)) => (slot, Some(opened)),
+                None => (self.slots.take(self.is_urgent).await, None),
+            };
             if self.stop.is_cancelled() {
                 outcomes.push(Err(Failure::drained()));
                 return worst(outcomes);
@@ -127,19 +139,35 @@ impl Transfer<'_> {
                 }
             }
             if !admitted.is_empty() {
-                outcomes.extend(Box::pin(self.download(admitted, slot)).await);
+                let slot = Arc::new(slot);
+                outcomes.extend(Box::pin(self.download(admitted, slot, opened)).await);
             }
         }
         worst(outcomes)
     }
 
-    /// Feeds all who want bytes from one download.
+    /// A slot that nobody else waits for, where it is plain that the body will be wanted from its first byte.
+    fn early_slot(&self, deliveries: &[Delivery<'_>]) -> Option<Slot> {
+        let is_new = deliveries
+            .iter()
+            .all(|delivery| delivery.object.name.is_none());
+        if deliveries.is_empty() || !is_new {
+            return None;
+        }
+        self.slots.take(self.is_urgent).now_or_never()
+    }
+
+    /// Feeds all who want bytes from one download, which may have been opened already.
     async fn download(
         &self,
         mut wanting: Vec<(&Delivery<'_>, Need)>,
         slot: Arc<Slot>,
+        opened: Option<Result<Source, OriginError>>,
     ) -> Vec<Result<(), Failure>> {
-        let opened = self.open(&mut wanting).await;
+        let opened = match opened {
+            Some(opened) => opened.map(|source| (source, self.nothing_read())),
+            None => self.open(&mut wanting).await,
+        };
         let (mut source, progress) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -231,7 +259,11 @@ impl Transfer<'_> {
         }
         let source = self.open_at(0, None).await?;
         begin_others_again(wanting, &source.facts().identity).await;
-        Ok((source, Progress::new(self.config.verify.sha256)))
+        Ok((source, self.nothing_read()))
+    }
+
+    fn nothing_read(&self) -> Progress {
+        Progress::new(self.config.verify.sha256)
     }
 
     async fn open_at(
