@@ -22,6 +22,7 @@ bench:
 	@./benches/peers/setup
 	cargo bench --locked --bench transfer -- $(BENCH)
 	cargo bench --locked --bench intake
+	cargo bench --locked --bench manifest
 
 # Kills and freezes daemons for minutes; CHAOS="--seed 7 --seconds 60 --tasks 100 --daemons 3" says how: see tests/README.md.
 chaos: setup
