@@ -1,6 +1,6 @@
 # What people and CI call; `cargo` alone does as well once the machine has what `tools/setup` names.
 
-.PHONY: test lint demo bench setup
+.PHONY: test lint demo bench chaos setup
 
 setup:
 	@./tools/setup
@@ -22,3 +22,8 @@ bench:
 	@./benches/peers/setup
 	cargo bench --locked --bench transfer -- $(BENCH)
 	cargo bench --locked --bench intake
+	cargo bench --locked --bench manifest
+
+# Kills and freezes daemons for minutes; CHAOS="--seed 7 --seconds 60 --tasks 100 --daemons 3" says how: see tests/README.md.
+chaos: setup
+	cargo bench --locked --bench fleet -- $(CHAOS)

@@ -31,6 +31,7 @@ use crate::archive::slots::Slot;
 use crate::archive::transfer::Transfer;
 use crate::archive::transfer::part_size;
 use crate::manifest::ManifestError;
+use crate::manifest::row::Claimable;
 use crate::manifest::row::ClaimedObject;
 use crate::manifest::row::ObjectName;
 use crate::manifest::row::OpenUpload;
@@ -457,6 +458,21 @@ impl Delivery<'_> {
     {
         let written = write_patiently(self.transfer.dice, verb).await;
         written.map_err(of_manifest)
+    }
+
+    /// Fails where somebody else has the asset by now, and makes sure that nobody has for another lease.
+    pub(crate) async fn check_lease(&self) -> Result<(), Failure> {
+        let Transfer {
+            manifest, asset, ..
+        } = self.transfer;
+        let lost = manifest.renew(Claimable::Assets, &[asset.lease]).await;
+        match lost.map_err(of_manifest)?.first() {
+            None => Ok(()),
+            Some(lease) => Err(of_manifest(ManifestError::Stale {
+                table: Claimable::Assets.as_str(),
+                lease: *lease,
+            })),
+        }
     }
 
     /// Whether frames may go straight to the store: it takes them so, and the origin can be asked for any part again.

@@ -41,6 +41,9 @@ impl Delivery<'_> {
         source: &SourceIdentity,
         part_size: u64,
     ) -> Result<Target, Failure> {
+        // A machine that was frozen for longer than its lease may come to itself here, with the object archived by
+        // another: an upload that it opened would be nobody's.
+        self.check_lease().await?;
         let identity = self.identity(name);
         let upload = self.store.begin(&Self::new_object(name, &identity)).await;
         let id = upload.map_err(|error| self.of_store(&error))?;
@@ -50,8 +53,12 @@ impl Delivery<'_> {
             source: source.clone(),
         };
         let (lease, object) = (&self.transfer.asset.lease, self.object.row);
-        self.write(|| self.transfer.manifest.begin_upload(lease, object, &upload))
-            .await?;
+        let written = self.write(|| self.transfer.manifest.begin_upload(lease, object, &upload));
+        if let Err(failure) = written.await {
+            // Where this fails too, the next try finds it, if there is one.
+            self.store.abort(&name.key, &upload.id).await.ok();
+            return Err(failure);
+        }
         Ok(Target {
             name: name.clone(),
             upload: upload.id,

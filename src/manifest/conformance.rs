@@ -90,6 +90,7 @@ suite! {
         forget_deletes_a_task_and_orphans_its_uploads,
         records_show_all_that_is_known,
         filters_and_pages,
-        the_tally_counts_everything;
+        the_tally_counts_everything,
+        the_tally_follows_every_row;
 }
 pub(super) use conformance;

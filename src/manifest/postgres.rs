@@ -13,6 +13,7 @@ pub(super) mod assets;
 pub(super) mod claims;
 mod columns;
 mod connect;
+mod counts;
 pub(super) mod deliveries;
 pub(super) mod discoveries;
 pub(super) mod events;

@@ -283,6 +283,11 @@ impl Bucket {
         Some(StoredObject::new(key, &found))
     }
 
+    /// How often clients wrote an object at this key, whether it stands there still or not.
+    pub fn writes(&self, key: &str) -> u64 {
+        self.look(|shelf| shelf.writes.get(key).copied().unwrap_or(0))
+    }
+
     /// An object's bytes, frame by frame as they arrived. `None` without such an object, and where bodies are discarded.
     pub fn frames(&self, key: &str) -> Option<Vec<bytes::Bytes>> {
         let object = self.stored(key)?;

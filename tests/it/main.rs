@@ -3,6 +3,7 @@
 #![expect(
     clippy::as_conversions,
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::cast_sign_loss,
     clippy::format_push_string,
     clippy::indexing_slicing,
@@ -19,6 +20,7 @@ mod descriptions;
 mod destinations;
 mod discovery;
 mod faults;
+mod fleet;
 mod gateway;
 mod hooks;
 mod hostile;

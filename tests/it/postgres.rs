@@ -1,24 +1,25 @@
 //! A fleet over one Postgres: several daemons, and everything that can be wrong with the server.
 
-mod server;
+pub(crate) mod server;
 
 use std::time::Duration;
 
 use reelvault::simulator;
+use reelvault::simulator::bucket::Effect;
+use reelvault::simulator::bucket::Fault;
 use reelvault::simulator::bucket::Operation;
 use reelvault::units::ByteSize;
+use reelvault::units::Span;
 
 use self::server::Database;
 use self::server::Server;
+use crate::fleet::machine;
 use crate::process::Home;
 use crate::process::Outside;
 use crate::world::variables;
 
 /// What one connection gets of a file in a second: a file takes a second and a half.
 const RATE: ByteSize = ByteSize::mib(8);
-
-/// The shortest lease that the configuration takes.
-const LEASE: Duration = Duration::from_secs(10);
 
 /// Files of three parts that come no faster than [`RATE`].
 async fn outside() -> Outside {
@@ -29,17 +30,6 @@ async fn outside() -> Outside {
     let outside = Outside::new(config, "videos").await;
     outside.simulator.limit_rate(Some(RATE));
     outside
-}
-
-/// The configuration of one machine on a database.
-fn machine(outside: &Outside, url: &str, name: &str, more: &str) -> String {
-    let config = outside.config("", "");
-    let sqlite = format!("sqlite:{}/manifest.db", outside.home.path().display());
-    let shared = format!(
-        "{url}\"\nmachine = \"{name}\"\nlease = \"{} s\"\n{more}#",
-        LEASE.as_secs()
-    );
-    config.replace(&sqlite, &shared)
 }
 
 /// The outside with its own folder as the machine `one`.
@@ -107,6 +97,43 @@ async fn a_frozen_machine_that_wakes_changes_nothing() {
     one.says("the lease was lost").await;
     outside.home.hear(&one.stop().await);
     second.hear(&two.stop().await);
+    outside.assert_all_safe();
+}
+
+#[tokio::test]
+async fn a_frozen_machine_that_wakes_opens_no_upload() {
+    let server = Server::shared();
+    let (outside, database) = fleet(&server).await;
+    // The second try keeps the name of the first, and is frozen when it has seen that nothing stands there.
+    let refused = Fault::new(Operation::CreateMultipartUpload, Effect::INTERNAL_ERROR);
+    outside.bucket.plant(refused);
+    outside.add(1).await;
+    let one = outside.home.start().await;
+    let bucket = &outside.bucket;
+    bucket.reached(Operation::CreateMultipartUpload, 1).await;
+    let late = Effect::Delay(Span::from_secs(1));
+    bucket.plant(Fault::new(Operation::HeadObject, late));
+    let heads = bucket.count(Operation::HeadObject);
+    bucket.reached(Operation::HeadObject, heads + 1).await;
+    one.signal("STOP");
+    let second = beside(&outside, &database, "two");
+    let two = second.start().await;
+    outside.archived(&two).await;
+    // What tells of the lost lease is late, and whoever waits for no answer would be quicker.
+    let slow = "BEGIN; SELECT id FROM assets FOR UPDATE; SELECT pg_sleep(3); COMMIT";
+    let (held, name) = (Server::shared(), database.name.clone());
+    let slow = tokio::task::spawn_blocking(move || held.sql(&name, slow));
+    let waits = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    while server.sql("postgres", waits).trim() != "1" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let creates = bucket.count(Operation::CreateMultipartUpload);
+    one.signal("CONT");
+    one.says("the lease was lost").await;
+    slow.await.unwrap();
+    outside.home.hear(&one.stop().await);
+    second.hear(&two.stop().await);
+    assert_eq!(bucket.count(Operation::CreateMultipartUpload), creates);
     outside.assert_all_safe();
 }
 

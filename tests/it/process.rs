@@ -225,6 +225,11 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// What it has said so far.
     pub(crate) fn log(&self) -> String {
         self.log.borrow().clone()

@@ -1,5 +1,7 @@
 //! What people ask for, and what they see.
 
+use std::collections::BTreeMap;
+
 use super::world::*;
 use crate::manifest::row::*;
 use crate::model::asset::AssetState;
@@ -276,4 +278,43 @@ pub(in crate::manifest) async fn the_tally_counts_everything(world: &World) {
     assert_eq!(tally.assets, assets);
     assert_eq!((tally.bytes_archived, tally.orphans), (18_312_004, 1));
     assert_eq!(tally.next_deadline, Some(world.after(5)));
+}
+
+/// The tally is kept beside the rows: it is what counting them gives, whatever became of them.
+pub(in crate::manifest) async fn the_tally_follows_every_row(world: &World) {
+    let agrees = async || {
+        let all = TaskFilter::default();
+        let records = world.manifest.tasks(&all, 100).await.unwrap();
+        let (mut tasks, mut assets, mut bytes) = (BTreeMap::new(), BTreeMap::new(), 0);
+        for record in &records {
+            *tasks.entry(record.state).or_insert(0) += 1;
+            for asset in &record.assets {
+                *assets.entry(asset.state).or_insert(0) += 1;
+                if asset.state == AssetState::Archived {
+                    bytes += asset.size.unwrap();
+                }
+            }
+        }
+        let tally = world.manifest.tally().await.unwrap();
+        assert_eq!(tally.tasks, tasks.into_iter().collect::<Vec<_>>());
+        assert_eq!(tally.assets, assets.into_iter().collect::<Vec<_>>());
+        assert_eq!(tally.bytes_archived, bytes);
+    };
+    agrees().await;
+    world.complete("a", &["one", "two", "three"]).await;
+    world.learn("b").await;
+    agrees().await;
+    let claimed = world.manifest.claim_assets(10).await.unwrap();
+    world.archive(&claimed[0], "k").await;
+    let lost = world.ending(AssetState::Lost);
+    world.settle(&claimed[1].lease, lost).await;
+    agrees().await;
+    let (house, id) = ("house".parse().unwrap(), |id: &str| id.parse().unwrap());
+    world.manifest.retry(None, &id("a")).await.unwrap();
+    agrees().await;
+    // Its assets go with it.
+    world.manifest.forget(&house, &id("a")).await.unwrap();
+    agrees().await;
+    world.manifest.forget(&house, &id("b")).await.unwrap();
+    agrees().await;
 }

@@ -290,3 +290,52 @@ ALTER TABLE tasks SET (autovacuum_vacuum_scale_factor = 0.02);
 ALTER TABLE assets SET (autovacuum_vacuum_scale_factor = 0.02);
 ALTER TABLE objects SET (autovacuum_vacuum_scale_factor = 0.02);
 ALTER TABLE deliveries SET (autovacuum_vacuum_scale_factor = 0.02);
+
+-- How many rows stand in each state. The rows keep these numbers themselves, since to count a million of them whenever
+-- somebody asks takes a second. Each session of the server has numbers of its own, whose sum is the truth, so that no
+-- two transactions wait for each other; those of sessions that are gone are put together under 0 now and then.
+CREATE TABLE counts (
+    kind TEXT COLLATE "C" NOT NULL CHECK (kind IN ('tasks', 'assets')),
+    state TEXT COLLATE "C" NOT NULL,
+    session BIGINT NOT NULL,
+    rows BIGINT NOT NULL,
+    -- Of what is archived.
+    bytes BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (kind, state, session)
+) WITH (fillfactor = 50);
+
+CREATE FUNCTION count_tasks() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO counts AS known (kind, state, session, rows) VALUES ('tasks', OLD.state, pg_backend_pid(), -1)
+        ON CONFLICT (kind, state, session) DO UPDATE SET rows = known.rows - 1;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO counts AS known (kind, state, session, rows) VALUES ('tasks', NEW.state, pg_backend_pid(), 1)
+        ON CONFLICT (kind, state, session) DO UPDATE SET rows = known.rows + 1;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION count_assets() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO counts AS known (kind, state, session, rows, bytes)
+        VALUES ('assets', OLD.state, pg_backend_pid(), -1, CASE OLD.state WHEN 'archived' THEN -OLD.size ELSE 0 END)
+        ON CONFLICT (kind, state, session) DO UPDATE SET rows = known.rows - 1, bytes = known.bytes + excluded.bytes;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO counts AS known (kind, state, session, rows, bytes)
+        VALUES ('assets', NEW.state, pg_backend_pid(), 1, CASE NEW.state WHEN 'archived' THEN NEW.size ELSE 0 END)
+        ON CONFLICT (kind, state, session) DO UPDATE SET rows = known.rows + 1, bytes = known.bytes + excluded.bytes;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER tasks_counted AFTER INSERT OR DELETE ON tasks FOR EACH ROW EXECUTE FUNCTION count_tasks();
+CREATE TRIGGER tasks_counted_on AFTER UPDATE OF state ON tasks
+    FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION count_tasks();
+-- Also what goes with its task.
+CREATE TRIGGER assets_counted AFTER INSERT OR DELETE ON assets FOR EACH ROW EXECUTE FUNCTION count_assets();
+CREATE TRIGGER assets_counted_on AFTER UPDATE OF state ON assets
+    FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION count_assets();

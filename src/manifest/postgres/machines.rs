@@ -3,6 +3,7 @@
 use super::Fault;
 use super::Tx;
 use super::all;
+use super::counts;
 use super::execute;
 use super::statement::named_params;
 use super::value;
@@ -50,6 +51,7 @@ const BEAT: &str = "-- manifest::beat
 
 /// Says that a machine is still there; whether it is this run's row.
 pub(in crate::manifest) async fn beat(tx: &Tx<'_>, arrival: &Arrival) -> Result<bool, Fault> {
+    counts::put_together(tx).await?;
     let params = named_params! { ":name": arrival.name, ":run": arrival.run };
     Ok(execute(tx, BEAT, params).await? == 1)
 }

@@ -49,13 +49,23 @@ pub(in crate::manifest) async fn tasks(
     Ok(tasks)
 }
 
-const AT_RISK: &str = "id IN (
+// What is few among all tasks is found first, as an array. Left to choose, the server walks along the tasks by their
+// numbers until it has met enough that fit, and what is still at work are the last of a million.
+
+const AT_RISK: &str = "id = ANY(ARRAY(
             SELECT tasks.id FROM tasks
             WHERE tasks.state = 'watching' AND tasks.deadline_at < :at_risk_before
             UNION
             SELECT assets.task FROM assets
             WHERE assets.state = 'due' AND assets.deadline_at < :at_risk_before
-        )";
+        ))";
+
+const FEW_IN_STATE: &str = "id = ANY(ARRAY(SELECT id FROM tasks WHERE state = :state))";
+
+const FEW_WITH_ASSET: &str =
+    "id = ANY(ARRAY(SELECT task FROM assets WHERE assets.state = :asset_state))";
+
+const MANY_WITH_ASSET: &str = "id IN (SELECT task FROM assets WHERE assets.state = :asset_state)";
 
 /// The query for a filter: only what is asked for stands in it, so that each question finds its index.
 fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Named>) {
@@ -72,14 +82,18 @@ fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Named>) {
     restrict("task_id = :task_id", ":task_id", id.to_param());
     let provider = filter.provider.as_ref().map(ProviderName::as_str);
     restrict("provider = :provider", ":provider", provider.to_param());
+    let in_state = match filter.state {
+        Some(state) if !state.is_final() => FEW_IN_STATE,
+        Some(_) | None => "state = :state",
+    };
     let state = filter.state.map(TaskState::as_str);
-    restrict("state = :state", ":state", state.to_param());
+    restrict(in_state, ":state", state.to_param());
+    let with_asset = match filter.asset_state {
+        Some(AssetState::Due | AssetState::Lost | AssetState::Refused) => FEW_WITH_ASSET,
+        Some(AssetState::Archived) | None => MANY_WITH_ASSET,
+    };
     let asset_state = filter.asset_state.map(AssetState::as_str);
-    restrict(
-        "id IN (SELECT task FROM assets WHERE assets.state = :asset_state)",
-        ":asset_state",
-        asset_state.to_param(),
-    );
+    restrict(with_asset, ":asset_state", asset_state.to_param());
     let since = filter.since.map(Timestamp::as_unix_millis);
     restrict("learned_at >= :since", ":since", since.to_param());
     let before = filter.at_risk_before.map(Timestamp::as_unix_millis);
@@ -197,13 +211,15 @@ async fn read_objects(tx: &Tx<'_>, tasks: &Vec<i64>) -> Result<Vec<(i64, ObjectR
 }
 
 const TALLY_TASKS: &str = "-- manifest::tally
-    SELECT 0::bigint AS id, state, COUNT(*) AS rows FROM tasks GROUP BY state";
+    SELECT 0::bigint AS id, state, SUM(rows)::bigint AS rows FROM counts
+    WHERE kind = 'tasks' GROUP BY state HAVING SUM(rows) <> 0";
 
 const TALLY_ASSETS: &str = "-- manifest::tally
-    SELECT 0::bigint AS id, state, COUNT(*) AS rows FROM assets GROUP BY state";
+    SELECT 0::bigint AS id, state, SUM(rows)::bigint AS rows FROM counts
+    WHERE kind = 'assets' GROUP BY state HAVING SUM(rows) <> 0";
 
 const TALLY_BYTES: &str = "-- manifest::tally
-    SELECT COALESCE(SUM(size), 0)::bigint FROM assets WHERE state = 'archived'";
+    SELECT COALESCE(SUM(bytes), 0)::bigint FROM counts WHERE kind = 'assets' AND state = 'archived'";
 
 const TALLY_ORPHANS: &str = "-- manifest::tally
     SELECT COUNT(*) FROM orphans";

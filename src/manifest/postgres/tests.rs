@@ -225,6 +225,34 @@ async fn a_verb_that_is_cut_off_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn counts_of_sessions_that_are_gone_are_put_together() {
+    let server = Server::shared();
+    let world = World::postgres(false).await;
+    world.learn("a").await;
+    let gone = "INSERT INTO counts (kind, state, session, rows) SELECT 'tasks', 'watching', -n, 1
+        FROM generate_series(1, 600) AS n";
+    let database = world.config.url.split(['/', '?']).nth(3).unwrap();
+    server.sql(database, gone);
+    let watching = async || {
+        let tally = world.manifest.tally().await.unwrap();
+        tally.tasks_in(TaskState::Watching)
+    };
+    assert_eq!(watching().await, 601);
+    let arrival = machine::Arrival {
+        name: "here".to_owned(),
+        run: "1".to_owned(),
+        version: "1".to_owned(),
+    };
+    for _ in 0..2 {
+        world.manifest.beat(&arrival).await.unwrap();
+        world.learn(&watching().await.to_string()).await;
+    }
+    assert_eq!(watching().await, 603);
+    let left = server.sql(database, "SELECT COUNT(*) FROM counts");
+    assert!(left.trim().parse::<u32>().unwrap() < 10, "{left}");
+}
+
+#[tokio::test]
 async fn a_server_that_comes_back_is_used_again() {
     let server = Server::own();
     let database = server.database();

@@ -199,13 +199,13 @@ fn read_objects(db: &Connection, tasks: &str) -> Result<Vec<(i64, ObjectRecord)>
 }
 
 const TALLY_TASKS: &str = "-- manifest::tally
-    SELECT 0 AS id, state, COUNT(*) AS rows FROM tasks GROUP BY state";
+    SELECT 0 AS id, state, rows FROM counts WHERE kind = 'tasks' AND rows <> 0";
 
 const TALLY_ASSETS: &str = "-- manifest::tally
-    SELECT 0 AS id, state, COUNT(*) AS rows FROM assets GROUP BY state";
+    SELECT 0 AS id, state, rows FROM counts WHERE kind = 'assets' AND rows <> 0";
 
 const TALLY_BYTES: &str = "-- manifest::tally
-    SELECT COALESCE(SUM(size), 0) FROM assets WHERE state = 'archived'";
+    SELECT bytes FROM counts WHERE kind = 'assets' AND state = 'archived'";
 
 const TALLY_ORPHANS: &str = "-- manifest::tally
     SELECT COUNT(*) FROM orphans";

@@ -155,7 +155,11 @@ async fn a_manifest_of_schema_1_is_brought_up_with_all_of_its_rows() {
     }
     assert_eq!(done.assets[0].size, Some(18_312_004));
     assert_eq!(done.assets[0].sha256, proof().sha256);
-    assert_eq!(world.manifest.tally().await.unwrap().orphans, 1);
+    let tally = world.manifest.tally().await.unwrap();
+    assert_eq!(tally.orphans, 1);
+    assert_eq!(tally.assets_in(AssetState::Archived), 1);
+    assert_eq!(tally.bytes_archived, 18_312_004);
+    assert_eq!(tally.tasks_in(TaskState::Watching), 1, "{tally:?}");
 
     // What was under way goes on, and says more of itself in the end.
     let asset = world.claim_asset().await;

@@ -179,7 +179,7 @@ impl Backend {
         });
         self.with(&input.bucket, |shelf| {
             shelf.check_new(&input.key, only_new, &self.quirks)?;
-            shelf.objects.insert(input.key, object.into());
+            shelf.write(&input.key, object);
             Ok(output)
         })
     }
@@ -288,7 +288,7 @@ impl Backend {
                 output.checksum_type = Some(coverage);
             });
             shelf.close(key, id)?;
-            shelf.objects.insert(key.clone(), object.into());
+            shelf.write(key, object);
             Ok(())
         })?;
         output.location = Some(format!("/{}/{key}", input.bucket));

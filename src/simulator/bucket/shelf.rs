@@ -101,6 +101,8 @@ pub(super) struct ListedPart {
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     pub(super) objects: BTreeMap<String, Arc<Object>>,
+    /// How often clients wrote each key.
+    pub(super) writes: BTreeMap<String, u64>,
     /// By ID. IDs are random, so listings sort by key themselves.
     pub(super) uploads: BTreeMap<String, Upload>,
 }
@@ -338,6 +340,12 @@ impl Upload {
 }
 
 impl Shelf {
+    /// A client's object, written whole or made of its parts.
+    pub(super) fn write(&mut self, key: &str, object: Object) {
+        *self.writes.entry(key.to_owned()).or_default() += 1;
+        self.objects.insert(key.to_owned(), object.into());
+    }
+
     /// The upload of `key` with this ID.
     pub(super) fn upload(&mut self, key: &str, id: &str) -> S3Result<&mut Upload> {
         let found = self.uploads.get_mut(id);
