@@ -58,8 +58,11 @@ const BEAT: &str = "-- manifest::beat
     UPDATE machines SET beat_at = :now WHERE name = :name AND run = :run";
 
 pub(super) const LATELY_GONE: &str = "-- manifest::beat
-    SELECT 0::bigint AS id, name FROM machines
-    WHERE beat_at < :now - :gone_after::bigint AND beat_at >= :now - :lately::bigint";
+    SELECT 0::bigint AS id, gone.name FROM machines AS gone
+    -- Who was out of touch for as long, with a server that was away, judges nobody.
+    JOIN machines AS own
+        ON own.name = :name AND own.run = :run AND own.beat_at >= :now - :gone_after::bigint
+    WHERE gone.beat_at < :now - :gone_after::bigint AND gone.beat_at >= :now - :lately::bigint";
 
 pub(super) const RELEASE_HELD: &str = "-- manifest::beat
     UPDATE tasks SET lease_owner = NULL, lease_expires_at = NULL
@@ -81,17 +84,19 @@ const RELEASED_MAX: usize = 10_000;
 /// Says that a machine is still there; whether it is this run's row. Tasks that a machine held which is gone are free
 /// from then on: a hold is long, and nobody waits for its end. One that was only out of touch finds its claims lost.
 pub(in crate::manifest) async fn beat(tx: &Tx<'_>, arrival: &Arrival) -> Result<bool, Fault> {
-    let params = named_params! { ":name": arrival.name, ":run": arrival.run };
-    if execute(tx, BEAT, params).await? != 1 {
-        return Ok(false);
-    }
     let params = named_params! {
+        ":name": arrival.name, ":run": arrival.run,
         ":gone_after": GONE_AFTER.as_millis_i64(), ":lately": LATELY.as_millis_i64(),
     };
     let gone = all(tx, LATELY_GONE, params, "machines", |columns| {
         columns.get::<String>("name")
     });
-    for name in gone.await? {
+    let gone = gone.await?;
+    let params = named_params! { ":name": arrival.name, ":run": arrival.run };
+    if execute(tx, BEAT, params).await? != 1 {
+        return Ok(false);
+    }
+    for name in gone {
         let params = named_params! { ":name": name, ":most": limit(RELEASED_MAX) };
         execute(tx, RELEASE_HELD, params).await?;
     }

@@ -294,8 +294,11 @@ async fn what_a_machine_held_that_is_gone_or_starts_anew_is_free() {
     assert!(other.beat(&there).await.unwrap());
     assert!(world.manifest.beat(&here).await.unwrap());
     assert_eq!(held(&world.manifest).await, None);
-    // Once it is not, the others see to that.
+    // Once it is not, the others see to that; not whoever was out of touch for as long.
     world.advance(GONE_AFTER.as_duration().as_secs() + 1);
+    assert!(world.manifest.beat(&here).await.unwrap());
+    assert_eq!(held(&world.manifest).await, None);
+    world.advance(3);
     assert!(world.manifest.beat(&here).await.unwrap());
     let taken = held(&world.manifest).await.unwrap();
     assert!(taken.token > lease.token);
