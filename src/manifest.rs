@@ -10,6 +10,7 @@ mod columns;
 mod discoveries;
 mod engine;
 mod error;
+mod holds;
 mod links;
 pub mod machines;
 mod migrate;
@@ -312,7 +313,11 @@ impl Manifest {
         except: &[ProviderName],
     ) -> Result<Vec<ClaimedTask>, ManifestError> {
         let except = except.to_vec();
-        change!(self, "claim_tasks", claims::claim_tasks(most, &except))
+        change!(
+            self,
+            "claim_tasks",
+            claims::claim_tasks(most, &except, None)
+        )
     }
 
     /// Writes what a look found, with new assets and fresh links, and ends the claim.

@@ -2,11 +2,15 @@
 //!
 //! ```text
 //! stage    claims due tasks, asks each provider in one call where it can, observes or settles
+//! held     tasks that are claimed for many looks, until the next one
+//! news     what is worth a write: a pure function
 //! cadence  when to look next: a pure function
 //! route    where the assets of a task go
 //! ```
 
 pub mod cadence;
+mod held;
+mod news;
 pub mod route;
 pub mod stage;
 

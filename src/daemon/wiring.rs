@@ -64,6 +64,7 @@ use crate::store::Store;
 use crate::tend::Tend;
 use crate::units::Span;
 use crate::watch::stage::Watch;
+use crate::watch::stage::WatchParts;
 use crate::work::budget::Budget;
 use crate::work::driver::Driver;
 use crate::work::driver::Pulse;
@@ -251,15 +252,16 @@ pub async fn stages(
         dice: seams.dice.clone(),
         watch: watch_wake.clone(),
     });
-    let watch = Watch {
+    let watch = Watch::new(WatchParts {
         manifest: manifest.clone(),
         providers,
         routes: config.routes(),
         config: config.poll.clone(),
+        lease: config.manifest.lease,
         clock: seams.clock.clone(),
         dice: seams.dice.clone(),
         archive: archive_wake.clone(),
-    };
+    });
     let tend = Tend {
         manifest: manifest.clone(),
         stores,

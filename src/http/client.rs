@@ -34,8 +34,9 @@ const HEADER_BYTES_MAX: ByteSize = ByteSize::bytes(64 * 1024);
 /// The bound on the number of an answer's headers, which holds before they are counted in bytes.
 pub(super) const HEADERS_MAX: usize = 100;
 
-/// Idle connections kept for one host: as many as the widest configuration has transfers in flight.
-const IDLE_CONNECTIONS_MAX: usize = 64;
+/// Idle connections kept for one host: as many as there can be looks under way at tasks of one provider. With fewer, each
+/// burst of looks would begin with new connections.
+const IDLE_CONNECTIONS_MAX: usize = 128;
 
 /// The bound on what an error says of its cause: a peer chooses some of these words.
 const CAUSE_CHARS_MAX: usize = 200;
@@ -162,7 +163,8 @@ fn builder(config: &ClientConfig) -> Result<ClientBuilder, ClientError> {
         // A proxy would connect in our stead, where the guard cannot see the address.
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
+        // Both: the second spares a copy of each request, which the first would keep.
+        .retry(reqwest::retry::never().max_retries_per_request(0))
         .referer(false)
         .connect_timeout(config.connect_timeout.as_duration())
         .read_timeout(config.read_timeout.as_duration())

@@ -5,6 +5,7 @@ pub(super) mod archiving;
 pub(super) mod crowds;
 pub(super) mod discovering;
 pub(super) mod hinting;
+pub(super) mod holding;
 pub(super) mod lives;
 pub(super) mod people;
 pub(super) mod statements;
@@ -69,6 +70,10 @@ suite! {
         a_hint_makes_a_task_due_and_postpones_nothing,
         a_hint_during_a_look_leaves_the_claim_and_brings_another_look,
         only_what_was_given_up_is_revived;
+    holding:
+        a_hold_outlasts_a_lease_and_no_renewal_shortens_it,
+        who_holds_is_told_what_is_lost_and_what_was_heard_of,
+        what_is_let_go_is_due_at_its_time_unless_it_is_lost;
     tending:
         orphans_are_claimed_until_they_are_aborted,
         uploads_that_no_row_has_become_orphans,

@@ -20,6 +20,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("sqlite/004_hints.sql"),
     include_str!("sqlite/005_gateway.sql"),
     include_str!("sqlite/006_discovery.sql"),
+    include_str!("sqlite/007_holds.sql"),
     include_str!("sqlite/008_counts.sql"),
 ];
 

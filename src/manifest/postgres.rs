@@ -19,6 +19,7 @@ pub(super) mod discoveries;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod hints;
+pub(super) mod holds;
 pub(super) mod machines;
 mod migrate;
 pub(super) mod objects;

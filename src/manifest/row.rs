@@ -4,6 +4,7 @@ pub mod answer;
 pub mod discovery;
 pub mod event;
 mod filter;
+mod held;
 mod hint;
 pub mod machine;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 use url::Url;
 
 pub use self::filter::TaskFilter;
+pub use self::held::HeldNews;
 pub use self::hint::Heard;
 
 use crate::clock::Timestamp;
@@ -57,6 +59,15 @@ pub enum Claimable {
 }
 
 impl Claimable {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Claimable::Tasks,
+        Claimable::Assets,
+        Claimable::Orphans,
+        Claimable::Deliveries,
+        Claimable::Discoveries,
+    ];
+
     /// Its table.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -147,6 +158,12 @@ pub struct ClaimedTask {
     pub created_at: Option<Timestamp>,
     /// When it was last seen unfinished.
     pub last_unfinished_at: Option<Timestamp>,
+    /// The provider's last word for how it stands, once seen.
+    pub status: Option<String>,
+    /// How far it was, where the provider says so.
+    pub percent: Option<u8>,
+    /// Whether the last look failed, which the row tells people.
+    pub has_error: bool,
     /// Its deadline so far.
     pub deadline: Deadline,
     /// Looks that the provider answered with the task.

@@ -15,6 +15,7 @@ pub(super) mod discoveries;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod hints;
+pub(super) mod holds;
 mod lock;
 pub(super) mod objects;
 mod readers;

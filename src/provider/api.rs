@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use http::HeaderMap;
 use http::Method;
 use http::StatusCode;
@@ -392,15 +394,22 @@ impl Provider {
         {
             return same_for_all(ids, error);
         }
-        let looks = rest.iter().cloned().map(|id| {
-            let provider = self.clone();
-            async move {
-                let look = provider.look(&id).await;
-                (id, look)
+        // A look is a large future: a few that go from task to task cost less than one made for each.
+        let next = AtomicUsize::new(0);
+        let walk = async || {
+            let mut looks = Vec::with_capacity(rest.len() / LOOKS_AT_ONCE + 1);
+            loop {
+                let place = next.fetch_add(1, Ordering::Relaxed);
+                let Some(id) = rest.get(place) else {
+                    return looks;
+                };
+                looks.push((place, (id.clone(), self.look(id).await)));
             }
-        });
-        let rest = futures::stream::iter(looks).buffered(LOOKS_AT_ONCE);
-        let rest: Looks = rest.collect().await;
+        };
+        let walks = (0..LOOKS_AT_ONCE.min(rest.len())).map(|_| walk());
+        let mut looks = walks.collect::<FuturesUnordered<_>>().concat().await;
+        looks.sort_unstable_by_key(|(place, _)| *place);
+        let rest = looks.into_iter().map(|(_, look)| look);
         std::iter::once((first.clone(), look)).chain(rest).collect()
     }
 }

@@ -1,7 +1,12 @@
 //! The stage itself: claims due tasks, asks their provider in one call where it can, and writes what it said.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::chance::Dice;
@@ -27,6 +32,11 @@ use crate::provider::ProviderError;
 use crate::units::Span;
 use crate::watch::Config;
 use crate::watch::cadence;
+use crate::watch::held::Due;
+use crate::watch::held::HOLD_LEASES;
+use crate::watch::held::Held;
+use crate::watch::held::HeldTask;
+use crate::watch::news::is_news;
 use crate::watch::route::Routes;
 use crate::work::driver::Stage;
 use crate::work::settle::BLOCKED_PAUSE;
@@ -51,8 +61,21 @@ const MISSES_SPREAD: Span = Span::from_secs(600);
 /// The wait after such an answer.
 const MISS_PAUSE: Span = Span::from_secs(200);
 
+/// Claims that are given back in one transaction.
+const GIVEN_BACK_AT_ONCE: usize = 1000;
+
 /// The watch stage.
+#[derive(Debug)]
 pub struct Watch {
+    parts: WatchParts,
+    held: Held,
+    /// Whether the manifest had more that was due than there was room for, when it was last asked.
+    is_behind: AtomicBool,
+}
+
+/// What the watch stage works with.
+#[derive(Debug)]
+pub struct WatchParts {
     /// Where work is claimed and recorded.
     pub manifest: Manifest,
     /// The task APIs.
@@ -61,6 +84,8 @@ pub struct Watch {
     pub routes: Routes,
     /// `[poll]`
     pub config: Config,
+    /// `manifest.lease`
+    pub lease: Span,
     /// Wall time.
     pub clock: Clock,
     /// For jitter.
@@ -73,7 +98,7 @@ pub struct Watch {
 #[derive(Debug)]
 pub struct Batch {
     provider: ProviderName,
-    tasks: Vec<ClaimedTask>,
+    tasks: Vec<HeldTask>,
 }
 
 impl Stage for Watch {
@@ -86,24 +111,60 @@ impl Stage for Watch {
     const REST: Span = REST;
 
     async fn claim(&self, most: usize) -> Result<Vec<Batch>, ManifestError> {
-        let now = self.clock.now();
-        let is_paused =
-            |provider: &&Provider| provider.paused_until().is_some_and(|until| until > now);
-        let paused: Vec<ProviderName> = self
-            .providers
-            .values()
-            .filter(is_paused)
-            .map(|provider| provider.name().clone())
-            .collect();
-        let tasks = self
-            .manifest
-            .claim_tasks(most.saturating_mul(BATCH_MAX), &paused)
-            .await?;
-        Ok(batches(tasks))
+        let room = most.saturating_mul(BATCH_MAX);
+        // A backlog of the manifest goes before what is held: who is held was looked at lately.
+        let kept = if self.is_behind.load(Ordering::Relaxed) {
+            0
+        } else {
+            room
+        };
+        let now = Instant::now();
+        let due = self
+            .held
+            .take_due(now, kept, |name| self.paused_until(name));
+        let (looks, outcome) = self.claim_beside(due, room).await;
+        let (mut tasks, error) = match outcome {
+            Ok(claimed) => (claimed, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let mut looks = looks.into_iter();
+        let free = room.saturating_sub(tasks.len());
+        if error.is_none() {
+            tasks.extend(looks.by_ref().take(free));
+        }
+        // Never lost: who was taken and is not looked at is due still.
+        self.held.put_back(looks, now);
+        error.map_or(Ok(batches(tasks)), Err)
     }
 
     fn leases(batch: &Batch) -> Vec<Lease> {
-        batch.tasks.iter().map(|task| task.lease).collect()
+        batch.tasks.iter().map(|held| held.task.lease).collect()
+    }
+
+    fn held_until(batch: &Batch) -> Option<Instant> {
+        batch.tasks.iter().map(|held| held.until).min()
+    }
+
+    fn next_kept(&self) -> Option<Instant> {
+        self.held.next_look()
+    }
+
+    async fn give_back(&self) {
+        let (now, time) = (Instant::now(), self.parts.clock.now());
+        let due = |at: Instant| time.plus(Span::from(at.saturating_duration_since(now)));
+        let kept = self.held.close();
+        let kept: Vec<_> = kept
+            .into_iter()
+            .map(|(held, at)| (held.task.lease, due(at)))
+            .collect();
+        for some in kept.chunks(GIVEN_BACK_AT_ONCE) {
+            let given =
+                write_patiently(&self.parts.dice, || self.parts.manifest.let_go(some)).await;
+            if let Err(error) = given {
+                tracing::error!(tasks = kept.len(), %error, "failed to give tasks back; the claims run out by themselves");
+                return;
+            }
+        }
     }
 
     fn span(batch: &Batch) -> tracing::Span {
@@ -111,52 +172,173 @@ impl Stage for Watch {
     }
 
     async fn step(&self, batch: &Batch, stop: &CancellationToken) -> Result<(), Failure> {
-        let Some(provider) = self.providers.get(&batch.provider) else {
+        let Some(provider) = self.parts.providers.get(&batch.provider) else {
             let what = format!("provider {} is no longer configured", batch.provider);
             return Err(Failure::wait_until(
-                self.clock.now().plus(BLOCKED_PAUSE),
+                self.parts.clock.now().plus(BLOCKED_PAUSE),
                 what,
             ));
         };
-        let ids: Vec<TaskId> = batch.tasks.iter().map(|task| task.key.id.clone()).collect();
+        let id = |held: &HeldTask| held.task.key.id.clone();
+        let ids: Vec<TaskId> = batch.tasks.iter().map(id).collect();
         let answers = tokio::select! {
             () = stop.cancelled() => return Err(Failure::drained()),
             answers = provider.look_many(&ids) => answers,
         };
-        let mut seen = Vec::with_capacity(batch.tasks.len());
+        let mut seen = Vec::new();
         let mut unseen = Vec::new();
-        for (task, (_, answer)) in batch.tasks.iter().zip(answers) {
+        for (held, (_, answer)) in batch.tasks.iter().zip(answers) {
             match answer {
-                Ok(sighting) => seen.push((task.lease, self.read(provider, task, sighting))),
-                Err(error) => unseen.push((task, error)),
+                Ok(sighting) => {
+                    let observation = self.read(provider, held, sighting);
+                    if !self.keep(held, &observation) {
+                        seen.push((held, observation));
+                    }
+                }
+                Err(error) => unseen.push((held, error)),
             }
         }
-        self.observe(batch, seen).await;
-        for (task, error) in unseen {
-            self.settle_error(task, &error).await;
+        self.observe(seen).await;
+        for (held, error) in unseen {
+            self.settle_error(held, &error).await;
         }
         Ok(())
     }
 
     async fn settle(&self, batch: &Batch, failure: Failure) {
-        for task in &batch.tasks {
-            self.settle_failure(task, &failure, false).await;
+        for held in &batch.tasks {
+            self.settle_failure(held, &failure, false).await;
         }
     }
 }
 
+/// What was claimed.
+type Claimed = Result<Vec<HeldTask>, ManifestError>;
+
 impl Watch {
+    /// A stage that holds nothing yet.
+    pub fn new(parts: WatchParts) -> Self {
+        Self {
+            held: Held::new(parts.lease),
+            is_behind: AtomicBool::new(false),
+            parts,
+        }
+    }
+
+    /// Until when a provider is not to be called.
+    fn paused_until(&self, name: &ProviderName) -> Option<Instant> {
+        let until = self.parts.providers.get(name)?.paused_until()?;
+        let left = until.since(self.parts.clock.now());
+        (left > Span::ZERO).then(|| Instant::now() + left.as_duration())
+    }
+
+    /// Claims what is due in the manifest. Of what is due here comes back what is still ours; what somebody wants looked
+    /// at now, and what cannot be held any longer, is let go before and so among what is claimed.
+    async fn claim_beside(&self, due: Due, room: usize) -> (Vec<HeldTask>, Claimed) {
+        let Due { mut looks, overdue } = due;
+        if looks.is_empty() && overdue.is_empty() && self.held.is_empty() {
+            return (looks, self.claim_anew(room).await);
+        }
+        let leases: Vec<Lease> = looks.iter().map(|held| held.task.lease).collect();
+        let news = match self.parts.manifest.held_news(&leases).await {
+            Ok(news) => news,
+            Err(error) => {
+                looks.extend(overdue);
+                return (looks, Err(error));
+            }
+        };
+        let term = |lease: &Lease| (lease.row, lease.token);
+        let lost: HashSet<_> = news.lost.iter().map(term).collect();
+        let heard: HashSet<_> = news.heard.iter().map(term).collect();
+        looks.retain(|held| !lost.contains(&term(&held.task.lease)));
+        let mut ended = overdue;
+        ended.extend(looks.extract_if(.., |held| heard.contains(&term(&held.task.lease))));
+        ended.extend(self.held.take(&news.heard));
+        if !ended.is_empty() {
+            let now = self.parts.clock.now();
+            let leases: Vec<_> = ended.iter().map(|held| (held.task.lease, now)).collect();
+            if let Err(error) = self.parts.manifest.let_go(&leases).await {
+                looks.extend(ended);
+                return (looks, Err(error));
+            }
+        }
+        (looks, self.claim_anew(room).await)
+    }
+
+    /// Claims from the manifest, to hold it as long as there is room for that.
+    async fn claim_anew(&self, room: usize) -> Claimed {
+        let now = self.parts.clock.now();
+        let is_paused =
+            |provider: &&Provider| provider.paused_until().is_some_and(|until| until > now);
+        let paused: Vec<ProviderName> = self
+            .parts
+            .providers
+            .values()
+            .filter(is_paused)
+            .map(|provider| provider.name().clone())
+            .collect();
+        let manifest = &self.parts.manifest;
+        // Before the claim: its answer may be late, the claim is not.
+        let begun = Instant::now();
+        let (hold, claimed) = if self.held.has_room() {
+            let hold = self.parts.lease.times(f64::from(HOLD_LEASES));
+            (hold, manifest.hold_tasks(room, &paused, hold).await?)
+        } else {
+            let claimed = manifest.claim_tasks(room, &paused).await?;
+            (self.parts.lease, claimed)
+        };
+        let is_behind = room > 0 && claimed.len() >= room;
+        self.is_behind.store(is_behind, Ordering::Relaxed);
+        let until = begun + hold.as_duration();
+        let held = |task: ClaimedTask| HeldTask {
+            last_unfinished_at: task.last_unfinished_at,
+            task: Arc::new(task),
+            until,
+        };
+        Ok(claimed.into_iter().map(held).collect())
+    }
+
+    /// Keeps a task in memory until its next look, where nothing is to be written.
+    fn keep(&self, held: &HeldTask, observation: &Observation) -> bool {
+        let Some(next_look_at) = observation.next_look_at else {
+            return false;
+        };
+        if is_news(&held.task, observation) {
+            return false;
+        }
+        let wait = next_look_at.since(self.parts.clock.now());
+        let seen = match observation.sighting.progress {
+            Progress::Pending | Progress::Running => HeldTask {
+                last_unfinished_at: Some(self.parts.clock.now()),
+                ..held.clone()
+            },
+            Progress::Completed | Progress::Failed | Progress::Cancelled => held.clone(),
+        };
+        self.held.keep(seen, Instant::now() + wait.as_duration())
+    }
+
+    /// What could not be written is looked at again later, as long as the claim holds.
+    fn look_again(&self, held: &HeldTask) {
+        let later = Instant::now() + BLOCKED_PAUSE.as_duration();
+        self.held.keep(held.clone(), later);
+    }
+
     /// Writes all that a call told in one transaction.
-    async fn observe(&self, batch: &Batch, seen: Vec<(Lease, Observation)>) {
+    async fn observe(&self, seen: Vec<(&HeldTask, Observation)>) {
         if seen.is_empty() {
             return;
         }
-        let written = write_patiently(&self.dice, || self.manifest.observe_all(&seen));
-        let outcomes = match written.await {
+        let (held, seen): (Vec<&HeldTask>, Vec<(Lease, Observation)>) = seen
+            .into_iter()
+            .map(|(held, observation)| (held, (held.task.lease, observation)))
+            .unzip();
+        let write = || self.parts.manifest.observe_all(&seen);
+        let outcomes = match write_patiently(&self.parts.dice, write).await {
             Ok(outcomes) => outcomes,
             Err(error) => {
                 let tasks = seen.len();
-                tracing::error!(tasks, %error, "failed to write sightings; the leases run out by themselves");
+                tracing::error!(tasks, %error, "failed to write sightings; the tasks are looked at again");
+                held.into_iter().for_each(|held| self.look_again(held));
                 return;
             }
         };
@@ -164,23 +346,23 @@ impl Watch {
             .iter()
             .any(|(_, observation)| !observation.assets.is_empty())
         {
-            self.archive.poke();
+            self.parts.archive.poke();
         }
-        for ((lease, _), outcome) in seen.iter().zip(outcomes) {
+        for (held, outcome) in held.into_iter().zip(outcomes) {
             if let Err(error) = outcome {
-                let task = batch.tasks.iter().find(|task| task.lease == *lease);
-                let id = task.map(|task| task.key.id.as_str());
+                let id = held.task.key.id.as_str();
                 tracing::error!(task.id = id, %error, "failed to write a sighting");
             }
         }
     }
 
     /// What a sighting means for the task's row.
-    fn read(&self, provider: &Provider, task: &ClaimedTask, sighting: Sighting) -> Observation {
+    fn read(&self, provider: &Provider, held: &HeldTask, sighting: Sighting) -> Observation {
+        let task = held.task.as_ref();
         if sighting.is_unknown_status {
             tracing::warn!(task.id = %task.key.id, status = %sighting.status, "unknown status, taken as running");
         }
-        let now = self.clock.now();
+        let now = self.parts.clock.now();
         let mut state = task
             .state
             .after(sighting.progress, !sighting.results.is_empty());
@@ -188,7 +370,7 @@ impl Watch {
             .created
             .or(task.created_at)
             .unwrap_or(task.learned_at);
-        if state == TaskState::Watching && now.since(born) > self.config.give_up {
+        if state == TaskState::Watching && now.since(born) > self.parts.config.give_up {
             state = TaskState::Abandoned;
         }
         let is_completed = sighting.progress == Progress::Completed;
@@ -199,8 +381,8 @@ impl Watch {
                 min_interval: provider.min_interval(sighting.kind.as_deref()),
                 is_completed,
             },
-            &self.config,
-            self.dice.fraction(),
+            &self.parts.config,
+            self.parts.dice.fraction(),
         );
         let known = deadline::Known {
             expires: sighting.expires,
@@ -208,7 +390,7 @@ impl Watch {
             completed: sighting.completed,
             created: sighting.created.or(task.created_at),
             last_unfinished: if is_completed {
-                task.last_unfinished_at
+                held.last_unfinished_at
             } else {
                 Some(now)
             },
@@ -224,7 +406,9 @@ impl Watch {
             Vec::new()
         } else {
             let model = sighting.model.as_deref().or(task.model.as_deref());
-            self.routes.plan(&task.key.provider, model, &task.tags)
+            self.parts
+                .routes
+                .plan(&task.key.provider, model, &task.tags)
         };
         let observation = Observation {
             state,
@@ -257,16 +441,16 @@ impl Watch {
         }
     }
 
-    async fn settle_error(&self, task: &ClaimedTask, error: &ProviderError) {
+    async fn settle_error(&self, held: &HeldTask, error: &ProviderError) {
         let failure = match error {
             ProviderError::Refused { until, .. } | ProviderError::Limited { until, .. } => {
                 Failure::wait_until(*until, error.to_string())
             }
             ProviderError::NoSuchTask(_) => {
-                let next = self.clock.now().plus(MISS_PAUSE);
+                let next = self.parts.clock.now().plus(MISS_PAUSE);
                 Failure::wait_until(
                     next,
-                    format!("provider {} knows no such task", task.key.provider),
+                    format!("provider {} knows no such task", held.task.key.provider),
                 )
             }
             ProviderError::Unavailable { .. } | ProviderError::Garbled { .. } => {
@@ -274,21 +458,22 @@ impl Watch {
             }
         };
         self.settle_failure(
-            task,
+            held,
             &failure,
             matches!(error, ProviderError::NoSuchTask(_)),
         )
         .await;
     }
 
-    async fn settle_failure(&self, task: &ClaimedTask, failure: &Failure, is_miss: bool) {
-        let now = self.clock.now();
+    async fn settle_failure(&self, held: &HeldTask, failure: &Failure, is_miss: bool) {
+        let task = held.task.as_ref();
+        let now = self.parts.clock.now();
         let situation = Situation {
             now,
             attempts: task.attempts,
             urgent_until: Some(task.deadline.at),
         };
-        let settled = decide(failure.verdict(), situation, &self.dice);
+        let settled = decide(failure.verdict(), situation, &self.parts.dice);
         let state = self.end(task, is_miss, now);
         // A completed task was asked for a fresh link: an asset may be waiting for the answer. "No such task" is one.
         let is_awaited = match state {
@@ -308,11 +493,14 @@ impl Watch {
             is_attempt: settled.is_attempt,
             is_miss,
         };
-        let written = write_patiently(&self.dice, || {
-            self.manifest.settle_task(&task.lease, settlement.clone())
+        let written = write_patiently(&self.parts.dice, || {
+            self.parts
+                .manifest
+                .settle_task(&task.lease, settlement.clone())
         });
         if let Err(error) = written.await {
-            tracing::error!(task.id = %task.key.id, %error, "failed to settle; the lease runs out by itself");
+            tracing::error!(task.id = %task.key.id, %error, "failed to settle; the task is looked at again");
+            self.look_again(held);
         }
     }
 
@@ -327,7 +515,7 @@ impl Watch {
         if is_miss && never_seen && misses >= MISSES_BELIEVED && known_for >= MISSES_SPREAD {
             return TaskState::Vanished;
         }
-        if known_for > self.config.give_up {
+        if known_for > self.parts.config.give_up {
             TaskState::Abandoned
         } else {
             TaskState::Watching
@@ -354,19 +542,22 @@ fn assets(sighting: &Sighting, known: &deadline::Known) -> Vec<SeenAsset> {
 }
 
 /// Groups claimed tasks by provider, each group no larger than a batch, the most urgent first.
-fn batches(tasks: Vec<ClaimedTask>) -> Vec<Batch> {
+fn batches(tasks: Vec<HeldTask>) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
-    for task in tasks {
-        let fits = |batch: &&mut Batch| {
-            batch.provider == task.key.provider && batch.tasks.len() < BATCH_MAX
-        };
+    for held in tasks {
+        let provider = &held.task.key.provider;
+        let fits =
+            |batch: &&mut Batch| batch.provider == *provider && batch.tasks.len() < BATCH_MAX;
         match batches.iter_mut().find(fits) {
-            Some(batch) => batch.tasks.push(task),
+            Some(batch) => batch.tasks.push(held),
             None => batches.push(Batch {
-                provider: task.key.provider.clone(),
-                tasks: vec![task],
+                provider: provider.clone(),
+                tasks: vec![held],
             }),
         }
     }
     batches
 }
+
+#[cfg(test)]
+mod tests;

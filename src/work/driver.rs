@@ -27,6 +27,9 @@ use crate::work::wake::Wake;
 /// The longest sleep between two looks at the manifest: what another process learned waits no longer than this.
 const TICK: Span = Span::from_secs(1);
 
+/// A stage that rests claims again before its time when this part of its room is free.
+const WORTH_A_CLAIM: usize = 4;
+
 /// One kind of work on claimed rows.
 pub trait Stage: Send + Sync + 'static {
     /// What one step works on: one claimed row, or several that are asked about in one call.
@@ -49,6 +52,21 @@ pub trait Stage: Send + Sync + 'static {
 
     /// The leases that a piece of work holds.
     fn leases(work: &Self::Work) -> Vec<Lease>;
+
+    /// Until when they surely hold without being renewed, where that is longer than a lease.
+    fn held_until(_work: &Self::Work) -> Option<Instant> {
+        None
+    }
+
+    /// When it wants to claim again for the sake of what it has claimed already and keeps.
+    fn next_kept(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Gives back what it keeps between its steps, and keeps nothing from now on.
+    fn give_back(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 
     /// A span that names the work in every log line of its step.
     fn span(work: &Self::Work) -> tracing::Span;
@@ -111,6 +129,7 @@ pub struct Driver<S: Stage> {
 /// A claim that is being worked on.
 struct Claim {
     leases: Vec<Lease>,
+    held_until: Option<Instant>,
     lost: CancellationToken,
 }
 
@@ -139,16 +158,16 @@ impl<S: Stage> Driver<S> {
         let mut heard = self.around.manifest.heard();
         let mut look_again_at = Instant::now();
         let mut is_time = true;
+        let mut has_more = false;
         while !self.around.stop.is_cancelled() {
             self.pulse.beat();
             // Registered before looking for work, so that a poke between the look and the wait is not missed.
             let woken = self.wake.listen();
-            let mut has_more = false;
             if is_time {
                 let room = self.room.saturating_sub(self.running.len());
                 let claimed = self.claim().await;
                 has_more = claimed.is_some_and(|claimed| claimed >= room);
-                look_again_at = self.look_again_at(claimed).await;
+                look_again_at = self.look_again_at(claimed, has_more).await;
             }
             is_time = true;
             // Every arm is cancel-safe: tokens, a notification that keeps its permit, a watch, timers, and join_next.
@@ -164,11 +183,16 @@ impl<S: Stage> Driver<S> {
                 }
                 Some(ended) = self.running.join_next_with_id() => {
                     self.forget(ended)?;
-                    is_time = has_more || S::REST == Span::ZERO;
+                    is_time = S::REST == Span::ZERO || (has_more && self.has_room_for_some());
                 }
             }
         }
         self.drain(renew_at).await
+    }
+
+    /// Whether a claim is worth its price where many are made: for a single free place it costs what it costs for more.
+    fn has_room_for_some(&self) -> bool {
+        self.room.saturating_sub(self.running.len()) >= self.room.div_ceil(WORTH_A_CLAIM)
     }
 
     /// Works until nothing is due and nothing is running: what `run --once` does.
@@ -177,7 +201,7 @@ impl<S: Stage> Driver<S> {
         while !self.around.stop.is_cancelled() {
             self.claim().await;
             if self.running.is_empty() {
-                return Ok(());
+                break;
             }
             // Every arm is cancel-safe: a token, a timer, and join_next.
             tokio::select! {
@@ -192,8 +216,10 @@ impl<S: Stage> Driver<S> {
         self.drain(renew_at).await
     }
 
-    /// Waits for the running steps, then ends those that `halt` finds still running.
+    /// Gives back what the stage keeps and waits for the running steps, then ends those that `halt` finds still running.
     async fn drain(&mut self, mut renew_at: Instant) -> Result<(), JoinError> {
+        let stage = Arc::clone(&self.stage);
+        self.running.spawn(async move { stage.give_back().await });
         while !self.running.is_empty() {
             self.pulse.beat();
             // Every arm is cancel-safe: a token, timers, and join_next.
@@ -233,7 +259,7 @@ impl<S: Stage> Driver<S> {
     }
 
     fn start(&mut self, work: S::Work) {
-        let leases = S::leases(&work);
+        let (leases, held_until) = (S::leases(&work), S::held_until(&work));
         let span = S::span(&work);
         let lost = CancellationToken::new();
         let stage = Arc::clone(&self.stage);
@@ -249,14 +275,21 @@ impl<S: Stage> Driver<S> {
             }
         };
         let task = self.running.spawn(step.instrument(span));
-        self.claims.insert(task.id(), Claim { leases, lost });
+        let claim = Claim {
+            leases,
+            held_until,
+            lost,
+        };
+        self.claims.insert(task.id(), claim);
     }
 
     /// When to look at the manifest again, unless woken: when the next row is due, within the tick.
-    async fn look_again_at(&self, claimed: Option<usize>) -> Instant {
+    async fn look_again_at(&self, claimed: Option<usize>, has_more: bool) -> Instant {
         let tick = TICK.times(0.75 + 0.5 * self.around.dice.fraction());
         let is_full = self.running.len() >= self.room;
         let wait = match claimed {
+            // What did not fit is not left to the steps alone, of which some may be slow.
+            Some(_) if has_more && S::REST > Span::ZERO => S::REST,
             // No room, or a manifest that fails: a step that ends or the tick is soon enough.
             Some(_) if is_full => tick,
             None => tick,
@@ -268,13 +301,22 @@ impl<S: Stage> Driver<S> {
                 Ok(_) | Err(_) => tick,
             },
         };
-        Instant::now() + wait.as_duration()
+        let now = Instant::now();
+        let at = now + wait.as_duration();
+        match self.stage.next_kept() {
+            Some(kept) if claimed.is_some() && !is_full => {
+                at.min(kept.max(now + S::REST.as_duration()))
+            }
+            Some(_) | None => at,
+        }
     }
 
     async fn renew(&mut self) {
+        let soon = Instant::now() + self.around.lease.as_duration();
         let leases: Vec<Lease> = self
             .claims
             .values()
+            .filter(|claim| claim.held_until.is_none_or(|until| until < soon))
             .flat_map(|claim| claim.leases.clone())
             .collect();
         if leases.is_empty() {

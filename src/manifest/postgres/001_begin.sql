@@ -1,4 +1,4 @@
--- Schema 1: what SQLite has at its schema 6, with the same names and the same checks. Times are unix milliseconds, UTC;
+-- Schema 1: what SQLite has at its schema 7, with the same names and the same checks. Times are unix milliseconds, UTC;
 -- checksums are hexadecimal text; tags are a JSON object. Text sorts by its bytes, as on SQLite.
 --
 -- A lease is three columns: the token is one more at each claim and never goes back; owner and expiry are there
@@ -57,6 +57,8 @@ CREATE TABLE tasks (
 CREATE INDEX tasks_due ON tasks (next_look_at, deadline_at, provider)
     WHERE next_look_at IS NOT NULL AND lease_expires_at IS NULL;
 CREATE INDEX tasks_leased ON tasks (lease_expires_at, next_look_at) WHERE lease_expires_at IS NOT NULL;
+-- Serves whoever holds tasks and wants to know which it is to look at now.
+CREATE INDEX tasks_heard ON tasks (heard_at) WHERE heard_at IS NOT NULL AND lease_expires_at IS NOT NULL;
 -- Serves counts by state and what dies next in a state.
 CREATE INDEX tasks_state ON tasks (state, deadline_at);
 

@@ -28,6 +28,7 @@ use crate::model::object::ETag;
 use crate::model::object::PartNumber;
 use crate::model::object::UploadId;
 use crate::model::task::ProviderName;
+use crate::units::Span;
 
 pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
     -- Of a backlog not all is sorted at each claim: those that have waited longest, those that are nearest to their
@@ -52,7 +53,7 @@ pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
         FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE tasks
-    SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
+    SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :now + :hold
     FROM chosen WHERE tasks.id = chosen.id
     RETURNING tasks.*";
 
@@ -62,15 +63,17 @@ const WINDOW: usize = 4;
 /// The least that is sorted, so that small claims at once do not all have the same few candidates.
 const WINDOW_MIN: usize = 256;
 
-/// Claims tasks to be looked at.
+/// Claims tasks to be looked at, for a lease or for `hold`.
 pub(in crate::manifest) async fn claim_tasks(
     tx: &Tx<'_>,
     most: usize,
     except: &[ProviderName],
+    hold: Option<Span>,
 ) -> Result<Vec<ClaimedTask>, Fault> {
     let except: Vec<String> = except.iter().map(ToString::to_string).collect();
     let params = named_params! {
         ":except": except, ":most": limit(most), ":window": limit(most.saturating_mul(WINDOW).max(WINDOW_MIN)),
+        ":hold": hold.unwrap_or(tx.engine.lease).as_millis_i64(),
     };
     let mut claimed = all(tx, CLAIM_TASKS, params, "tasks", |columns| {
         Ok((urgency(columns, "next_look_at")?, claimed_task(columns)?))
@@ -194,14 +197,14 @@ pub(super) fn renewal(table: Claimable) -> &'static str {
         table,
         "-- manifest::renew
     UPDATE ";
-        " AS held SET lease_expires_at = :lease_until
+        " AS held SET lease_expires_at = GREATEST(held.lease_expires_at, :lease_until)
     FROM unnest(:ids::bigint[], :tokens::bigint[]) AS ours (id, token)
     WHERE held.id = ours.id AND held.lease_token = ours.token AND held.lease_expires_at IS NOT NULL
     RETURNING held.id, held.lease_token"
     )
 }
 
-/// Renews the leases in one statement; those that are lost come back.
+/// Renews the leases in one statement, of which none gets shorter; those that are lost come back.
 pub(in crate::manifest) async fn renew(
     tx: &Tx<'_>,
     table: Claimable,
@@ -218,6 +221,17 @@ pub(in crate::manifest) async fn renew(
     let renewed: Vec<(i64, i64)> = all(tx, renewal(table), params, name, held).await?;
     let is_lost = |lease: &&Lease| !renewed.contains(&(lease.row, lease.token.0));
     Ok(leases.iter().filter(is_lost).copied().collect())
+}
+
+/// Ends the leases of every run of one machine. Their tokens do not come back.
+pub(super) fn release_of(table: Claimable) -> &'static str {
+    per_table!(
+        table,
+        "-- manifest::arrive
+    UPDATE ";
+        " SET lease_owner = NULL, lease_expires_at = NULL
+    WHERE lease_expires_at IS NOT NULL AND starts_with(lease_owner, :name || '/')"
+    )
 }
 
 pub(super) const HOLD_ASSET: &str = "-- manifest::hold
@@ -254,15 +268,15 @@ pub(super) fn next_due_of(table: Claimable) -> &'static str {
                 $due,
                 " IS NOT NULL AND lease_expires_at IS NULL
         UNION ALL
-        -- The later of the two: both must have come.
-        SELECT MIN(GREATEST(",
-                $due,
-                ", lease_expires_at)) AS at FROM ",
+        -- What is claimed was due then: it can be claimed again when its lease ends. The first of its index, however
+        -- many are held.
+        (SELECT lease_expires_at AS at FROM ",
                 $table,
                 "
         WHERE lease_expires_at IS NOT NULL AND ",
                 $due,
                 " IS NOT NULL
+        ORDER BY lease_expires_at LIMIT 1)
     ) AS instants"
             )
         };
@@ -315,6 +329,9 @@ fn claimed_task(columns: &Columns<'_>) -> Result<ClaimedTask, Fault> {
         learned_at: columns.instant("learned_at")?,
         created_at: columns.instant_opt("created_at")?,
         last_unfinished_at: columns.instant_opt("last_unfinished_at")?,
+        status: columns.get("status")?,
+        percent: columns.number_opt("percent")?,
+        has_error: columns.get::<Option<String>>("error")?.is_some(),
         deadline: columns.deadline()?,
         looks: columns.number("looks")?,
         misses: columns.number("misses")?,

@@ -17,7 +17,10 @@ use crate::manifest::conformance::world::World;
 use crate::manifest::conformance::world::key;
 use crate::manifest::conformance::world::proof;
 use crate::manifest::engine::Engine;
+use crate::manifest::machines::GONE_AFTER;
 use crate::manifest::postgres::Time;
+use crate::manifest::row::machine::Arrival;
+use crate::manifest::row::machine::Arrived;
 use crate::manifest::row::*;
 use crate::model::asset::AssetRole;
 use crate::model::asset::AssetState;
@@ -28,6 +31,7 @@ use crate::model::object::ObjectState;
 use crate::model::object::Verified;
 use crate::model::task::LearnedVia;
 use crate::model::task::TaskState;
+use crate::units::Span;
 
 mod prepared {
     use super::*;
@@ -58,16 +62,10 @@ async fn beside(world: &World) -> Manifest {
 async fn every_statement_is_prepared() {
     let world = World::postgres(false).await;
     let mut all = statements::of("postgres");
-    let tables = [
-        Claimable::Tasks,
-        Claimable::Assets,
-        Claimable::Orphans,
-        Claimable::Deliveries,
-        Claimable::Discoveries,
-    ];
-    for table in tables {
+    for table in Claimable::ALL {
         all.push(claims::renewal(table).to_owned());
         all.push(claims::next_due_of(table).to_owned());
+        all.push(claims::release_of(table).to_owned());
     }
     assert!(all.len() > 80, "found {} statements only", all.len());
     let handed = postgres(&world.manifest);
@@ -290,4 +288,58 @@ async fn a_server_that_comes_back_is_used_again() {
     };
     let patience = std::time::Duration::from_secs(20);
     tokio::time::timeout(patience, hear).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_machine_held_that_is_gone_or_starts_anew_is_free() {
+    let world = World::postgres(false).await;
+    let time = Time::Handed(world.clock.clone());
+    let config = Config {
+        machine: "other".to_owned(),
+        ..world.config.clone()
+    };
+    let other = Manifest::open_shared(&config, Access::Daemon, time).await;
+    let other = other.unwrap();
+    let arrival = |name: &str, run: &str| Arrival {
+        name: name.to_owned(),
+        run: run.to_owned(),
+        version: "1".to_owned(),
+    };
+    let (here, there) = (arrival("here", "1"), arrival("other", "1"));
+    for (manifest, arrival) in [(&world.manifest, &here), (&other, &there)] {
+        assert_eq!(manifest.arrive(arrival).await.unwrap(), Arrived::Yes);
+    }
+    let hold = Span::from_secs(600);
+    let held = async |manifest: &Manifest| {
+        let held = manifest.hold_tasks(10, &[], hold).await.unwrap();
+        held.into_iter().map(|task| task.lease).next()
+    };
+    world.learn("a").await;
+    let lease = held(&other).await.unwrap();
+
+    // While it is heard of, what it holds is its own.
+    world.advance(GONE_AFTER.as_duration().as_secs());
+    assert!(other.beat(&there).await.unwrap());
+    assert!(world.manifest.beat(&here).await.unwrap());
+    assert_eq!(held(&world.manifest).await, None);
+    // Once it is not, the others see to that; not whoever was out of touch for as long.
+    world.advance(GONE_AFTER.as_duration().as_secs() + 1);
+    assert!(world.manifest.beat(&here).await.unwrap());
+    assert_eq!(held(&world.manifest).await, None);
+    world.advance(3);
+    assert!(world.manifest.beat(&here).await.unwrap());
+    let taken = held(&world.manifest).await.unwrap();
+    assert!(taken.token > lease.token);
+    let late = other.observe(&lease, world.running()).await;
+    assert!(matches!(late, Err(ManifestError::Stale { .. })), "{late:?}");
+
+    // The one that lives starts anew under its name: what it held before is free, and nobody else's.
+    world.learn("b").await;
+    assert!(other.beat(&there).await.unwrap());
+    let kept = held(&other).await.unwrap();
+    assert_eq!(world.manifest.arrive(&here).await.unwrap(), Arrived::Yes);
+    let again = held(&world.manifest).await.unwrap();
+    assert_eq!(again.row, taken.row);
+    assert!(again.token > taken.token);
+    other.observe(&kept, world.running()).await.unwrap();
 }

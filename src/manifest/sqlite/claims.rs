@@ -26,35 +26,42 @@ use crate::model::object::ETag;
 use crate::model::object::PartNumber;
 use crate::model::object::UploadId;
 use crate::model::task::ProviderName;
+use crate::units::Span;
 
 pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
+    -- Of a backlog not all is sorted at each claim: those that have waited longest ...
+    WITH waiting AS MATERIALIZED (
+        SELECT id, deadline_at, next_look_at FROM tasks
+        WHERE lease_expires_at IS NULL AND next_look_at <= :now
+            AND provider NOT IN (SELECT value FROM json_each(:except))
+        ORDER BY next_look_at
+        LIMIT :window
+    )
     UPDATE tasks
     SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
     WHERE id IN (
         SELECT id FROM (
-            -- Of a backlog not all is sorted at each claim: those that have waited longest ...
-            SELECT * FROM (
-                SELECT id, deadline_at, next_look_at FROM tasks
-                WHERE lease_expires_at IS NULL AND next_look_at <= :now
-                    AND provider NOT IN (SELECT value FROM json_each(:except))
-                ORDER BY next_look_at
-                LIMIT :window
-            )
+            SELECT id, deadline_at, next_look_at FROM waiting
             UNION ALL
-            -- ... and those that are nearest to their deadline, as far as they are due.
+            -- ... and those that are nearest to their deadline, as far as they are due. Where all that are due are above,
+            -- nobody is looked for: most of these rows are held, and nothing but time tells.
             SELECT id, deadline_at, next_look_at FROM (
                 SELECT id, deadline_at, next_look_at, lease_expires_at, provider FROM tasks
                 WHERE state = 'watching'
                 ORDER BY deadline_at
-                LIMIT :most
+                LIMIT (SELECT CASE WHEN COUNT(*) < :window THEN 0 ELSE :most END FROM waiting)
             )
             WHERE lease_expires_at IS NULL AND next_look_at <= :now
                 AND provider NOT IN (SELECT value FROM json_each(:except))
             UNION ALL
             -- A lease that ran out: who held it is gone or too slow. A branch of its own for its own index.
-            SELECT id, deadline_at, next_look_at FROM tasks
-            WHERE lease_expires_at <= :now AND next_look_at <= :now
-                AND provider NOT IN (SELECT value FROM json_each(:except))
+            SELECT id, deadline_at, next_look_at FROM (
+                SELECT id, deadline_at, next_look_at FROM tasks
+                WHERE lease_expires_at <= :now AND next_look_at <= :now
+                    AND provider NOT IN (SELECT value FROM json_each(:except))
+                ORDER BY lease_expires_at
+                LIMIT :window
+            )
         )
         -- A task may be among both. UNION would sort each branch by ID, and scan the table for that.
         GROUP BY id
@@ -63,20 +70,23 @@ pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
     )
     -- Columns are found by their names, one name after the other: no more than are read.
     RETURNING id, lease_token, lease_expires_at, provider, task_id, state, tags, model, kind, learned_at,
-        created_at, last_unfinished_at, deadline_at, deadline_from, looks, misses, attempts, next_look_at";
+        created_at, last_unfinished_at, status, percent, error, deadline_at, deadline_from, looks, misses, attempts,
+        next_look_at";
 
 /// How many times as many tasks as are claimed are sorted by their deadlines.
 const WINDOW: usize = 4;
 
-/// Claims tasks to be looked at.
+/// Claims tasks to be looked at, for a lease or for `hold`.
 pub(in crate::manifest) fn claim_tasks(
     tx: &Tx<'_>,
     most: usize,
     except: &[ProviderName],
+    hold: Option<Span>,
 ) -> Result<Vec<ClaimedTask>, Fault> {
     let except = serde_json::to_string(except).expect("names are strings");
+    let until = hold.map_or(tx.lease_until, |hold| tx.now.plus(hold));
     let params = named_params! {
-        ":owner": tx.owner, ":lease_until": tx.lease_until.as_unix_millis(),
+        ":owner": tx.owner, ":lease_until": until.as_unix_millis(),
         ":now": tx.now.as_unix_millis(), ":except": except, ":most": limit(most),
         ":window": limit(most.saturating_mul(WINDOW)),
     };
@@ -200,7 +210,7 @@ macro_rules! per_table {
     };
 }
 
-/// Renews each lease; those that are lost come back.
+/// Renews each lease, of which none gets shorter; those that are lost come back.
 pub(in crate::manifest) fn renew(
     tx: &Tx<'_>,
     table: Claimable,
@@ -209,7 +219,7 @@ pub(in crate::manifest) fn renew(
     let sql = per_table!(
         "renew",
         table,
-        "SET lease_expires_at = :lease_until
+        "SET lease_expires_at = MAX(lease_expires_at, :lease_until)
         WHERE id = :id AND lease_token = :token AND lease_expires_at IS NOT NULL"
     );
     let mut lost = Vec::new();
@@ -226,13 +236,7 @@ pub(in crate::manifest) fn renew(
 
 /// Ends every lease: for a daemon that starts, since whoever gave them is dead. Their tokens do not come back.
 pub(super) fn release_all(db: &Connection) -> Result<(), Fault> {
-    for table in [
-        Claimable::Tasks,
-        Claimable::Assets,
-        Claimable::Orphans,
-        Claimable::Deliveries,
-        Claimable::Discoveries,
-    ] {
+    for table in Claimable::ALL {
         let sql = per_table!(
             "release_all",
             table,
@@ -281,15 +285,17 @@ pub(in crate::manifest) fn next_due(
                 $due,
                 " IS NOT NULL AND lease_expires_at IS NULL
                     UNION ALL
-                    -- Of two arguments MAX takes the later: both must have come.
-                    SELECT MIN(MAX(",
-                $due,
-                ", lease_expires_at)) AS at FROM ",
+                    -- What is claimed was due then: it can be claimed again when its lease ends. The first of its index,
+                    -- however many are held.
+                    SELECT at FROM (
+                        SELECT lease_expires_at AS at FROM ",
                 $table,
                 "
-                    WHERE lease_expires_at IS NOT NULL AND ",
+                        WHERE lease_expires_at IS NOT NULL AND ",
                 $due,
                 " IS NOT NULL
+                        ORDER BY lease_expires_at LIMIT 1
+                    )
                 )"
             )
         };
@@ -338,6 +344,9 @@ fn claimed_task(columns: &Columns<'_, '_>) -> Result<ClaimedTask, Fault> {
         learned_at: columns.instant("learned_at")?,
         created_at: columns.instant_opt("created_at")?,
         last_unfinished_at: columns.instant_opt("last_unfinished_at")?,
+        status: columns.get("status")?,
+        percent: columns.number_opt("percent")?,
+        has_error: columns.get::<Option<String>>("error")?.is_some(),
         deadline: columns.deadline()?,
         looks: columns.number("looks")?,
         misses: columns.number("misses")?,

@@ -126,7 +126,11 @@ const FIND: &str = "-- manifest::learn
     SELECT id, state, tags FROM tasks WHERE task_id = :task_id AND provider = :provider";
 
 const SET_TAGS: &str = "-- manifest::learn
-    UPDATE tasks SET tags = :tags WHERE id = :id";
+    UPDATE tasks
+    SET tags = :tags,
+        -- Whoever holds it goes by the tags that it had: it is to be claimed anew.
+        heard_at = CASE WHEN lease_expires_at IS NULL THEN NULL ELSE :now END
+    WHERE id = :id";
 
 /// Adds the tags that the task lacks; tells its row and state.
 fn merge(tx: &Tx<'_>, key: &TaskKey, tags: &Tags) -> Result<(i64, TaskState), Fault> {
@@ -143,7 +147,9 @@ fn merge(tx: &Tx<'_>, key: &TaskKey, tags: &Tags) -> Result<(i64, TaskState), Fa
         execute(
             tx.db,
             SET_TAGS,
-            named_params! { ":tags": written(&known), ":id": row },
+            named_params! {
+                ":tags": written(&known), ":now": tx.now.as_unix_millis(), ":id": row,
+            },
         )?;
     }
     Ok((row, state))
@@ -342,7 +348,9 @@ const RETRY_ASSETS: &str = "-- manifest::retry
 
 const RETRY_TASKS: &str = "-- manifest::retry
     UPDATE tasks
-    SET state = 'watching', next_look_at = :now, attempts = 0, misses = 0
+    SET state = 'watching', next_look_at = :now, attempts = 0, misses = 0,
+        -- Whoever holds it is to look now.
+        heard_at = CASE WHEN lease_expires_at IS NULL THEN NULL ELSE :now END
     -- Failed and cancelled stay: the provider has nothing to archive.
     WHERE state IN ('watching', 'vanished', 'abandoned')
         AND task_id = :task_id AND (:provider IS NULL OR provider = :provider)";

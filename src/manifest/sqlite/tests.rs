@@ -601,6 +601,7 @@ async fn claims_and_look_ups_find_their_indexes() {
     };
     for (sql, indexes) in [
         (super::claims::CLAIM_TASKS, ["tasks_due", "tasks_leased"]),
+        (super::holds::HEARD, ["tasks_heard", "USING"]),
         (super::claims::CLAIM_ASSETS, ["assets_due", "assets_leased"]),
         (
             super::claims::CLAIM_ORPHANS,

@@ -1,0 +1,229 @@
+//! Tasks that are held: claimed for many looks, looked at again when their time comes, and not written until there is
+//! news.
+//!
+//! ```text
+//!   claim --> look --news--> write, which ends the claim
+//!              ^ |
+//!              | `-none--> here, until the next look
+//!              `--------------'
+//! ```
+//!
+//! Nothing is lost with this memory. A held row stays as it was when it was claimed, due, so that whoever claims it next
+//! looks at once; and what is written, by whomever, is fenced by the lease's token as ever.
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use tokio::time::Instant;
+
+use crate::clock::Timestamp;
+use crate::manifest::row::ClaimedTask;
+use crate::model::lease::Lease;
+use crate::model::task::ProviderName;
+use crate::units::ByteSize;
+use crate::units::Span;
+
+/// How many leases long a hold is. The longer, the less is written while nothing happens; the later another machine gets
+/// its share of tasks, and takes up those of a machine whose end nobody noticed.
+pub(super) const HOLD_LEASES: u32 = 10;
+
+/// What may be held at most, some 200,000 tasks without tags; beyond that each look is written and ends its claim.
+const HELD_BYTES_MAX: ByteSize = ByteSize::mib(128);
+
+/// Claims that are let go at once since they end: as much as a claim brings.
+const OVERDUE_AT_ONCE: usize = 1000;
+
+/// What a held task takes besides its texts: itself, and its places in the tables here.
+const HELD_BYTES: usize = size_of::<ClaimedTask>() + 2 * size_of::<(Instant, HeldTask)>();
+
+/// What a text takes besides its letters.
+const TEXT_BYTES: usize = size_of::<String>() + 2 * size_of::<usize>();
+
+/// A task under lease, and until when.
+#[derive(Clone, Debug)]
+pub(super) struct HeldTask {
+    /// The task as it was claimed.
+    pub(super) task: Arc<ClaimedTask>,
+    /// When it was last seen unfinished, by looks that were not written too.
+    pub(super) last_unfinished_at: Option<Timestamp>,
+    /// Until when the claim surely holds, by a clock that nobody sets.
+    pub(super) until: Instant,
+}
+
+/// The held tasks of one stage.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// A look that is due at a task, and the write after it, must end before the claim does: its time is as much earlier.
+    margin: Span,
+    bytes_max: usize,
+    shelf: Mutex<Shelf>,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    tasks: HashMap<i64, (Instant, HeldTask)>,
+    /// When each of them is looked at next, by row.
+    looks: BTreeSet<(Instant, i64)>,
+    bytes: usize,
+    is_closed: bool,
+}
+
+/// What is due of the held tasks.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// To be looked at.
+    pub(super) looks: Vec<HeldTask>,
+    /// To be let go, since their claim ends soon or has ended.
+    pub(super) overdue: Vec<HeldTask>,
+}
+
+impl Held {
+    /// Holds nothing yet; claims are for leases of this length, or for many of them.
+    pub(super) fn new(lease: Span) -> Self {
+        Self {
+            margin: lease,
+            bytes_max: HELD_BYTES_MAX.as_usize(),
+            shelf: Mutex::default(),
+        }
+    }
+
+    /// Whether more may be held.
+    pub(super) fn has_room(&self) -> bool {
+        let shelf = self.shelf();
+        !shelf.is_closed && shelf.bytes < self.bytes_max
+    }
+
+    /// Keeps a task until `look_at`. Not where the claim would end too soon after that, or there is no room.
+    pub(super) fn keep(&self, task: HeldTask, look_at: Instant) -> bool {
+        let is_held_then = look_at
+            .checked_add(self.margin.as_duration())
+            .is_some_and(|end| end <= task.until);
+        let mut shelf = self.shelf();
+        let has_room = !shelf.is_closed && shelf.bytes < self.bytes_max;
+        if is_held_then && has_room {
+            shelf.put(task, look_at);
+        }
+        is_held_then && has_room
+    }
+
+    /// Puts back what was taken and not looked at.
+    pub(super) fn put_back(&self, tasks: impl IntoIterator<Item = HeldTask>, look_at: Instant) {
+        let mut shelf = self.shelf();
+        for task in tasks {
+            shelf.put(task, look_at);
+        }
+    }
+
+    /// Takes at most `most` tasks that are due, those first that wait for longest, and a bounded number whose claim
+    /// ends. Tasks of a provider that pauses wait for its end.
+    pub(super) fn take_due(
+        &self,
+        now: Instant,
+        most: usize,
+        paused_until: impl Fn(&ProviderName) -> Option<Instant>,
+    ) -> Due {
+        let mut due = Due::default();
+        let mut waiting = Vec::new();
+        let mut shelf = self.shelf();
+        while due.overdue.len() < OVERDUE_AT_ONCE
+            && let Some((at, row)) = shelf.looks.first().copied()
+            && at <= now
+            && let Some(task) = shelf.take(row)
+        {
+            if task.until < now + self.margin.as_duration() / 2 {
+                due.overdue.push(task);
+            } else if due.looks.len() >= most {
+                shelf.put(task, at);
+                break;
+            } else if let Some(until) = paused_until(&task.task.key.provider) {
+                waiting.push((task, until.max(now)));
+            } else {
+                due.looks.push(task);
+            }
+        }
+        for (task, until) in waiting {
+            shelf.put(task, until);
+        }
+        due
+    }
+
+    /// Takes those of the leases that are held here.
+    pub(super) fn take(&self, leases: &[Lease]) -> Vec<HeldTask> {
+        let mut shelf = self.shelf();
+        let take = |lease: &Lease| {
+            let (_, held) = shelf.tasks.get(&lease.row)?;
+            let is_it = held.task.lease.token == lease.token;
+            is_it.then(|| shelf.take(lease.row)).flatten()
+        };
+        leases.iter().filter_map(take).collect()
+    }
+
+    /// Whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.shelf().tasks.is_empty()
+    }
+
+    /// When the next look is due.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.shelf().looks.first().map(|(at, _)| *at)
+    }
+
+    /// Takes everything, each with the time of its next look; nothing is kept from now on.
+    pub(super) fn close(&self) -> Vec<(HeldTask, Instant)> {
+        let mut shelf = self.shelf();
+        shelf.is_closed = true;
+        shelf.looks = BTreeSet::new();
+        shelf.bytes = 0;
+        let all = std::mem::take(&mut shelf.tasks).into_values();
+        all.map(|(at, task)| (task, at)).collect()
+    }
+
+    /// Holds no more than this.
+    #[cfg(test)]
+    pub(super) fn hold_at_most(&mut self, bytes: usize) {
+        self.bytes_max = bytes;
+    }
+
+    /// How many are held.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.shelf().tasks.len()
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelf {
+    /// One that is held already was lost: the later claim counts.
+    fn put(&mut self, task: HeldTask, look_at: Instant) {
+        let row = task.task.lease.row;
+        self.take(row);
+        self.bytes += bytes(&task);
+        self.looks.insert((look_at, row));
+        self.tasks.insert(row, (look_at, task));
+    }
+
+    fn take(&mut self, row: i64) -> Option<HeldTask> {
+        let (at, task) = self.tasks.remove(&row)?;
+        self.looks.remove(&(at, row));
+        self.bytes = self.bytes.saturating_sub(bytes(&task));
+        Some(task)
+    }
+}
+
+/// What a held task takes, about.
+fn bytes(held: &HeldTask) -> usize {
+    let task = &held.task;
+    let text = |text: &str| TEXT_BYTES + text.len();
+    let tags = task.tags.iter().map(|(name, tag)| text(name) + text(tag));
+    let words = [&task.model, &task.kind, &task.status];
+    let words = words.into_iter().flatten().map(|word| text(word));
+    let names = text(task.key.provider.as_str()) + text(task.key.id.as_str());
+    HELD_BYTES + names + words.sum::<usize>() + tags.sum::<usize>()
+}

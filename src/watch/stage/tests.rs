@@ -1,0 +1,555 @@
+//! What is written and what is held, over a scripted task API, with a clock that the tests own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tempfile::TempDir;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::http::Body;
+use crate::http::Http;
+use crate::http::HttpError;
+use crate::http::Transport;
+use crate::http::body::full;
+use crate::manifest;
+use crate::manifest::Access;
+use crate::manifest::row::Heard;
+use crate::manifest::row::Learned;
+use crate::manifest::row::NewTask;
+use crate::manifest::row::TaskFilter;
+use crate::manifest::row::TaskRecord;
+use crate::model::asset::AssetState;
+use crate::model::deadline::Deadline;
+use crate::model::deadline::DeadlineSource;
+use crate::model::object::DestinationName;
+use crate::model::task::LearnedVia;
+use crate::model::task::Tags;
+use crate::model::task::TaskKey;
+use crate::provider;
+use crate::secret::SecretSource;
+use crate::watch::RouteConfig;
+use crate::work::driver::Driver;
+use crate::work::driver::Surroundings;
+
+/// When all of this happens.
+const BEGIN: Timestamp = Timestamp::EPOCH;
+
+const LEASE: Span = Span::from_secs(60);
+
+/// Between two looks: both of `poll.first` and `poll.max`.
+const INTERVAL: Duration = Duration::from_mins(1);
+
+/// What the task API says of each task, and who was asked about.
+#[derive(Clone, Default)]
+struct Api(Arc<Said>);
+
+#[derive(Default)]
+struct Said {
+    answers: Mutex<BTreeMap<String, (u16, String)>>,
+    asked: Mutex<Vec<String>>,
+    was_asked: Notify,
+}
+
+impl Api {
+    fn says(&self, id: &str, status: u16, more: &str) {
+        let body = format!(r#"{{"id":"{id}",{more}}}"#);
+        let mut answers = self.0.answers.lock().unwrap();
+        answers.insert(id.to_owned(), (status, body));
+    }
+
+    fn runs(&self, id: &str, percent: u8) {
+        let running = format!(r#""status":"processing","progress":{percent}"#);
+        self.says(id, 200, &running);
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.asked.lock().unwrap())
+    }
+}
+
+impl Transport for Api {
+    fn send(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> BoxFuture<'static, Result<http::Response<Body>, HttpError>> {
+        let path = request.uri().path();
+        let id = path.rsplit('/').next().unwrap_or_default().to_owned();
+        let answer = self.0.answers.lock().unwrap().get(&id).cloned();
+        let (status, body) = answer.unwrap_or((404, "{}".to_owned()));
+        if status != 404 {
+            self.0.asked.lock().unwrap().push(id);
+            self.0.was_asked.notify_one();
+        }
+        let answer = http::Response::builder().status(status).body(full(body));
+        std::future::ready(Ok(answer.unwrap())).boxed()
+    }
+}
+
+struct World {
+    folder: TempDir,
+    clock: Clock,
+    manifest: Manifest,
+    api: Api,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let start = Instant::now();
+        let clock = Clock::new(move || BEGIN.plus(Span::from(start.elapsed())));
+        let manifest = Self::open(&folder, &clock);
+        Self {
+            folder,
+            clock,
+            manifest,
+            api: Api::default(),
+        }
+    }
+
+    fn open(folder: &TempDir, clock: &Clock) -> Manifest {
+        let config = manifest::Config {
+            url: format!("sqlite:{}/manifest.db", folder.path().display()),
+            lease: LEASE,
+            password: None,
+            connections: 4,
+            notify: false,
+            pooler: false,
+            machine: "here".to_owned(),
+        };
+        Manifest::open_inline(&config, clock, Access::Daemon).unwrap()
+    }
+
+    /// What a daemon that died and started anew has.
+    async fn restart(&mut self) {
+        self.manifest.close().await;
+        self.manifest = Self::open(&self.folder, &self.clock);
+    }
+
+    fn stage(&self) -> Watch {
+        let config = provider::Config {
+            kind: Some("evolink".to_owned()),
+            api_key: Some(SecretSource::env("KEY")),
+            ..provider::Config::default()
+        };
+        let name: ProviderName = "house".parse().unwrap();
+        let provider = Provider::connect(
+            name.clone(),
+            &config,
+            Span::from_secs(86_400),
+            Http::new(self.api.clone()),
+            self.clock.clone(),
+            &|_| Some("key".to_owned()),
+        );
+        let destination = |name: &str| name.parse::<DestinationName>().unwrap();
+        let route = RouteConfig {
+            name: String::new(),
+            provider: None,
+            model: None,
+            tag: Some(BTreeMap::from([("region".to_owned(), "eu".to_owned())])),
+            to: vec![destination("eu")],
+            key: None,
+        };
+        let all = ["main", "eu"].into_iter().map(destination);
+        let routes = Routes::new(&[route], all, &"{task_id}/{index}".parse().unwrap());
+        Watch::new(WatchParts {
+            manifest: self.manifest.clone(),
+            providers: BTreeMap::from([(name, provider.unwrap())]),
+            routes: routes.unwrap(),
+            config: Config {
+                first: Span::from(INTERVAL),
+                max: Span::from(INTERVAL),
+                jitter: 0.0,
+                give_up: Span::from_secs(259_200),
+            },
+            lease: LEASE,
+            clock: self.clock.clone(),
+            dice: Dice::seeded(1),
+            archive: Wake::new(),
+        })
+    }
+
+    fn task(&self, id: &str) -> NewTask {
+        NewTask {
+            key: key(id),
+            tags: Tags::new(),
+            via: LearnedVia::Cli,
+            next_look_at: self.clock.now(),
+            deadline: Deadline {
+                at: self.clock.now().plus(Span::from_secs(86_400)),
+                from: DeadlineSource::Learned,
+            },
+            callback: None,
+        }
+    }
+
+    async fn learn(&self, id: &str) {
+        let learned = self.manifest.learn(vec![self.task(id)]).await.unwrap();
+        assert_eq!(learned, [Learned::New]);
+        self.api.runs(id, 10);
+    }
+
+    async fn record(&self, id: &str) -> TaskRecord {
+        let tasks = self.manifest.tasks(&TaskFilter::default(), 10).await;
+        let is_it = |task: &TaskRecord| task.key == key(id);
+        tasks.unwrap().into_iter().find(is_it).unwrap()
+    }
+
+    /// A number that changes with each commit that wrote anything, as SQLite tells another connection.
+    fn writes(&self) -> Writes {
+        let path = self.folder.path().join("manifest.db");
+        Writes(rusqlite::Connection::open(path).unwrap())
+    }
+
+    /// One turn of the stage: whom it asks about.
+    async fn turn(&self, stage: &Watch) -> Vec<String> {
+        for batch in stage.claim(16).await.unwrap() {
+            stage.step(&batch, &CancellationToken::new()).await.unwrap();
+        }
+        self.api.asked()
+    }
+
+    /// A stage that holds the task `a`, whose next look is an interval away.
+    async fn holding(&self) -> Watch {
+        self.learn("a").await;
+        let stage = self.stage();
+        for _ in 0..2 {
+            assert_eq!(self.turn(&stage).await, ["a"]);
+            pass(INTERVAL).await;
+        }
+        assert_eq!(self.turn(&stage).await, ["a"]);
+        assert_eq!(stage.held.count(), 1);
+        stage
+    }
+}
+
+struct Writes(rusqlite::Connection);
+
+impl Writes {
+    fn version(&self) -> i64 {
+        let version = self
+            .0
+            .query_row("PRAGMA data_version", [], |row| row.get(0));
+        version.unwrap()
+    }
+}
+
+fn key(id: &str) -> TaskKey {
+    TaskKey {
+        provider: "house".parse().unwrap(),
+        id: id.parse().unwrap(),
+    }
+}
+
+async fn pass(span: Duration) {
+    tokio::time::advance(span).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_without_news_writes_nothing() {
+    let world = World::new();
+    let stage = world.holding().await;
+    let writes = world.writes();
+    let (version, record) = (writes.version(), world.record("a").await);
+    for percent in [10, 15, 19] {
+        world.api.runs("a", percent);
+        pass(INTERVAL).await;
+        assert_eq!(world.turn(&stage).await, ["a"]);
+    }
+    assert_eq!(writes.version(), version);
+    let (now, before) = (world.record("a").await, record);
+    assert_eq!(format!("{now:?}"), format!("{before:?}"));
+    assert_eq!(world.turn(&stage).await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_is_written_at_once_and_the_task_is_held_again() {
+    let world = World::new();
+    let stage = world.holding().await;
+    let running = |more: &str| format!(r#""status":"processing",{more}"#);
+    for (said, shown) in [
+        (running(r#""progress":20"#), "processing Some(20) None"),
+        (running(r#""progress":40"#), "processing Some(40) None"),
+        (r#""status":"queued""#.to_owned(), "queued Some(40) None"),
+        (running(r#""progress":40"#), "processing Some(40) None"),
+        (running(r#""model":"m""#), "processing Some(40) Some(\"m\")"),
+    ] {
+        world.api.says("a", 200, &said);
+        pass(INTERVAL).await;
+        assert_eq!(world.turn(&stage).await, ["a"]);
+        let record = world.record("a").await;
+        let status = record.status.unwrap_or_default();
+        assert_eq!(
+            format!("{status} {:?} {:?}", record.percent, record.model),
+            shown
+        );
+        assert_eq!(stage.held.count(), 0, "{said}");
+        pass(INTERVAL).await;
+        assert_eq!(world.turn(&stage).await, ["a"]);
+        assert_eq!(stage.held.count(), 1, "{said}");
+    }
+    let done = r#""status":"completed","results":["https://cdn.test/a.mp4"]"#;
+    world.api.says("a", 200, done);
+    pass(INTERVAL).await;
+    world.turn(&stage).await;
+    let record = world.record("a").await;
+    assert_eq!(record.state, TaskState::Completed);
+    assert_eq!(record.assets[0].state, AssetState::Due);
+    // The deadline counts from the last look, which was not written.
+    let seen = world.clock.now().minus(Span::from(INTERVAL));
+    assert_eq!(
+        record.assets[0].deadline.at,
+        seen.plus(Span::from_secs(86_400))
+    );
+    assert_eq!(stage.held.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_fails_is_written_and_ends_the_hold() {
+    let world = World::new();
+    let stage = world.holding().await;
+    world.api.says("a", 500, "\"x\":1");
+    pass(INTERVAL).await;
+    world.turn(&stage).await;
+    let record = world.record("a").await;
+    assert!(record.error.is_some(), "{record:?}");
+    assert_eq!(stage.held.count(), 0);
+    // The next good answer clears it.
+    world.api.runs("a", 10);
+    pass(INTERVAL).await;
+    assert_eq!(world.turn(&stage).await, ["a"]);
+    assert_eq!(world.record("a").await.error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_to_a_held_task_brings_a_look_at_once() {
+    let world = World::new();
+    let stage = world.holding().await;
+    let nobody = Vec::<String>::new();
+    let manifest = &world.manifest;
+    assert_eq!(manifest.hear(&key("a")).await.unwrap(), Heard::Due);
+    assert_eq!(world.turn(&stage).await, ["a"]);
+    assert_eq!(world.turn(&stage).await, nobody);
+    assert_eq!(manifest.retry(None, &key("a").id).await.unwrap(), 1);
+    assert_eq!(world.turn(&stage).await, ["a"]);
+    assert_eq!(world.turn(&stage).await, nobody);
+    assert_eq!(stage.held.count(), 1);
+
+    // Also when it comes in the middle of a look that has no news.
+    pass(INTERVAL).await;
+    let batches = stage.claim(16).await.unwrap();
+    manifest.hear(&key("a")).await.unwrap();
+    let stop = CancellationToken::new();
+    stage.step(&batches[0], &stop).await.unwrap();
+    assert_eq!(world.api.asked(), ["a"]);
+    assert_eq!(world.turn(&stage).await, ["a"]);
+    assert_eq!(world.turn(&stage).await, nobody);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_task_goes_by_the_tags_that_it_has_now() {
+    let world = World::new();
+    let stage = world.holding().await;
+    let tagged = NewTask {
+        tags: Tags::from([("region".to_owned(), "eu".to_owned())]),
+        ..world.task("a")
+    };
+    world.manifest.learn(vec![tagged]).await.unwrap();
+    assert_eq!(world.turn(&stage).await, ["a"]);
+    let done = r#""status":"completed","results":["https://cdn.test/a.mp4"]"#;
+    world.api.says("a", 200, done);
+    pass(INTERVAL).await;
+    world.turn(&stage).await;
+    let objects = &world.record("a").await.assets[0].objects;
+    let places: Vec<_> = objects.iter().map(|it| it.destination.as_str()).collect();
+    assert_eq!(places, ["eu"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_task_is_not_asked_about_again() {
+    let world = World::new();
+    let stage = world.holding().await;
+    let TaskKey { provider, id } = key("a");
+    assert!(world.manifest.forget(&provider, &id).await.unwrap());
+    pass(INTERVAL).await;
+    assert_eq!(world.turn(&stage).await, Vec::<String>::new());
+    assert_eq!(stage.held.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_in_a_hold_the_next_daemon_looks_at_once() {
+    let mut world = World::new();
+    let stage = world.holding().await;
+    drop(stage);
+    world.restart().await;
+    let stage = world.stage();
+    assert_eq!(world.turn(&stage).await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_back_is_anybodys_when_its_time_comes() {
+    let world = World::new();
+    let stage = world.holding().await;
+    let due = world.clock.now().plus(Span::from(INTERVAL));
+    pass(INTERVAL / 2).await;
+    stage.give_back().await;
+    assert_eq!(world.record("a").await.next_look_at, Some(due));
+    let other = world.stage();
+    assert_eq!(world.turn(&other).await, Vec::<String>::new());
+    pass(INTERVAL / 2).await;
+    assert_eq!(world.turn(&other).await, ["a"]);
+    // Who has given back keeps nothing any more, though it may be in the middle of a look.
+    other.give_back().await;
+    pass(INTERVAL).await;
+    assert_eq!(world.turn(&stage).await, ["a"]);
+    assert_eq!(stage.held.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_is_not_lost_when_its_task_is_given_back() {
+    let world = World::new();
+    let stage = world.holding().await;
+    world.manifest.hear(&key("a")).await.unwrap();
+    stage.give_back().await;
+    assert_eq!(world.turn(&world.stage()).await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_ends_before_its_time_and_no_look_is_late_for_it() {
+    let world = World::new();
+    let stage = world.holding().await;
+    let writes = world.writes();
+    let (mut version, mut written) = (writes.version(), 0);
+    let other = world.stage();
+    let minutes = 4 * HOLD_LEASES;
+    for minute in 0..minutes {
+        pass(INTERVAL).await;
+        assert_eq!(world.turn(&stage).await, ["a"], "minute {minute}");
+        written += u32::from(writes.version() != version);
+        version = writes.version();
+        // At no time can anybody else have it who looks right behind.
+        assert_eq!(world.turn(&other).await, Vec::<String>::new());
+    }
+    // The look that ends one and the claim that begins the next.
+    assert!(
+        (2..=10).contains(&written),
+        "{written} of {minutes} looks wrote"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_machine_takes_over_after_the_hold_and_a_late_owner_changes_nothing() {
+    let world = World::new();
+    let frozen = world.holding().await;
+    let other = world.stage();
+    pass(INTERVAL).await;
+    // Frozen in the middle of a look, and of another that has just been claimed.
+    let batches = frozen.claim(16).await.unwrap();
+    assert_eq!(world.turn(&other).await, Vec::<String>::new());
+    pass(LEASE.as_duration() * HOLD_LEASES).await;
+    assert_eq!(world.turn(&other).await, ["a"]);
+    pass(INTERVAL).await;
+    assert_eq!(world.turn(&other).await, ["a"]);
+    let writes = world.writes();
+    let version = writes.version();
+    let stop = CancellationToken::new();
+    frozen.step(&batches[0], &stop).await.unwrap();
+    world.api.runs("a", 90);
+    pass(INTERVAL / 2).await;
+    world.api.asked();
+    assert_eq!(world.turn(&frozen).await, Vec::<String>::new());
+    assert_eq!(writes.version(), version);
+    assert_eq!(frozen.held.count(), 0);
+    assert_eq!(other.held.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_tasks_of_a_machine_that_slept_past_its_holds_are_let_go() {
+    let world = World::new();
+    let stage = world.holding().await;
+    // Nobody else was there: it is still ours, and claimed anew.
+    pass(LEASE.as_duration() * HOLD_LEASES * 2).await;
+    assert_eq!(world.turn(&stage).await, ["a"]);
+    pass(INTERVAL).await;
+    assert_eq!(world.turn(&stage).await, ["a"]);
+    // Somebody else was: it is theirs.
+    pass(LEASE.as_duration() * HOLD_LEASES * 2).await;
+    let other = world.stage();
+    assert_eq!(world.turn(&other).await, ["a"]);
+    assert_eq!(world.turn(&stage).await, Vec::<String>::new());
+    assert_eq!(stage.held.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_pauses_is_not_asked_and_its_tasks_stay_held() {
+    let world = World::new();
+    let stage = world.holding().await;
+    pass(INTERVAL / 2).await;
+    world.learn("b").await;
+    world.api.says("b", 403, "\"x\":1");
+    assert_eq!(world.turn(&stage).await, ["b"]);
+    pass(INTERVAL / 2).await;
+    assert!(stage.paused_until(&key("a").provider).is_some());
+    assert_eq!(world.turn(&stage).await, Vec::<String>::new());
+    assert_eq!(stage.held.count(), 1);
+    world.api.runs("b", 10);
+    pass(INTERVAL).await;
+    assert_eq!(world.turn(&stage).await, ["b", "a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_there_is_no_room_for_is_written_at_each_look() {
+    let world = World::new();
+    world.learn("a").await;
+    let mut stage = world.stage();
+    stage.held.hold_at_most(0);
+    let writes = world.writes();
+    let mut version = writes.version();
+    for _ in 0..4 {
+        assert_eq!(world.turn(&stage).await, ["a"]);
+        assert_ne!(writes.version(), version);
+        version = writes.version();
+        assert_eq!(stage.held.count(), 0);
+        pass(INTERVAL).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_driver_looks_in_time_and_gives_back_when_it_stops() {
+    let world = World::new();
+    world.learn("a").await;
+    let (stop, halt) = (CancellationToken::new(), CancellationToken::new());
+    let around = Surroundings {
+        manifest: world.manifest.clone(),
+        clock: world.clock.clone(),
+        dice: Dice::seeded(1),
+        lease: LEASE,
+        stop: stop.clone(),
+        halt,
+    };
+    let mut running = JoinSet::new();
+    running.spawn(Driver::new(world.stage(), 16, Wake::new(), around).run());
+    let begun = Instant::now();
+    for look in 0..15_u32 {
+        world.api.0.was_asked.notified().await;
+        let late = begun.elapsed().saturating_sub(INTERVAL * look);
+        assert!(
+            late < Duration::from_secs(1) * (look + 1),
+            "look {look}: {late:?} late"
+        );
+        assert_eq!(world.api.asked(), ["a"]);
+    }
+    stop.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+    let next = world.record("a").await.next_look_at.unwrap();
+    assert!(next > world.clock.now(), "{next}");
+    pass(INTERVAL + REST.as_duration()).await;
+    assert_eq!(world.turn(&world.stage()).await, ["a"]);
+}
