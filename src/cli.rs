@@ -35,7 +35,7 @@ use crate::cli::exit::Exit;
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 4 at risk or lost, 5 waited in vain,
 6 not found, 10 no daemon, 11 manifest locked or not there, 12 refused by provider or store,
-78 configuration, 130 interrupted";
+13 a copy differs, 78 configuration, 130 interrupted";
 
 /// Archives AI video results into S3, R2 or a folder before their links die, and proves it.
 #[derive(Debug, Parser)]
@@ -80,7 +80,7 @@ enum Command {
     /// See what happened and who was told, tell it again
     #[command(subcommand)]
     Events(events::Command),
-    /// Read the manifest
+    /// Read the manifest, move it to another engine
     #[command(subcommand)]
     Manifest(manifest::Command),
     /// Show the configuration in force

@@ -14,6 +14,7 @@ mod holds;
 mod links;
 pub mod machines;
 mod migrate;
+pub mod moving;
 mod outbox;
 mod postgres;
 mod sqlite;
@@ -62,6 +63,7 @@ use crate::model::object::UploadId;
 use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
 use crate::model::task::TaskKey;
+use crate::secret::Secret;
 use crate::secret::SecretSource;
 use crate::units::Span;
 
@@ -111,6 +113,13 @@ impl Config {
     /// Whether a password stands in the URL, where everybody can read it.
     pub fn url_has_password(&self) -> bool {
         self.is_shared() && postgres::has_password(&self.url)
+    }
+
+    /// The server's password. Every command opens its manifest in this way, so the environment is read here for all.
+    fn read_password(&self) -> Result<Option<Secret>, ManifestError> {
+        let env = |name: &str| std::env::var(name).ok();
+        let password = self.password.as_ref().map(|source| source.read(&env));
+        Ok(password.transpose()?)
     }
 
     /// What tests need not say.
@@ -195,10 +204,7 @@ impl Manifest {
         access: Access,
         time: postgres::Time,
     ) -> Result<Self, ManifestError> {
-        // Every command opens its manifest in this way, so the environment is read here for all of them.
-        let env = |name: &str| std::env::var(name).ok();
-        let password = config.password.as_ref().map(|source| source.read(&env));
-        let password = password.transpose()?;
+        let password = config.read_password()?;
         let engine = Postgres::open(config, password.as_ref(), access, time).await?;
         Ok(Self {
             engine: Engine::Postgres(Arc::new(engine)),

@@ -23,6 +23,7 @@ pub(crate) enum Exit {
     NoDaemon = 10,
     Manifest = 11,
     Refused = 12,
+    Differs = 13,
     Configuration = 78,
     Interrupted = 130,
 }
@@ -41,6 +42,7 @@ impl Exit {
             Exit::NoDaemon => 10,
             Exit::Manifest => 11,
             Exit::Refused => 12,
+            Exit::Differs => 13,
             Exit::Configuration => 78,
             Exit::Interrupted => 130,
         }
@@ -149,6 +151,12 @@ impl From<ManifestError> for Complaint {
                 .hint("the daemon makes it at its first start; manifest.url says where"),
             ManifestError::Older { .. } => Self::new(Exit::Manifest, what)
                 .hint("start the daemon once: it brings the manifest up to date, with a backup beside it"),
+            ManifestError::Unfinished { from, .. } => {
+                let hint = format!("run `reelvault manifest migrate --from {from:?}` to here again: it begins anew");
+                Self::new(Exit::Manifest, what).hint(hint)
+            }
+            ManifestError::Pooler { .. } => Self::new(Exit::Manifest, what)
+                .hint("set manifest.pooler = true, or name the server itself in manifest.url"),
             ManifestError::Folder { .. } => Self::new(Exit::Manifest, what)
                 .hint("make it, owned by the service user; or set manifest.url"),
             ManifestError::Foreign { .. } => Self::new(Exit::Manifest, what)

@@ -1,4 +1,6 @@
-//! `reelvault manifest get|list|export`: reads the manifest.
+//! `reelvault manifest get|list|export`: reads the manifest. `migrate` moves it to another engine.
+
+mod migrate;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -54,6 +56,8 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = Format::Jsonl)]
         format: Format,
     },
+    /// Move everything from a file to a server, or back
+    Migrate(migrate::Arguments),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -63,6 +67,9 @@ pub(crate) enum Format {
 }
 
 pub(crate) async fn manifest(config: Option<&Path>, command: &Command) -> Result<Exit, Complaint> {
+    if let Command::Migrate(arguments) = command {
+        return migrate::migrate(config, arguments).await;
+    }
     let config = open::load(config)?.config;
     let manifest = open::read_manifest(&config).await?;
     let places = open::places(&config);
@@ -72,6 +79,7 @@ pub(crate) async fn manifest(config: Option<&Path>, command: &Command) -> Result
             list(&manifest, &places, provider.as_ref(), *json).await
         }
         Command::Export { format } => export(&manifest, &places, *format).await,
+        Command::Migrate(_) => Ok(Exit::Done),
     };
     manifest.close().await;
     exit

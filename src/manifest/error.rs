@@ -45,6 +45,14 @@ pub enum ManifestError {
         /// The folder.
         path: PathBuf,
     },
+    /// A move to this manifest was not finished: what is there is not all of it.
+    #[error("the move from {from} to {target} is not finished")]
+    Unfinished {
+        /// The manifest.
+        target: String,
+        /// Where it is moved from.
+        from: String,
+    },
     /// The manifest was written by an older Reelvault, and a reader changes nothing.
     #[error("manifest has schema {found}: the daemon brings it to schema {known} when it starts")]
     Older {
@@ -94,6 +102,14 @@ pub enum ManifestError {
     /// The database server does not let us in.
     #[error("{server} does not let us in: {what}")]
     Denied {
+        /// The server, as configured.
+        server: String,
+        /// What it said.
+        what: String,
+    },
+    /// What answers is a transaction pooler, and we were not told.
+    #[error("{server} is behind a pooler that does not keep what a connection was told: {what}")]
+    Pooler {
         /// The server, as configured.
         server: String,
         /// What it said.

@@ -22,6 +22,7 @@ pub(super) mod hints;
 pub(super) mod holds;
 pub(super) mod machines;
 mod migrate;
+pub(super) mod moving;
 pub(super) mod objects;
 pub(super) mod reads;
 mod statement;
@@ -69,6 +70,11 @@ pub(super) fn is_url(url: &str) -> bool {
 /// Whether a password stands in a URL.
 pub(super) fn has_password(url: &str) -> bool {
     connect::server_of(url).is_some_and(|server| server.get_password().is_some())
+}
+
+/// A URL as it may be shown: without a password.
+pub(super) fn shown(url: &str) -> String {
+    connect::shown(url)
 }
 
 /// How long a verb may take, from its first word to the server to the last from it. Longer than the server's own bounds,
@@ -136,12 +142,30 @@ impl Postgres {
         access: Access,
         time: Time,
     ) -> Result<Self, ManifestError> {
+        let engine = Self::new(config, password, access, time)?;
+        match access {
+            Access::Reader => engine.check_readable().await?,
+            Access::Writer | Access::Daemon => {
+                transact!(&engine, "migrate", Kind::Write, |tx| migrate::migrate(tx)
+                    .await)?;
+            }
+        }
+        Ok(engine)
+    }
+
+    /// The way to the manifest. Nothing is sent yet.
+    fn new(
+        config: &Config,
+        password: Option<&Secret>,
+        access: Access,
+        time: Time,
+    ) -> Result<Self, ManifestError> {
         let way = Way::of(config, password)?;
         let pool = way.pool(config.connections)?;
         let (commits, _) = watch::channel(0);
         let is_wanted = config.notify && !config.pooler && access == Access::Daemon;
         let speaks = config.notify && !config.pooler;
-        let engine = Self {
+        Ok(Self {
             wakes: Wakes::start(
                 &way,
                 &pool,
@@ -155,15 +179,7 @@ impl Postgres {
             owner: format!("{}/{}", config.machine_name(), std::process::id()),
             is_pooled: config.pooler,
             commits,
-        };
-        match access {
-            Access::Reader => engine.check_readable().await?,
-            Access::Writer | Access::Daemon => {
-                transact!(&engine, "migrate", Kind::Write, |tx| migrate::migrate(tx)
-                    .await)?;
-            }
-        }
-        Ok(engine)
+        })
     }
 
     async fn check_readable(&self) -> Result<(), ManifestError> {
@@ -252,7 +268,7 @@ impl Postgres {
             tokio::time::sleep(TRY_AGAIN * tries).await;
             return ControlFlow::Continue(());
         }
-        ControlFlow::Break(Err(fault.named(verb, &self.shown)))
+        ControlFlow::Break(Err(fault.named(verb, self)))
     }
 }
 
@@ -459,8 +475,8 @@ impl Fault {
     }
 
     /// The same as the verb's error: the one place where the server's codes are read.
-    fn named(self, verb: &'static str, shown: &str) -> ManifestError {
-        let what = self.what();
+    fn named(self, verb: &'static str, engine: &Postgres) -> ManifestError {
+        let (what, shown) = (self.what(), engine.shown.as_str());
         let class = self
             .code()
             .map(|code| code.code().get(..2).unwrap_or_default().to_owned());
@@ -470,6 +486,19 @@ impl Fault {
             (_, Some(SqlState::READ_ONLY_SQL_TRANSACTION), _) => ManifestError::Standby {
                 verb,
                 server: shown.to_owned(),
+            },
+            // A server takes what is set at the start, and keeps what is prepared.
+            (
+                _,
+                Some(
+                    SqlState::PROTOCOL_VIOLATION
+                    | SqlState::INVALID_SQL_STATEMENT_NAME
+                    | SqlState::DUPLICATE_PSTATEMENT,
+                ),
+                _,
+            ) if !engine.is_pooled => ManifestError::Pooler {
+                server: shown.to_owned(),
+                what,
             },
             (_, Some(SqlState::DISK_FULL), _) => ManifestError::Full { verb, what },
             (_, Some(SqlState::INSUFFICIENT_PRIVILEGE | SqlState::INVALID_CATALOG_NAME), _)

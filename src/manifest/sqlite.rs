@@ -17,6 +17,7 @@ pub(super) mod health;
 pub(super) mod hints;
 pub(super) mod holds;
 mod lock;
+pub(super) mod moving;
 pub(super) mod objects;
 mod readers;
 pub(super) mod reads;
@@ -114,14 +115,7 @@ impl Sqlite {
     /// Opens the database, making and migrating it where the access allows that.
     pub(super) fn open(opening: Opening) -> Result<Self, ManifestError> {
         let Opening { path, access, .. } = &opening;
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            return Err(ManifestError::Folder {
-                path: folder.to_owned(),
-            });
-        }
+        check_folder(path)?;
         let (commits, _) = watch::channel(0);
         let desk = match access {
             Access::Reader => {
@@ -355,6 +349,19 @@ fn stored(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+/// Whether there is a folder to put the database in.
+fn check_folder(path: &Path) -> Result<(), ManifestError> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    match folder.filter(|folder| !folder.is_dir()) {
+        None => Ok(()),
+        Some(folder) => Err(ManifestError::Folder {
+            path: folder.to_owned(),
+        }),
+    }
+}
+
 /// How often the change to the log ahead is tried beside other processes that do the same.
 const MODE_TRIES: u32 = 20;
 
@@ -375,6 +382,7 @@ fn desk(
 ) -> Result<Desk, ManifestError> {
     let path = &opening.path;
     let making = alone_in_folder(path);
+    moving::check_finished(path)?;
     let mut connection = open_writable(path)?;
     let standing = migrate::standing(&connection, path, MIGRATIONS)?;
     log_ahead(&connection, path)?;
@@ -432,6 +440,11 @@ fn make_file(path: &Path) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
     options.open(path)?;
+    sync_folder(path)
+}
+
+/// Makes a name in a folder survive a loss of power.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
@@ -482,6 +495,7 @@ fn check_readable(path: &Path) -> Result<(), ManifestError> {
     let missing = || ManifestError::Missing {
         path: path.to_owned(),
     };
+    moving::check_finished(path)?;
     if !path.is_file() {
         return Err(missing());
     }

@@ -128,12 +128,14 @@ fn is_waited_for(error: &ManifestError, tries: u32) -> bool {
     match error {
         ManifestError::Away { .. }
         | ManifestError::Denied { .. }
+        | ManifestError::Pooler { .. }
         | ManifestError::Standby { .. } => true,
         ManifestError::Engine { .. } => tries < WRITE_TRIES,
         ManifestError::Stale { .. }
         | ManifestError::Locked { .. }
         | ManifestError::Newer { .. }
         | ManifestError::Missing { .. }
+        | ManifestError::Unfinished { .. }
         | ManifestError::Folder { .. }
         | ManifestError::Older { .. }
         | ManifestError::Foreign { .. }

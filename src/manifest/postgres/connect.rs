@@ -113,7 +113,7 @@ pub(super) fn server_of(url: &str) -> Option<tokio_postgres::Config> {
 }
 
 /// The URL as it may be shown: without a password, wherever it stands.
-fn shown(url: &str) -> String {
+pub(super) fn shown(url: &str) -> String {
     let (address, query) = url.split_once('?').unwrap_or((url, ""));
     let mut shown = match address.rsplit_once('@') {
         None => address.to_owned(),

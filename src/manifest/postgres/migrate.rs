@@ -16,6 +16,17 @@ const SERVER_MIN: i64 = 140_000;
 const LOCK: &str = "-- manifest::migrate
     SELECT pg_advisory_xact_lock(7453291001)";
 
+/// The same lock, for who does not wait for it.
+pub(super) const TRY_LOCK: &str = "-- manifest::migrate
+    SELECT pg_try_advisory_xact_lock(7453291001)";
+
+/// Whether a move to here was begun: its mark is a table of its own, and the only one until the move is done.
+const IS_UNFINISHED: &str = "-- manifest::migrate
+    SELECT to_regclass('reelvault_moving') IS NOT NULL";
+
+const MOVED_FROM: &str = "
+    SELECT source FROM reelvault_moving";
+
 /// The bounds of verbs are not for this.
 const PATIENCE: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
 
@@ -55,6 +66,10 @@ pub(super) fn newest() -> u32 {
 pub(super) async fn standing(tx: &Tx<'_>) -> Result<Standing, Fault> {
     let server: Option<i64> = value(tx, SERVER, []).await?;
     check_server(server.unwrap_or_default())?;
+    if let Some(from) = moved_from(tx).await? {
+        let target = tx.engine.shown.clone();
+        return Err(Fault::Known(ManifestError::Unfinished { target, from }));
+    }
     if value(tx, STANDS, []).await? != Some(true) {
         let is_foreign = value(tx, IS_FOREIGN, []).await? == Some(true);
         return if is_foreign {
@@ -74,6 +89,14 @@ pub(super) async fn standing(tx: &Tx<'_>) -> Result<Standing, Fault> {
     }
 }
 
+/// Where a move that was not finished came from, if there is one.
+pub(super) async fn moved_from(tx: &Tx<'_>) -> Result<Option<String>, Fault> {
+    if value(tx, IS_UNFINISHED, []).await? != Some(true) {
+        return Ok(None);
+    }
+    value(tx, MOVED_FROM, []).await
+}
+
 /// Refuses a server that lacks what the statements use. The version is the server's own number for it.
 pub(super) fn check_server(version: i64) -> Result<(), ManifestError> {
     if version < SERVER_MIN {
@@ -88,15 +111,21 @@ pub(super) fn check_server(version: i64) -> Result<(), ManifestError> {
 /// Brings the database to the newest schema.
 pub(super) async fn migrate(tx: &Tx<'_>) -> Result<(), Fault> {
     tx.batch(PATIENCE).await?;
+    // Once without waiting: a move that is under way holds the lock until its end.
+    standing(tx).await?;
     execute(tx, LOCK, []).await?;
-    let done = match standing(tx).await? {
-        Standing::Current => return Ok(()),
-        Standing::Older(found) => found,
-        Standing::Empty => {
-            tx.batch(BEGIN).await?;
-            0
-        }
-    };
+    match standing(tx).await? {
+        Standing::Current => Ok(()),
+        Standing::Older(found) => bring_up(tx, found).await,
+        Standing::Empty => bring_up(tx, 0).await,
+    }
+}
+
+/// Brings a database with schema `done` to the newest one, under the lock.
+pub(super) async fn bring_up(tx: &Tx<'_>, done: u32) -> Result<(), Fault> {
+    if done == 0 {
+        tx.batch(BEGIN).await?;
+    }
     for (version, migration) in (1_u32..).zip(MIGRATIONS) {
         if version > done {
             tx.batch(migration).await?;

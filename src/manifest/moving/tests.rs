@@ -1,0 +1,558 @@
+//! Moves there and back, of manifests in which every table has rows: nothing is lost, and nothing half is ever used.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use rusqlite::types::Value;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::clock::Clock;
+use crate::manifest::Access;
+use crate::manifest::Manifest;
+use crate::manifest::conformance::lives::random_lives_agree_with_the_model;
+use crate::manifest::conformance::world::*;
+use crate::manifest::postgres::server::Database;
+use crate::manifest::postgres::server::Server;
+use crate::manifest::row::discovery::*;
+use crate::manifest::row::event::*;
+use crate::manifest::row::machine::Arrival;
+use crate::manifest::row::*;
+use crate::model::asset::AssetState;
+use crate::model::event::EventKind;
+use crate::model::task::Progress;
+use crate::model::task::TaskError;
+use crate::model::task::TaskState;
+
+/// An empty database.
+struct Place {
+    config: Config,
+    database: Database,
+    server: Server,
+}
+
+fn place() -> Place {
+    let server = Server::shared();
+    let database = server.database();
+    Place {
+        config: Config {
+            url: database.url.clone(),
+            ..Config::of_tests()
+        },
+        database,
+        server,
+    }
+}
+
+fn file_in(folder: &tempfile::TempDir, name: &str) -> Config {
+    Config {
+        url: format!("sqlite:{}", folder.path().join(name).display()),
+        ..Config::of_tests()
+    }
+}
+
+/// Leaves rows in every table, in as many states as the verbs can bring about.
+async fn fill(world: &World) {
+    random_lives_agree_with_the_model(world).await;
+    world.advance(2_000_000);
+    // Whatever is due by now is claimed away, so that the verbs below find their own.
+    let claimed = world.manifest.claim_tasks(1000, &[]).await.unwrap();
+    for task in claimed {
+        let later = Observation {
+            next_look_at: Some(world.after(5_000_000)),
+            ..world.running()
+        };
+        world.manifest.observe(&task.lease, later).await.unwrap();
+    }
+    for asset in world.manifest.claim_assets(1000).await.unwrap() {
+        world.settle(&asset.lease, world.try_again(5_000_000)).await;
+    }
+    archive_and_upload(world).await;
+    tell(world).await;
+    let wanted = Wanted {
+        provider: "house".parse().unwrap(),
+        since: Some(world.now()),
+    };
+    let among = [wanted.provider.clone()];
+    world.manifest.want_discoveries(&[wanted]).await.unwrap();
+    let lists = world.manifest.claim_discoveries(1, &among).await.unwrap();
+    let settlement = DiscoverySettlement {
+        discovery: Discovery {
+            complete_to: Some(world.now()),
+            pass: Some(Pass {
+                began_at: world.now(),
+                round: 2,
+                place: Some("page=3".to_owned()),
+                pages: 3,
+                learned: 7,
+            }),
+            has_list: false,
+        },
+        due_at: world.after(60),
+        error: Some("answered 404".to_owned()),
+        is_attempt: true,
+    };
+    let settled = world.manifest.settle_discovery(&lists[0].lease, settlement);
+    settled.await.unwrap();
+    world.manifest.prove_writable().await.unwrap();
+    // One claim is still under way.
+    world.learn("claimed").await;
+    let claimed = world.manifest.claim_tasks(1, &[]).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    // IDs were given that no row has any more.
+    world.learn("forgotten").await;
+    let gone = key("forgotten");
+    let forgotten = world.manifest.forget(&gone.provider, &gone.id).await;
+    assert!(forgotten.unwrap());
+}
+
+async fn archive_and_upload(world: &World) {
+    let words = NewTask {
+        tags: [("name".into(), "tab\t, line\n, \\N, \"quotes\", ü, 🎞".into())].into(),
+        callback: Some("https://caller.example/h?k=1".parse().unwrap()),
+        ..world.task("words\\N")
+    };
+    world.manifest.learn(vec![words]).await.unwrap();
+    let claimed = world.claim_task().await;
+    let mut completed = world.completed(&["a.mp4?sig=%5C%0A", "b.mp4", "c.mp4"]);
+    completed.sighting.answer = Some(vec![0, 1, b'\\', b'\n', 255]);
+    completed.sighting.model = Some("seedance-2.0".to_owned());
+    completed.sighting.kind = Some("video".to_owned());
+    completed.sighting.created = Some(world.now());
+    completed.sighting.completed = Some(world.now());
+    let observed = world.manifest.observe(&claimed.lease, completed).await;
+    assert_eq!(observed.unwrap().assets_new, 3);
+    let assets = world.manifest.claim_assets(3).await.unwrap();
+    let [first, second, third] = assets.as_slice() else {
+        panic!("{assets:?}");
+    };
+    world.archive(first, "kept").await;
+    world.begin(second, 0, "open/0", "upload-1").await;
+    for (number, length) in [(1, 8 << 20), (2, 8 << 20), (4, 100)] {
+        let (object, part) = (second.objects[0].row, part(number, length));
+        let recorded = world.manifest.record_part(&second.lease, object, &part);
+        recorded.await.unwrap();
+    }
+    world.begin(third, 1, "given up", "upload-2").await;
+    world
+        .settle(&third.lease, world.ending(AssetState::Refused))
+        .await;
+    // A failed task, in the provider's words.
+    world.learn("failed").await;
+    let claimed = world.claim_task().await;
+    let mut failed = world.completed(&[]);
+    failed.state = TaskState::Failed;
+    failed.sighting = sighting(Progress::Failed);
+    failed.sighting.percent = Some(40);
+    failed.sighting.estimate = Some(crate::units::Span::from_secs(7));
+    failed.sighting.error = Some(TaskError {
+        code: "moderation".to_owned(),
+        message: "no\tgood".to_owned(),
+    });
+    world
+        .manifest
+        .observe(&claimed.lease, failed)
+        .await
+        .unwrap();
+    assert!(
+        !world
+            .manifest
+            .raise_alarms(world.after(90_000))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    world.manifest.hear(&key("failed")).await.unwrap();
+}
+
+async fn tell(world: &World) {
+    let subscribers = ["app", "mute"].map(|name| Subscriber {
+        endpoint: name.parse().unwrap(),
+        kinds: EventKind::ALL.to_vec(),
+    });
+    let fanned = world.manifest.fan_out(&subscribers, "n1".to_owned(), 10);
+    assert_eq!(fanned.await.unwrap().events, 10);
+    let claimed = world.manifest.claim_deliveries(3, 2).await.unwrap();
+    world.manifest.mark_sent(&claimed[0].lease).await.unwrap();
+    let settlement = DeliverySettlement {
+        due_at: Some(world.after(60)),
+        error: "answered 503".to_owned(),
+        is_attempt: true,
+        is_endpoint_failing: true,
+        paused_until: Some(world.after(30)),
+    };
+    let settled = world
+        .manifest
+        .settle_delivery(&claimed[1].lease, settlement);
+    settled.await.unwrap();
+    let mute = "mute".parse().unwrap();
+    assert!(
+        world
+            .manifest
+            .disable_endpoint(&mute, "answered 410")
+            .await
+            .unwrap()
+    );
+}
+
+/// Every row of a file as it is, but for leases, and the last IDs that were given.
+fn dump(config: &Config) -> Vec<String> {
+    let path = Manifest::path(config).unwrap();
+    let db = rusqlite::Connection::open(path).unwrap();
+    let mut lines = Vec::new();
+    for table in TABLES
+        .iter()
+        .map(|table| table.name)
+        .chain(["sqlite_sequence"])
+    {
+        let mut statement = db
+            .prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2"))
+            .unwrap();
+        let names: Vec<String> = statement
+            .column_names()
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        let mut rows = statement.query([]).unwrap();
+        let before = lines.len();
+        while let Some(row) = rows.next().unwrap() {
+            let mut line = table.to_owned();
+            for (place, name) in names.iter().enumerate() {
+                let is_lease = ["lease_owner", "lease_expires_at"].contains(&name.as_str());
+                let value: Value = row.get(place).unwrap();
+                if !is_lease && value != Value::Null {
+                    line.push_str(&format!(" {name}={value:?}"));
+                }
+            }
+            lines.push(line);
+        }
+        assert!(lines.len() > before, "{table} is empty: nothing is tested");
+    }
+    lines
+}
+
+/// What people see of a manifest.
+async fn seen(config: &Config) -> String {
+    let clock = Clock::system();
+    let manifest = Manifest::open(config, clock, Access::Reader).await.unwrap();
+    let tasks = manifest.tasks(&TaskFilter::default(), 10_000).await;
+    let events = manifest.events(&EventFilter::default(), 10_000).await;
+    let troubles = manifest.endpoint_troubles().await;
+    let tally = manifest.tally().await;
+    let seen = format!("{tasks:#?} {events:#?} {troubles:#?} {tally:#?}");
+    manifest.close().await;
+    seen
+}
+
+async fn move_all(from: &Config, to: &Config) -> Moved {
+    migrate(from, to, |_| {}).await.unwrap()
+}
+
+#[track_caller]
+fn assert_same(one: &[String], other: &[String]) {
+    let differing = one.iter().zip(other).find(|(one, other)| one != other);
+    assert_eq!(differing, None);
+    assert_eq!(one.len(), other.len());
+}
+
+#[tokio::test]
+async fn everything_comes_over_and_back() {
+    let world = World::sqlite(false).await;
+    fill(&world).await;
+    world.manifest.close().await;
+    let (there, back) = (place(), file_in(&world.folder, "back.db"));
+    let before = dump(&world.config);
+    let looked = look(&world.config, &there.config).await.unwrap();
+    let moved = move_all(&world.config, &there.config).await;
+    assert_eq!(looked, moved);
+    assert_eq!(seen(&world.config).await, seen(&there.config).await);
+    assert_same(&before, &dump(&world.config));
+
+    assert_eq!(look(&there.config, &back).await.unwrap(), moved);
+    assert!(!Manifest::path(&back).unwrap().exists(), "only looked");
+    assert_eq!(move_all(&there.config, &back).await, moved);
+    assert_same(&before, &dump(&back));
+
+    // What was claimed at the source can be claimed in the copies, under a token of its own.
+    for config in [&there.config, &back] {
+        let time = crate::manifest::postgres::Time::Handed(world.clock.clone());
+        let manifest = if config.is_shared() {
+            Manifest::open_shared(config, Access::Daemon, time).await
+        } else {
+            Manifest::open(config, world.clock.clone(), Access::Daemon).await
+        };
+        let manifest = manifest.unwrap();
+        let claimed = manifest.claim_tasks(1, &[]).await.unwrap();
+        assert_eq!(
+            (claimed[0].key.id.as_str(), claimed[0].lease.token.0),
+            ("claimed", 2)
+        );
+        let learned = manifest.learn(vec![world.task("forgotten")]).await.unwrap();
+        assert_eq!(learned, [Learned::New]);
+        let records = manifest
+            .tasks(&TaskFilter::default(), 10_000)
+            .await
+            .unwrap();
+        let rows: Vec<i64> = records.iter().map(|it| it.row).collect();
+        let last = rows.last().unwrap();
+        assert!(
+            last - rows[rows.len() - 2] > 1,
+            "an ID was given again: {rows:?}"
+        );
+        manifest.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_began_on_a_server_comes_over_and_back() {
+    let world = World::postgres(false).await;
+    fill(&world).await;
+    world.manifest.close().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, there) = (file_in(&folder, "manifest.db"), place());
+    let moved = move_all(&world.config, &file).await;
+    assert_eq!(move_all(&file, &there.config).await, moved);
+    assert_eq!(seen(&world.config).await, seen(&there.config).await);
+    assert_eq!(seen(&world.config).await, seen(&file).await);
+}
+
+#[tokio::test]
+async fn every_table_is_moved_or_left_out_on_purpose() {
+    let moved: BTreeSet<&str> = TABLES.iter().map(|table| table.name).collect();
+    let with = |more: &[&'static str]| -> BTreeSet<String> {
+        let all = moved.iter().chain(more);
+        all.map(|name| (*name).to_owned()).collect()
+    };
+    let world = World::sqlite(false).await;
+    let db = rusqlite::Connection::open(Manifest::path(&world.config).unwrap()).unwrap();
+    let mut statement = db
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'table'")
+        .unwrap();
+    let names = statement.query_map([], |row| row.get(0)).unwrap();
+    let names: BTreeSet<String> = names.map(Result::unwrap).collect();
+    assert_eq!(names, with(&["sqlite_sequence"]));
+
+    let there = place();
+    let manifest = Manifest::open(&there.config, Clock::system(), Access::Writer)
+        .await
+        .unwrap();
+    manifest.close().await;
+    let sql = |sql: &str| there.server.sql(&there.database.name, sql);
+    let names = sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'");
+    let names: BTreeSet<String> = names.lines().map(str::to_owned).collect();
+    assert_eq!(names, with(&["machines", "reelvault_schema"]));
+
+    for table in &TABLES {
+        let name = table.name;
+        let mut columns = db
+            .prepare(&format!("SELECT name FROM pragma_table_info('{name}')"))
+            .unwrap();
+        let columns = columns.query_map([], |row| row.get(0)).unwrap();
+        let columns: BTreeSet<String> = columns.map(Result::unwrap).collect();
+        let there = sql(&format!(
+            "SELECT column_name FROM information_schema.columns WHERE table_name = '{name}'"
+        ));
+        let there: BTreeSet<String> = there.lines().map(str::to_owned).collect();
+        assert_eq!(columns, there, "{name}");
+    }
+}
+
+/// Begins a move and drops it after so many pages.
+async fn break_off(from: &Config, to: &Config, pages: u64) -> bool {
+    let (seen, enough) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
+    let told = Arc::clone(&enough);
+    let moving = migrate(from, to, move |_| {
+        if seen.fetch_add(1, Ordering::SeqCst) + 1 == pages {
+            told.notify_one();
+        }
+    });
+    tokio::select! {
+        biased;
+        () = enough.notified() => false,
+        moved = moving => moved.is_ok(),
+    }
+}
+
+async fn assert_unfinished(config: &Config, from: &Config) {
+    for access in [Access::Daemon, Access::Writer, Access::Reader] {
+        let opened = Manifest::open(config, Clock::system(), access).await;
+        let Err(ManifestError::Unfinished { from: source, .. }) = &opened else {
+            panic!("{access:?}: {opened:?}");
+        };
+        assert_eq!(*source, name_of(from));
+    }
+}
+
+#[tokio::test]
+async fn a_move_that_dies_anywhere_is_refused_until_it_is_done_again() {
+    let world = World::sqlite(false).await;
+    fill(&world).await;
+    world.manifest.close().await;
+    let before = dump(&world.config);
+    let there = place();
+    let mut pages = 1;
+    while !break_off(&world.config, &there.config, pages).await {
+        assert_unfinished(&there.config, &world.config).await;
+        pages += 1;
+    }
+    assert!(pages > 20, "{pages}");
+    let back = file_in(&world.folder, "back.db");
+    let mut pages = 1;
+    while !break_off(&there.config, &back, pages).await {
+        assert_unfinished(&back, &there.config).await;
+        pages += 1;
+    }
+    assert_same(&before, &dump(&back));
+}
+
+#[tokio::test]
+async fn two_moves_at_once_make_one_copy() {
+    let world = World::sqlite(false).await;
+    fill(&world).await;
+    world.manifest.close().await;
+    let other = World::sqlite(false).await;
+    other.manifest.close().await;
+    let there = place();
+    let (one, two) = tokio::join!(
+        migrate(&world.config, &there.config, |_| {}),
+        migrate(&other.config, &there.config, |_| {})
+    );
+    assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+    let from = if one.is_ok() { &world } else { &other };
+    assert_eq!(seen(&from.config).await, seen(&there.config).await);
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_is_told() {
+    let world = World::sqlite(false).await;
+    world.learn("a").await;
+    let there = place();
+    // A daemon works on the file.
+    for is_dry in [true, false] {
+        let refused = if is_dry {
+            look(&world.config, &there.config).await
+        } else {
+            migrate(&world.config, &there.config, |_| {}).await
+        };
+        let is_locked = matches!(
+            refused,
+            Err(MoveError::Manifest(ManifestError::Locked { .. }))
+        );
+        assert!(is_locked, "{refused:?}");
+    }
+    world.manifest.close().await;
+    let same = migrate(&world.config, &file_in(&world.folder, "other.db"), |_| {}).await;
+    assert!(matches!(same, Err(MoveError::SameKind { .. })), "{same:?}");
+
+    // Another's move was begun there.
+    let other = World::sqlite(false).await;
+    other.learn("b").await;
+    other.manifest.close().await;
+    assert!(!break_off(&other.config, &there.config, 1).await);
+    let refused = migrate(&world.config, &there.config, |_| {}).await;
+    assert!(
+        matches!(refused, Err(MoveError::OfAnother { .. })),
+        "{refused:?}"
+    );
+    move_all(&other.config, &there.config).await;
+    let refused = migrate(&world.config, &there.config, |_| {}).await;
+    assert!(
+        matches!(refused, Err(MoveError::Occupied { .. })),
+        "{refused:?}"
+    );
+
+    // A machine works on the server, until it goes.
+    let manifest = Manifest::open(&there.config, Clock::system(), Access::Daemon)
+        .await
+        .unwrap();
+    let arrival = Arrival {
+        name: "one".to_owned(),
+        run: "1".to_owned(),
+        version: "0".to_owned(),
+    };
+    manifest.arrive(&arrival).await.unwrap();
+    let back = file_in(&world.folder, "back.db");
+    let refused = migrate(&there.config, &back, |_| {}).await;
+    let expected = matches!(&refused, Err(MoveError::Living { names, .. }) if *names == ["one"]);
+    assert!(expected, "{refused:?}");
+    manifest.leave(&arrival).await.unwrap();
+    manifest.close().await;
+    move_all(&there.config, &back).await;
+    let refused = migrate(&there.config, &back, |_| {}).await;
+    assert!(
+        matches!(refused, Err(MoveError::Occupied { .. })),
+        "{refused:?}"
+    );
+    // An empty file of that name may have a log beside it that belongs to something else.
+    let path = world.folder.path().join("empty.db");
+    std::fs::write(&path, "").unwrap();
+    let refused = migrate(&there.config, &file_in(&world.folder, "empty.db"), |_| {}).await;
+    assert!(
+        matches!(refused, Err(MoveError::Occupied { .. })),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn nobody_writes_to_a_source_while_it_is_copied() {
+    let world = World::postgres(false).await;
+    world.learn("a").await;
+    world.manifest.close().await;
+    let file = file_in(&world.folder, "back.db");
+    let writer = Manifest::open(&world.config, Clock::system(), Access::Writer)
+        .await
+        .unwrap();
+    let (began, may_end) = (Arc::new(Notify::new()), Notify::new());
+    let stands_still = Notify::new();
+    let told = Arc::clone(&began);
+    let moving = async {
+        let mut moving = Box::pin(migrate(&world.config, &file, move |_| told.notify_one()));
+        tokio::select! {
+            biased;
+            () = began.notified() => {}
+            moved = &mut moving => panic!("{moved:?}"),
+        }
+        // With the tables locked.
+        stands_still.notify_one();
+        may_end.notified().await;
+        moving.await.unwrap()
+    };
+    let writing = async {
+        stands_still.notified().await;
+        let learned = writer.learn(vec![world.task("b")]).await;
+        assert!(learned.is_err(), "{learned:?}");
+        may_end.notify_one();
+    };
+    tokio::join!(moving, writing);
+    writer.learn(vec![world.task("b")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_copy_that_differs_is_found_out_and_not_used() {
+    let world = World::postgres(false).await;
+    fill(&world).await;
+    world.manifest.close().await;
+    for (spoil, expected) in [
+        (
+            "UPDATE tasks SET attempts = attempts + 1 WHERE id = 1",
+            "tasks",
+        ),
+        ("DELETE FROM parts WHERE number = 2", "parts"),
+    ] {
+        let file = file_in(&world.folder, "spoilt.db");
+        let unfinished = world.folder.path().join("spoilt.db.moving");
+        let spoilt = migrate(&world.config, &file, move |step| {
+            if step.table == "pulse" && !step.is_comparing {
+                let db = rusqlite::Connection::open(&unfinished).unwrap();
+                assert_eq!(db.execute(spoil, []).unwrap(), 1, "{spoil}");
+            }
+        });
+        let spoilt = spoilt.await;
+        let found = matches!(&spoilt, Err(MoveError::Differs { table, .. }) if *table == expected);
+        assert!(found, "{spoilt:?}");
+        assert_unfinished(&file, &world.config).await;
+    }
+    move_all(&world.config, &file_in(&world.folder, "spoilt.db")).await;
+}

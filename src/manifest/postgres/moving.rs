@@ -1,0 +1,409 @@
+//! A server as one end of a move.
+//!
+//! The copy is one transaction, from its tables to its last row. A mark is there before it and goes with it: without the
+//! mark, a daemon that starts too early would take the empty database for its own.
+
+use bytes::Bytes;
+use deadpool_postgres::Client;
+use deadpool_postgres::Object;
+use futures::SinkExt as _;
+use tokio_postgres::types::Type;
+
+use super::Fault;
+use super::Kind;
+use super::Postgres;
+use super::Time;
+use super::Tx;
+use super::execute;
+use super::machines;
+use super::migrate;
+use super::migrate::Standing;
+use super::statement::Named;
+use super::statement::ToParam as _;
+use super::statement::named_params;
+use super::transact;
+use super::value;
+use crate::manifest::Access;
+use crate::manifest::Config;
+use crate::manifest::ManifestError;
+use crate::manifest::moving::Cell;
+use crate::manifest::moving::MoveError;
+use crate::manifest::moving::Row;
+use crate::manifest::moving::TABLES;
+use crate::manifest::moving::Table;
+
+const VERB: &str = "migrate";
+
+/// One snapshot for all that is read.
+const BEGIN_SOURCE: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ";
+
+/// The bounds of verbs are not for this: a move takes as long as there are rows. Another's lock is waited for no longer.
+const PATIENCE: &str =
+    "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
+
+/// The parts of a key by their names as parameters. No key has more.
+const KEY_PARAMS: [&str; 2] = [":first", ":second"];
+
+/// A manifest that is moved, or that is being made.
+pub(in crate::manifest) struct Server {
+    engine: Postgres,
+    /// With an open transaction. It is closed with this, and what was not committed never was.
+    client: Option<Client>,
+}
+
+impl Server {
+    /// The manifest as it is now. Nobody writes to it until this is dropped.
+    pub(in crate::manifest) async fn source(config: &Config) -> Result<Self, MoveError> {
+        let mut server = Self::of(config)?;
+        server.engine.check_readable().await?;
+        // Before the tables are locked too: daemons at work are not held up by somebody who is refused.
+        let seen = transact!(&server.engine, "machines", Kind::Snapshot, |tx| {
+            machines::machines(tx).await
+        });
+        server.check_nobody_lives(seen?)?;
+        server.begin(BEGIN_SOURCE).await?;
+        let tables: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
+        let lock = format!("LOCK TABLE machines, {} IN SHARE MODE", tables.join(", "));
+        let locked = server.tx()?.batch(&lock).await;
+        locked.map_err(|fault| server.named(fault))?;
+        let seen = machines::machines(&server.tx()?).await;
+        server.check_nobody_lives(seen.map_err(|fault| server.named(fault))?)?;
+        Ok(server)
+    }
+
+    /// Whether a copy of the manifest named `from` may be made there.
+    pub(in crate::manifest) async fn check_target(
+        config: &Config,
+        from: &str,
+    ) -> Result<(), MoveError> {
+        let mut server = Self::of(config)?;
+        server.begin("BEGIN READ ONLY").await?;
+        server.check_free(from).await.map(|_| ())
+    }
+
+    /// Begins the copy of the manifest named `from`, in the place of one that was begun before.
+    pub(in crate::manifest) async fn target(
+        config: &Config,
+        from: &str,
+    ) -> Result<Self, MoveError> {
+        let mut server = Self::of(config)?;
+        server.begin("BEGIN").await?;
+        server.lock().await?;
+        if !server.check_free(from).await? {
+            let marked = server.mark(from).await;
+            marked.map_err(|fault| server.named(fault))?;
+        }
+        server.run("COMMIT").await?;
+        // From here on nobody takes the database for a manifest, however this ends.
+        server.begin("BEGIN").await?;
+        server.lock().await?;
+        if !server.check_free(from).await? {
+            return Err(server.busy());
+        }
+        let made = migrate::bring_up(&server.tx()?, 0).await;
+        made.map_err(|fault| server.named(fault))?;
+        Ok(server)
+    }
+
+    pub(in crate::manifest) async fn columns(
+        &mut self,
+        table: &Table,
+    ) -> Result<Vec<String>, ManifestError> {
+        let sql = "SELECT attname::text AS name FROM pg_attribute
+            WHERE attrelid = to_regclass(:table) AND attnum > 0 AND NOT attisdropped";
+        let params = named_params! { ":table": *table.name };
+        let rows = self.tx()?.rows(sql, &params).await;
+        let rows = rows.map_err(|fault| self.named(fault))?;
+        let name = |row: &tokio_postgres::Row| row.try_get(0).map_err(Fault::from);
+        let names = rows.iter().map(name).collect::<Result<_, Fault>>();
+        names.map_err(|fault| self.named(fault))
+    }
+
+    pub(in crate::manifest) async fn count(&mut self, table: &Table) -> Result<i64, ManifestError> {
+        let sql = format!("SELECT COUNT(*) FROM {}", table.name);
+        let count: Result<Option<i64>, Fault> = value(&self.tx()?, &sql, []).await;
+        Ok(count
+            .map_err(|fault| self.named(fault))?
+            .unwrap_or_default())
+    }
+
+    pub(in crate::manifest) async fn last_id(
+        &mut self,
+        table: &Table,
+    ) -> Result<i64, ManifestError> {
+        let sql = "SELECT pg_sequence_last_value(pg_get_serial_sequence(:table, 'id')::regclass)";
+        let params = named_params! { ":table": *table.name };
+        let last: Result<Option<Option<i64>>, Fault> = value(&self.tx()?, sql, params).await;
+        let last = last.map_err(|fault| self.named(fault))?;
+        Ok(last.flatten().unwrap_or_default())
+    }
+
+    pub(in crate::manifest) async fn skip_ids(
+        &mut self,
+        table: &Table,
+        last: i64,
+    ) -> Result<(), ManifestError> {
+        // A sequence begins at 1, and cannot be set to what it never gave.
+        if last < 1 {
+            return Ok(());
+        }
+        let sql = "SELECT setval(pg_get_serial_sequence(:table, 'id')::regclass, :last)";
+        let params = named_params! { ":table": *table.name, ":last": last };
+        let set = execute(&self.tx()?, sql, params).await;
+        set.map_err(|fault| self.named(fault)).map(|_| ())
+    }
+
+    pub(in crate::manifest) async fn page(
+        &mut self,
+        table: &Table,
+        columns: &[String],
+        after: &[i64],
+    ) -> Result<Vec<Row>, ManifestError> {
+        let key = table.key.join(", ");
+        let params: Vec<Named> = KEY_PARAMS
+            .iter()
+            .zip(after)
+            .map(|(name, part)| (*name, part.to_param()))
+            .collect();
+        let places: Vec<&str> = params.iter().map(|(name, _)| *name).collect();
+        let sql = format!(
+            "SELECT {} FROM {} WHERE ({key}) > ({}) ORDER BY {key} LIMIT {}",
+            columns.join(", "),
+            table.name,
+            places.join(", "),
+            table.page
+        );
+        let rows = self.tx()?.rows(&sql, &params).await;
+        let rows = rows.map_err(|fault| self.named(fault))?;
+        let read = |row: &tokio_postgres::Row| {
+            let places = 0..columns.len();
+            places.map(|place| cell(row, place)).collect()
+        };
+        let page: Result<Vec<Row>, Fault> = rows.iter().map(read).collect();
+        page.map_err(|fault| self.named(fault))
+    }
+
+    pub(in crate::manifest) async fn put(
+        &mut self,
+        table: &Table,
+        columns: &[String],
+        rows: Vec<Row>,
+    ) -> Result<(), ManifestError> {
+        let (name, columns) = (table.name, columns.join(", "));
+        let sql = format!("COPY {name} ({columns}) FROM STDIN");
+        let text = rows.iter().fold(Vec::new(), |mut text, row| {
+            write_row(&mut text, row);
+            text
+        });
+        let client = self.client.as_ref().ok_or(ManifestError::Closed)?;
+        let copied = async {
+            let mut sink = Box::pin(client.copy_in::<_, Bytes>(&sql).await?);
+            sink.send(Bytes::from(text)).await?;
+            sink.as_mut().finish().await
+        };
+        let copied = copied.await.map_err(|error| self.named(error.into()))?;
+        let sent = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+        if copied != sent {
+            let what = format!("of {sent} rows of {name} the server took {copied}");
+            return Err(self.named(Fault::of_ours(what)));
+        }
+        Ok(())
+    }
+
+    /// Takes the mark away and makes all of it durable.
+    pub(in crate::manifest) async fn finish(mut self) -> Result<(), ManifestError> {
+        self.run("DROP TABLE reelvault_moving; COMMIT").await?;
+        self.leave().await;
+        Ok(())
+    }
+
+    pub(in crate::manifest) async fn leave(mut self) {
+        self.hang_up();
+        self.engine.close().await;
+    }
+
+    fn of(config: &Config) -> Result<Self, ManifestError> {
+        let config = Config {
+            notify: false,
+            ..config.clone()
+        };
+        let password = config.read_password()?;
+        let engine = Postgres::new(&config, password.as_ref(), Access::Writer, Time::Server)?;
+        Ok(Self {
+            engine,
+            client: None,
+        })
+    }
+
+    async fn begin(&mut self, begin: &str) -> Result<(), ManifestError> {
+        if self.client.is_none() {
+            let client = self.engine.pool.get().await;
+            self.client = Some(client.map_err(|error| self.named(error.into()))?);
+        }
+        self.run(begin).await?;
+        self.run(PATIENCE).await
+    }
+
+    async fn run(&mut self, sql: &str) -> Result<(), ManifestError> {
+        let done = self.tx()?.batch(sql).await;
+        done.map_err(|fault| self.named(fault))
+    }
+
+    /// Keeps others from making or migrating a manifest here until the transaction ends.
+    async fn lock(&mut self) -> Result<(), MoveError> {
+        let locked = value(&self.tx()?, migrate::TRY_LOCK, []).await;
+        match locked.map_err(|fault| self.named(fault))? {
+            Some(true) => Ok(()),
+            Some(false) | None => Err(self.busy()),
+        }
+    }
+
+    fn busy(&self) -> MoveError {
+        MoveError::Busy {
+            target: self.engine.shown.clone(),
+        }
+    }
+
+    /// Whether the mark of an earlier try is there already. What else is there is refused.
+    async fn check_free(&mut self, from: &str) -> Result<bool, MoveError> {
+        let target = self.engine.shown.clone();
+        let standing = migrate::standing(&self.tx()?).await;
+        match standing {
+            Ok(Standing::Empty) => Ok(false),
+            Ok(Standing::Older(_) | Standing::Current) => Err(MoveError::Occupied { target }),
+            Err(Fault::Known(ManifestError::Unfinished { from: it, .. })) if it == from => Ok(true),
+            Err(Fault::Known(ManifestError::Unfinished { from: it, .. })) => {
+                Err(MoveError::OfAnother {
+                    target,
+                    source_name: it,
+                })
+            }
+            Err(fault) => Err(self.named(fault).into()),
+        }
+    }
+
+    async fn mark(&self, from: &str) -> Result<(), Fault> {
+        let tx = self.tx()?;
+        tx.batch("CREATE TABLE reelvault_moving (source TEXT NOT NULL)")
+            .await?;
+        let params = named_params! { ":from": *from };
+        execute(&tx, "INSERT INTO reelvault_moving VALUES (:from)", params).await?;
+        Ok(())
+    }
+
+    fn check_nobody_lives(
+        &self,
+        machines: Vec<crate::manifest::row::machine::MachineRecord>,
+    ) -> Result<(), MoveError> {
+        let living = machines.into_iter().filter(|machine| machine.is_living);
+        let names: Vec<String> = living.map(|machine| machine.name).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        Err(MoveError::Living {
+            server: self.engine.shown.clone(),
+            names,
+        })
+    }
+
+    fn tx(&self) -> Result<Tx<'_>, ManifestError> {
+        Ok(Tx {
+            client: self.client.as_ref().ok_or(ManifestError::Closed)?,
+            engine: &self.engine,
+        })
+    }
+
+    fn named(&self, fault: Fault) -> ManifestError {
+        fault.named(VERB, &self.engine)
+    }
+
+    /// Closes the connection, and with it whatever is open on it.
+    fn hang_up(&mut self) {
+        if let Some(client) = self.client.take() {
+            drop(Object::take(client));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.hang_up();
+    }
+}
+
+fn cell(row: &tokio_postgres::Row, place: usize) -> Result<Cell, Fault> {
+    let kind = row.columns().get(place).map(|column| column.type_());
+    Ok(match kind {
+        Some(&Type::INT8) => row
+            .try_get::<_, Option<i64>>(place)?
+            .map_or(Cell::Null, Cell::Integer),
+        Some(&Type::BOOL) => row
+            .try_get::<_, Option<bool>>(place)?
+            .map_or(Cell::Null, |is_true| Cell::Integer(i64::from(is_true))),
+        Some(&Type::TEXT) => row
+            .try_get::<_, Option<String>>(place)?
+            .map_or(Cell::Null, Cell::Text),
+        Some(&Type::BYTEA) => row
+            .try_get::<_, Option<Vec<u8>>>(place)?
+            .map_or(Cell::Null, Cell::Bytes),
+        other => {
+            return Err(Fault::of_ours(format!(
+                "a column of type {other:?}, which no table has"
+            )));
+        }
+    })
+}
+
+/// Writes a row in the form that COPY reads: tabs between the cells, backslashes before what would be read otherwise.
+fn write_row(text: &mut Vec<u8>, row: &[Cell]) {
+    for (place, cell) in row.iter().enumerate() {
+        if place > 0 {
+            text.push(b'\t');
+        }
+        match cell {
+            Cell::Null => text.extend(b"\\N"),
+            Cell::Integer(number) => text.extend(number.to_string().as_bytes()),
+            Cell::Text(content) => content.bytes().for_each(|byte| match byte {
+                b'\\' => text.extend(b"\\\\"),
+                b'\n' => text.extend(b"\\n"),
+                b'\r' => text.extend(b"\\r"),
+                b'\t' => text.extend(b"\\t"),
+                other => text.push(other),
+            }),
+            Cell::Bytes(bytes) => {
+                text.extend(b"\\\\x");
+                for byte in bytes {
+                    text.extend([hexadecimal(byte >> 4), hexadecimal(byte & 0xf)]);
+                }
+            }
+        }
+    }
+    text.push(b'\n');
+}
+
+fn hexadecimal(digit: u8) -> u8 {
+    if digit < 10 {
+        b'0' + digit
+    } else {
+        b'a' + digit - 10
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_written_so_that_nothing_in_it_ends_it() {
+        let check = |cells: &[Cell], expected: &str| {
+            let mut text = Vec::new();
+            write_row(&mut text, cells);
+            assert_eq!(String::from_utf8(text).unwrap(), expected);
+        };
+        let text = |text: &str| Cell::Text(text.to_owned());
+        check(&[Cell::Null, Cell::Integer(-7)], "\\N\t-7\n");
+        check(&[text("a\tb\nc\rd\\.")], "a\\tb\\nc\\rd\\\\.\n");
+        check(&[text("\\N"), text("")], "\\\\N\t\n");
+        check(&[Cell::Bytes(vec![0, 255, 0x5c])], "\\\\x00ff5c\n");
+    }
+}
