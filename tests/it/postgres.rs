@@ -1,6 +1,6 @@
 //! A fleet over one Postgres: several daemons, and everything that can be wrong with the server.
 
-mod server;
+pub(crate) mod server;
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn machine(outside: &Outside, url: &str, name: &str, more: &str) -> String {
 }
 
 /// The outside with its own folder as the machine `one`.
-async fn fleet(server: &Server) -> (Outside, Database) {
+pub(crate) async fn fleet(server: &Server) -> (Outside, Database) {
     let (outside, database) = (outside().await, server.database());
     let config = machine(&outside, &database.url, "one", "");
     outside.home.configure(&config);
