@@ -3,6 +3,7 @@
 mod fleet;
 mod gateway;
 pub mod health;
+mod metrics;
 pub mod openapi;
 pub mod routes;
 pub mod server;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use crate::model::object::UploadId;
 use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
 use crate::secret::SecretSource;
+use crate::telemetry::metrics::Metrics;
 use crate::units::ByteSize;
 use crate::units::Span;
 
@@ -50,6 +52,7 @@ mod address;
 mod body;
 mod bucket;
 mod connect;
+mod count;
 mod failure;
 mod folder;
 mod http_client;
@@ -76,6 +79,8 @@ struct Inner {
     place: Place,
     /// Whether HEAD gave a checksum of the whole that nobody had sent: see [`Store::body_policy`].
     computes_checksum: AtomicBool,
+    /// Where requests are counted, see [`Store::report_to`].
+    metrics: OnceLock<Metrics>,
 }
 
 #[derive(Debug)]
@@ -283,26 +288,29 @@ impl Store {
 
     /// What stands at `key`. A folder reads the whole file for its checksum.
     pub async fn find(&self, key: &ObjectKey) -> Result<Option<Standing>, StoreError> {
-        match &self.0.place {
+        let done = match &self.0.place {
             Place::Bucket(bucket) => Box::pin(bucket.find(key)).await,
             Place::Folder(folder) => folder.find(key).await,
-        }
+        };
+        self.count("find", done)
     }
 
     /// Writes an object in one request. Never over another one.
     pub async fn put(&self, object: &NewObject<'_>, body: PartBody) -> Result<Written, StoreError> {
-        match &self.0.place {
+        let done = match &self.0.place {
             Place::Bucket(bucket) => Box::pin(bucket.put(object, body)).await,
             Place::Folder(folder) => folder.put(object, body).await,
-        }
+        };
+        self.count("put", done)
     }
 
     /// Opens an upload in parts.
     pub async fn begin(&self, object: &NewObject<'_>) -> Result<UploadId, StoreError> {
-        match &self.0.place {
+        let done = match &self.0.place {
             Place::Bucket(bucket) => Box::pin(bucket.begin(object)).await,
             Place::Folder(folder) => folder.begin(object).await,
-        }
+        };
+        self.count("begin", done)
     }
 
     /// Writes one part. Several may be written at once, up to [`Quirks::parts_at_once`].
@@ -313,10 +321,11 @@ impl Store {
         slot: PartSlot,
         body: PartBody,
     ) -> Result<WrittenPart, StoreError> {
-        match &self.0.place {
+        let done = match &self.0.place {
             Place::Bucket(bucket) => Box::pin(bucket.put_part(key, upload, slot, body)).await,
             Place::Folder(folder) => folder.put_part(key, upload, slot, body).await,
-        }
+        };
+        self.count("put_part", done)
     }
 
     /// What the store has of an open upload.
@@ -325,12 +334,13 @@ impl Store {
         key: &ObjectKey,
         upload: &UploadId,
     ) -> Result<StoredParts, StoreError> {
-        match &self.0.place {
+        let done = match &self.0.place {
             Place::Bucket(bucket) => Box::pin(bucket.parts(key, upload))
                 .await
                 .map(StoredParts::Listed),
             Place::Folder(folder) => folder.parts(key, upload).await,
-        }
+        };
+        self.count("parts", done)
     }
 
     /// Makes an object of the parts. Never over another one.
@@ -341,26 +351,29 @@ impl Store {
         parts: &[FinishedPart],
         total: &Total,
     ) -> Result<Written, StoreError> {
-        match &self.0.place {
+        let done = match &self.0.place {
             Place::Bucket(bucket) => Box::pin(bucket.finish(object, upload, parts, total)).await,
             Place::Folder(folder) => folder.finish(object, upload, total).await,
-        }
+        };
+        self.count("finish", done)
     }
 
     /// Throws an open upload away. One that is not there any more counts as done.
     pub async fn abort(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), StoreError> {
-        match &self.0.place {
+        let done = match &self.0.place {
             Place::Bucket(bucket) => Box::pin(bucket.abort(key, upload)).await,
             Place::Folder(folder) => folder.abort(key, upload).await,
-        }
+        };
+        self.count("abort", done)
     }
 
     /// The uploads that are open for exactly this key; none where the store cannot list them.
     pub async fn open_uploads(&self, key: &ObjectKey) -> Result<Vec<OpenUpload>, StoreError> {
-        match &self.0.place {
+        let done = match &self.0.place {
             Place::Bucket(bucket) => Box::pin(bucket.open_uploads(key)).await,
             Place::Folder(folder) => folder.open_uploads(key).await,
-        }
+        };
+        self.count("open_uploads", done)
     }
 
     /// The bytes of an object, as they come.
@@ -368,10 +381,11 @@ impl Store {
         &self,
         key: &ObjectKey,
     ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
-        match &self.0.place {
+        let done = match &self.0.place {
             Place::Bucket(bucket) => Box::pin(bucket.read(key, 0)).await,
             Place::Folder(folder) => folder.read(key, 0).await,
-        }
+        };
+        self.count("read", done)
     }
 
     /// The bytes of an object from `offset` on, as they come.
@@ -380,10 +394,11 @@ impl Store {
         key: &ObjectKey,
         offset: u64,
     ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
-        match &self.0.place {
+        let done = match &self.0.place {
             Place::Bucket(bucket) => Box::pin(bucket.read(key, offset)).await,
             Place::Folder(folder) => folder.read(key, offset).await,
-        }
+        };
+        self.count("read", done)
     }
 
     /// A link by which anybody can get the object for as long as `lifetime`; none where the store has no such links.

@@ -1,4 +1,5 @@
-//! What the daemon says of itself: logs, and the redaction that keeps secrets out of them.
+//! What the daemon says of itself: logs, the redaction that keeps secrets out of them, and metrics.
 
 pub mod log;
+pub mod metrics;
 pub mod redact;

@@ -191,10 +191,11 @@ impl Delivery<'_> {
             manifest.mark_archived(&asset.lease, self.object.row, proof)
         });
         let marked = marked.await;
-        marked.map_err(|error| {
+        let is_whole = marked.map_err(|error| {
             Failure::retry("the manifest does not take the proof").because(error)
         })?;
         self.gate.works();
+        self.count(proof.size, is_whole);
         tracing::info!(
             destination.name = %self.object.destination,
             bytes = proof.size,
@@ -203,6 +204,17 @@ impl Delivery<'_> {
             "archived"
         );
         Ok(())
+    }
+
+    /// Counts an object that was written down, and its asset with the last.
+    fn count(&self, bytes: u64, is_whole: bool) {
+        let Transfer { asset, metrics, .. } = self.transfer;
+        metrics.stored(&self.object.destination, bytes);
+        if is_whole {
+            let now = self.transfer.clock.now();
+            let (delay, margin) = (now.since(asset.waits_since), asset.deadline.at.since(now));
+            metrics.archived(&asset.task.provider, delay, margin);
+        }
     }
 
     /// What becomes of an object when the origin does not give its body.

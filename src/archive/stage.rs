@@ -32,6 +32,7 @@ use crate::model::object::ObjectState;
 use crate::model::task::ProviderName;
 use crate::origin::open::Origin;
 use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
 use crate::units::Span;
 use crate::work::budget::Budget;
 use crate::work::driver::Stage;
@@ -73,6 +74,7 @@ pub struct Archive {
     slots: Slots,
     bandwidth: Bandwidth,
     gauge: Gauge,
+    metrics: Metrics,
     clock: Clock,
     dice: Dice,
     watch: Wake,
@@ -100,6 +102,8 @@ pub struct ArchiveParts {
     pub bandwidth: Bandwidth,
     /// What moves now.
     pub gauge: Gauge,
+    /// What is counted.
+    pub metrics: Metrics,
     /// Wall time.
     pub clock: Clock,
     /// For nonces and jitter.
@@ -159,6 +163,7 @@ impl Stage for Archive {
             slots: &self.slots,
             bandwidth: &self.bandwidth,
             gauge: &self.gauge,
+            metrics: &self.metrics,
             clock: &self.clock,
             dice: &self.dice,
             stop,
@@ -202,6 +207,8 @@ impl Stage for Archive {
             tracing::error!(%error, "failed to settle; the lease runs out by itself");
         } else if wants_fresh_link {
             self.watch.poke();
+        } else if settlement.state == AssetState::Lost {
+            self.metrics.lost(&asset.task.provider);
         }
     }
 }
@@ -230,6 +237,7 @@ impl Archive {
             budget: parts.budget,
             bandwidth: parts.bandwidth,
             gauge: parts.gauge,
+            metrics: parts.metrics,
             clock: parts.clock,
             dice: parts.dice,
             watch: parts.watch,

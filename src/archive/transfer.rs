@@ -51,6 +51,7 @@ use crate::origin::open::Origin;
 use crate::origin::open::Window;
 use crate::origin::reading::Patience;
 use crate::origin::reading::Reading;
+use crate::telemetry::metrics::Metrics;
 use crate::units::ByteSize;
 use crate::units::Span;
 use crate::work::budget::Budget;
@@ -84,6 +85,8 @@ pub(crate) struct Transfer<'a> {
     pub(crate) bandwidth: &'a Bandwidth,
     /// What moves now.
     pub(crate) gauge: &'a Gauge,
+    /// What is counted.
+    pub(crate) metrics: &'a Metrics,
     /// Wall time.
     pub(crate) clock: &'a Clock,
     /// For nonces and jitter.

@@ -73,6 +73,13 @@ fn paths() -> Value {
                 }))),
             })),
         }},
+        "/metrics": { "get": {
+            "operationId": "metrics", "tags": ["daemon"], "summary": "Everything in numbers, for Prometheus",
+            "responses": answers(&["400", "401", "421"], &json!({ "200": {
+                "description": "OpenMetrics text. Where the manifest does not answer within 2 s, what it said last.",
+                "content": { "application/openmetrics-text": { "schema": { "type": "string" } } },
+            }})),
+        }},
         "/openapi.json": { "get": {
             "operationId": "openapi", "tags": ["daemon"], "summary": "This document",
             "responses": answers(&["400", "401", "421"], &json!({ "200": {

@@ -8,6 +8,8 @@ use axum::routing::get;
 
 use crate::daemon::health;
 use crate::daemon::health::Health;
+use crate::daemon::metrics;
+use crate::daemon::metrics::Scrape;
 use crate::daemon::openapi;
 use crate::http::problem::Problem;
 use crate::intake;
@@ -22,6 +24,7 @@ use crate::report::api::Views;
 /// What answers beside the stages.
 pub(super) struct Rooms {
     pub(super) health: Health,
+    pub(super) scrape: Scrape,
     pub(super) hooks: Hooks,
     pub(super) gateway: Gateway,
     pub(super) doors: Doors,
@@ -32,6 +35,7 @@ pub(super) struct Rooms {
 pub(super) fn routes(rooms: Rooms) -> Router {
     Router::new()
         .merge(health::router(rooms.health))
+        .merge(metrics::router(rooms.scrape))
         .merge(hooks::router(rooms.hooks))
         .merge(gateway::router(rooms.gateway))
         .merge(intake::api::router(rooms.doors))

@@ -26,6 +26,7 @@ use crate::manifest::Manifest;
 use crate::manifest::row::event::EndpointTrouble;
 use crate::model::asset::AssetState;
 use crate::model::task::TaskState;
+use crate::telemetry::metrics::Metrics;
 use crate::units::Span;
 use crate::work::driver::Pulse;
 
@@ -309,6 +310,7 @@ impl Supervisor<'_> {
         Outliving {
             gauge: self.gauge.clone(),
             bandwidth: Bandwidth::new(config.transfer.bandwidth),
+            metrics: Metrics::new(),
             gateway: gateway::Kept::default(),
             address: self.server.address(),
         }

@@ -23,6 +23,8 @@ use crate::config::Config;
 use crate::config::ServerConfig;
 use crate::daemon::gateway;
 use crate::daemon::health::Health;
+use crate::daemon::metrics::Scrape;
+use crate::daemon::metrics::ScrapeParts;
 use crate::daemon::routes;
 use crate::daemon::routes::Rooms;
 use crate::daemon::server::Face;
@@ -61,6 +63,7 @@ use crate::secret::Secret;
 use crate::store;
 use crate::store::Address;
 use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
 use crate::tend::Tend;
 use crate::units::Span;
 use crate::watch::stage::Watch;
@@ -119,6 +122,8 @@ pub struct Outliving {
     pub gauge: Gauge,
     /// The limit on all downloads.
     pub bandwidth: Bandwidth,
+    /// What is counted.
+    pub metrics: Metrics,
     /// What the gateway keeps.
     pub gateway: gateway::Kept,
     /// Where the server listens, for addresses of our own.
@@ -176,22 +181,28 @@ pub async fn stages(
         manifest: manifest.clone(),
         clock: seams.clock.clone(),
         dice: seams.dice.clone(),
+        metrics: outliving.metrics.clone(),
         lease: config.manifest.lease,
         stop: stop.clone(),
         halt: halt.clone(),
     };
     let mut stores = BTreeMap::new();
     for (name, settings) in &config.destination {
-        stores.insert(name.clone(), store(name, settings, seams).await?);
+        let store = store(name, settings, seams).await?;
+        store.report_to(&outliving.metrics);
+        stores.insert(name.clone(), store);
     }
     let mut providers = BTreeMap::new();
     for (name, settings) in task_apis(config) {
-        providers.insert(name.clone(), provider(name, settings, config, seams)?);
+        let provider = provider(name, settings, config, seams)?;
+        provider.report_to(&outliving.metrics);
+        providers.insert(name.clone(), provider);
     }
     let parts_budget = config
         .transfer
         .parts_budget()
         .context("transfer.memory is too small")?;
+    let budget = Budget::new(parts_budget);
 
     let archive = Archive::new(ArchiveParts {
         manifest: manifest.clone(),
@@ -201,9 +212,10 @@ pub async fn stages(
         margin: config.deadline.margin,
         warn: config.deadline.warn,
         keep_trying: config.deadline.keep_trying,
-        budget: Budget::new(parts_budget),
+        budget: budget.clone(),
         bandwidth: outliving.bandwidth.clone(),
         gauge: outliving.gauge.clone(),
+        metrics: outliving.metrics.clone(),
         clock: seams.clock.clone(),
         dice: seams.dice.clone(),
         watch: watch_wake.clone(),
@@ -232,7 +244,21 @@ pub async fn stages(
             config: config.server.hooks.clone(),
             clock: seams.clock.clone(),
             watch: watch_wake.clone(),
+            metrics: outliving.metrics.clone(),
         },
+        scrape: Scrape::new(ScrapeParts {
+            metrics: outliving.metrics.clone(),
+            manifest: manifest.clone(),
+            providers: providers.clone(),
+            destinations: stores.keys().cloned().collect(),
+            refusals: Box::new(archive.refusals()),
+            gauge: outliving.gauge.clone(),
+            budget,
+            gateway: gateway.clone(),
+            submissions: outliving.gateway.counts.clone(),
+            warn: config.deadline.warn,
+            clock: seams.clock.clone(),
+        }),
         doors: doors(config, manifest, seams, [&watch_wake, &archive_wake]),
         views: Views {
             manifest: manifest.clone(),
@@ -284,6 +310,7 @@ pub async fn stages(
         ("notify", notify.pulse()),
     ];
     rooms.health.watch_over(&pulses);
+    rooms.scrape.watch_over(&pulses);
     let face = Face {
         rules: rules(config, seams)?,
         routes: routes::routes(rooms),

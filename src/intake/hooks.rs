@@ -41,6 +41,7 @@ use crate::model::task::TaskKey;
 use crate::model::task::TaskState;
 use crate::provider::HookError;
 use crate::provider::Provider;
+use crate::telemetry::metrics::Metrics;
 use crate::units::ByteSize;
 use crate::units::Rate;
 use crate::units::or_blank;
@@ -80,6 +81,8 @@ pub struct Hooks {
     pub clock: Clock,
     /// Tells `watch` of what is due.
     pub watch: Wake,
+    /// Where they are counted.
+    pub metrics: Metrics,
 }
 
 struct Door {
@@ -106,15 +109,14 @@ async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    // One answer for all that is wrong with an address, or it would tell which names exist.
-    let nothing_here = || Problem::not_found("there is no such address for webhooks");
-    let Path((provider, token)) = path.map_err(|_| nothing_here())?;
-    let provider: ProviderName = provider.parse().map_err(|_| nothing_here())?;
-    let provider = door.hooks.providers.get(&provider);
-    let provider = provider
-        .filter(|provider| provider.is_hook_token(&token))
-        .ok_or_else(nothing_here)?;
+    let metrics = &door.hooks.metrics;
+    let Some(provider) = path.ok().and_then(|Path(path)| door.provider_at(&path)) else {
+        metrics.hook_received(None, "no_such_address");
+        // One answer for all that is wrong with an address, or it would tell which names exist.
+        return Err(Problem::not_found("there is no such address for webhooks"));
+    };
     let outcome = door.take(provider, &headers, body).await;
+    metrics.hook_received(Some(provider.name()), word(&outcome));
     if let Err(problem) = &outcome {
         let (status, what) = (problem.status().as_u16(), problem.detail());
         tracing::warn!(provider.name = %provider.name(), status, what, "webhook not taken");
@@ -123,6 +125,12 @@ async fn receive(
 }
 
 impl Door {
+    /// Whose address it is, if its token is right.
+    fn provider_at(&self, (name, token): &(String, String)) -> Option<&Provider> {
+        let provider = self.hooks.providers.get(&name.parse().ok()?)?;
+        provider.is_hook_token(token).then_some(provider)
+    }
+
     /// Takes a callback whose address is right.
     async fn take(
         &self,
@@ -201,6 +209,19 @@ impl Door {
         self.hooks.watch.poke();
         tracing::debug!(task.id = %id, became, "webhook");
         Ok(true)
+    }
+}
+
+/// What came of a webhook, in one word for metrics.
+fn word(outcome: &Result<Response, Problem>) -> &'static str {
+    match outcome.as_ref().map_err(Problem::status) {
+        Ok(_) => "taken",
+        Err(StatusCode::UNAUTHORIZED) => "forged",
+        Err(StatusCode::BAD_REQUEST) => "garbled",
+        Err(StatusCode::PAYLOAD_TOO_LARGE) => "too_large",
+        Err(StatusCode::REQUEST_TIMEOUT) => "too_slow",
+        Err(StatusCode::TOO_MANY_REQUESTS) => "too_many",
+        Err(_) => "not_written",
     }
 }
 

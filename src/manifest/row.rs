@@ -235,6 +235,8 @@ pub struct ClaimedAsset {
     pub model: Option<String>,
     /// When the task was made, or learned where that is unknown: the `{created}` of keys, the same at every try.
     pub created_at: Timestamp,
+    /// When the task was completed, or, where its provider does not say, what is last known before that.
+    pub waits_since: Timestamp,
     /// Its place among the task's results.
     pub index: AssetIndex,
     /// What the provider says it is.

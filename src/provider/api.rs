@@ -40,6 +40,7 @@ use crate::provider::hook::Hook;
 use crate::provider::hook::HookError;
 use crate::provider::hook::HookSaid;
 use crate::provider::rewrite;
+use crate::telemetry::metrics::Metrics;
 use crate::units::Span;
 
 /// Looks in flight at once where there is no batch; the pace holds besides.
@@ -72,6 +73,11 @@ impl Provider {
     /// Divides the account's pace among so many machines, of which this is one.
     pub fn share_among(&self, machines: u32) {
         self.0.caller.pace.share_among(machines);
+    }
+
+    /// Counts what is asked of this account from now on into `metrics`; the first word counts.
+    pub fn report_to(&self, metrics: &Metrics) {
+        self.0.caller.metrics.get_or_init(|| metrics.clone());
     }
 
     /// Reads the description and the key of `[provider.NAME]`, taking variables through `env`; calls nobody.

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 
 use bytes::Bytes;
@@ -31,6 +32,7 @@ use crate::provider::error::retry_after;
 use crate::provider::scrub::MESSAGE_CHARS;
 use crate::provider::scrub::WORD_CHARS;
 use crate::provider::scrub::scrub;
+use crate::telemetry::metrics::Metrics;
 use crate::units::ByteSize;
 use crate::units::Span;
 
@@ -49,6 +51,7 @@ pub(super) struct Caller {
     pub(super) account: Account,
     pub(super) pace: Pace,
     pub(super) clock: Clock,
+    pub(super) metrics: OnceLock<Metrics>,
     http: Http,
     trouble: Mutex<Trouble>,
 }
@@ -75,6 +78,7 @@ impl Caller {
             account,
             pace,
             clock,
+            metrics: OnceLock::new(),
             http,
             trouble: Mutex::default(),
         }
@@ -93,12 +97,31 @@ impl Caller {
             turn.map_err(|paused| self.paused(paused.left))?;
         }
         let exchange = tokio::time::timeout(CALL_TIME_MAX.as_duration(), self.exchange(request));
-        match exchange.await {
+        let called = match exchange.await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error @ HttpError::TooLarge(_))) => Err(self.garbled(None, error.to_string())),
             Ok(Err(error)) => Err(self.unavailable(&error.to_string())),
             Err(_) => Err(self.unavailable(&format!("no whole answer within {CALL_TIME_MAX}"))),
-        }
+        };
+        self.count(&called);
+        called
+    }
+
+    /// Counts a call that was made, by its status alone: what the body says of single tasks is the manifest's to count.
+    fn count(&self, called: &Result<Answer, ProviderError>) {
+        let Some(metrics) = self.metrics.get() else {
+            return;
+        };
+        let outcome = match called {
+            Ok(answer) if answer.status.is_success() => "ok",
+            Ok(answer) => {
+                let errors = &self.account.description.status.error;
+                let is_timed = answer.headers.contains_key(header::RETRY_AFTER);
+                meaning(errors, answer.status, None, is_timed).as_str()
+            }
+            Err(error) => error.as_str(),
+        };
+        metrics.provider_request(&self.account.name, outcome);
     }
 
     /// The JSON of a good answer; of a bad one, what it means, after beginning the pause that it asks for.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
 use aws_config::BehaviorVersion;
@@ -194,6 +195,7 @@ async fn connect_s3(
         prefix,
         place: Place::Bucket(Bucket::new(parts)),
         computes_checksum: AtomicBool::new(false),
+        metrics: OnceLock::new(),
     })
 }
 
@@ -221,6 +223,7 @@ fn connect_r2(
         prefix: section.prefix(&config.prefix)?,
         place: Place::Bucket(Bucket::new(parts)),
         computes_checksum: AtomicBool::new(false),
+        metrics: OnceLock::new(),
     })
 }
 
@@ -255,6 +258,7 @@ fn open_folder(section: &Section<'_>, config: &FolderConfig) -> Result<Inner, Co
             },
         )),
         computes_checksum: AtomicBool::new(false),
+        metrics: OnceLock::new(),
     })
 }
 

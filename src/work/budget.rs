@@ -65,6 +65,12 @@ impl Budget {
         Some(Share { _permit: permit })
     }
 
+    /// What is taken now, in whole grains.
+    pub fn taken(&self) -> ByteSize {
+        let whole = (self.total.as_u64() / GRAIN).max(1).saturating_mul(GRAIN);
+        ByteSize::bytes(whole.saturating_sub(self.free().as_u64()))
+    }
+
     /// What is free now, in whole grains.
     pub fn free(&self) -> ByteSize {
         let grains = u64::try_from(self.free.available_permits()).unwrap_or(u64::MAX);
@@ -88,6 +94,7 @@ mod tests {
         drop(first);
         let second = second.await.unwrap();
         assert!(budget.free() <= ByteSize::bytes(624 * 1024));
+        assert_eq!(budget.taken(), ByteSize::bytes(448 * 1024));
         drop(second);
         assert_eq!(budget.free(), ByteSize::mib(1));
     }

@@ -21,6 +21,7 @@ use crate::manifest::ManifestError;
 use crate::manifest::row::Claimable;
 use crate::model::failure::Failure;
 use crate::model::lease::Lease;
+use crate::telemetry::metrics::Metrics;
 use crate::units::Span;
 use crate::work::wake::Wake;
 
@@ -107,6 +108,8 @@ pub struct Surroundings {
     pub clock: Clock,
     /// For jitter.
     pub dice: Dice,
+    /// Where leases that are lost are counted.
+    pub metrics: Metrics,
     /// How long a claim holds; it is renewed every third of this.
     pub lease: Span,
     /// Asks the stage to stop claiming and its steps to end soon.
@@ -324,6 +327,8 @@ impl<S: Stage> Driver<S> {
         }
         match self.around.manifest.renew(S::TABLE, &leases).await {
             Ok(lost) => {
+                let count = u64::try_from(lost.len()).unwrap_or(u64::MAX);
+                self.around.metrics.leases_lost(S::NAME, count);
                 let holds_lost =
                     |claim: &&Claim| claim.leases.iter().any(|lease| lost.contains(lease));
                 self.claims

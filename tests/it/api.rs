@@ -72,7 +72,7 @@ impl Caller {
     }
 
     /// The record of a task once it has ended.
-    async fn ended(&self, id: &TaskId) -> Value {
+    pub(crate) async fn ended(&self, id: &TaskId) -> Value {
         let answer = self.get(&format!("/api/v1/tasks/{id}?wait=30s")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
@@ -724,6 +724,7 @@ fn every_route_in_the_code_is_in_the_document() {
         include_str!("../../src/intake/hooks.rs"),
         include_str!("../../src/report/api.rs"),
         include_str!("../../src/daemon/health.rs"),
+        include_str!("../../src/daemon/metrics.rs"),
         include_str!("../../src/daemon/routes.rs"),
     ];
     let document = openapi::document();

@@ -17,9 +17,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Caller;
 use crate::gateway::upstream::Received;
 use crate::gateway::upstream::Upstream;
 use crate::gateway::upstream::json;
+use crate::metrics::scrape;
 use crate::server::Answer;
 use crate::server::exchange;
 use crate::world::Plan;
@@ -484,8 +486,13 @@ async fn a_manifest_that_is_down_takes_no_submission_down_with_it() {
             readiness.body.contains("1 of the tasks that passed"),
             "{readiness:?}"
         );
+        let told = scrape(&Caller::at(address)).await;
+        told.assert("reelvault_gateway_unlearned", &[], 1.0);
         drop(locked);
         wait_for_task(world).await;
+        let deferred = [("outcome", "deferred")];
+        let told = scrape(&Caller::at(address)).await;
+        told.assert("reelvault_gateway_submissions_total", &deferred, 1.0);
     })
     .await;
     let known = world

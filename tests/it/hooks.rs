@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Caller;
 use crate::api::with_caller;
+use crate::metrics::scrape;
 use crate::process::Outside;
 use crate::server::Answer;
 use crate::world::Plan;
@@ -190,6 +191,11 @@ async fn a_wrong_address_is_no_address() {
         );
         caller.get(&path()).await.assert_problem(405);
         assert_eq!(world.records().await.len(), 0);
+        // However many names are tried, they are one series.
+        let told = scrape(caller).await;
+        let nowhere = [("provider", "none"), ("outcome", "no_such_address")];
+        assert!(told.value("reelvault_hooks_received_total", &nowhere) >= 5.0);
+        assert!(told.sum("reelvault_hooks_received_total") <= 13.0);
     })
     .await;
 }
@@ -399,6 +405,8 @@ async fn a_listener_for_webhooks_alone_serves_nothing_else() {
             "/api/v1/status",
             "/readyz",
             "/openapi.json",
+            "/metrics",
+            "/",
             "/gateway/sim/v1/tasks/a",
         ] {
             caller.get(path).await.assert_problem(404);

@@ -26,6 +26,7 @@ mod hooks;
 mod hostile;
 mod import;
 mod kill;
+mod metrics;
 mod notify;
 mod origin_failures;
 mod postgres;

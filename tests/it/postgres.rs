@@ -33,7 +33,7 @@ async fn outside() -> Outside {
 }
 
 /// The outside with its own folder as the machine `one`.
-async fn fleet(server: &Server) -> (Outside, Database) {
+pub(crate) async fn fleet(server: &Server) -> (Outside, Database) {
     let (outside, database) = (outside().await, server.database());
     let config = machine(&outside, &database.url, "one", "");
     outside.home.configure(&config);

@@ -108,6 +108,8 @@ pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
 pub(super) const READ_CLAIMED_ASSETS: &str = "-- manifest::claim_assets
     SELECT assets.*, tasks.provider, tasks.task_id, tasks.tags, tasks.model,
         COALESCE(tasks.created_at, tasks.learned_at) AS created_at,
+        -- Not every provider says when a task was completed.
+        COALESCE(tasks.completed_at, tasks.last_unfinished_at, tasks.learned_at) AS waits_since,
         -- A task that has assets is looked at for fresh links only.
         tasks.next_look_at IS NOT NULL AS is_refresh_pending
     FROM assets JOIN tasks ON tasks.id = assets.task
@@ -349,6 +351,7 @@ fn claimed_asset(
         tags: columns.tags()?,
         model: columns.get("model")?,
         created_at: columns.instant("created_at")?,
+        waits_since: columns.instant("waits_since")?,
         index: AssetIndex(columns.number("asset_index")?),
         role: columns.word("role")?,
         url: columns.url("url")?,
