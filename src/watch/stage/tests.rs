@@ -35,6 +35,7 @@ use crate::model::task::Tags;
 use crate::model::task::TaskKey;
 use crate::provider;
 use crate::secret::SecretSource;
+use crate::telemetry::metrics::Metrics;
 use crate::watch::RouteConfig;
 use crate::work::driver::Driver;
 use crate::work::driver::Surroundings;
@@ -531,6 +532,7 @@ async fn the_driver_looks_in_time_and_gives_back_when_it_stops() {
         clock: world.clock.clone(),
         dice: Dice::seeded(1),
         lease: LEASE,
+        metrics: Metrics::new(),
         stop: stop.clone(),
         halt,
     };
