@@ -40,7 +40,8 @@ const fn keyed(name: &'static str, key: &'static [&'static str], page: usize) ->
     }
 }
 
-/// All that is moved. The machines that work on a manifest are not: they announce themselves where they work.
+/// All that is moved. The machines that work on a manifest are not, since they announce themselves where they work, nor
+/// the counts, which each engine keeps by itself.
 pub(in crate::manifest) const TABLES: [Table; 11] = [
     with_ids("tasks"),
     with_ids("assets"),
