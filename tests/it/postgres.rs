@@ -1,5 +1,8 @@
 //! A fleet over one Postgres: several daemons, and everything that can be wrong with the server.
 
+mod faults;
+mod moving;
+mod pooler;
 mod server;
 
 use std::time::Duration;
