@@ -5,6 +5,7 @@ pub(super) mod archiving;
 pub(super) mod crowds;
 pub(super) mod discovering;
 pub(super) mod hinting;
+pub(super) mod lacking;
 pub(super) mod lives;
 pub(super) mod people;
 pub(super) mod statements;
@@ -69,6 +70,9 @@ suite! {
         a_hint_makes_a_task_due_and_postpones_nothing,
         a_hint_during_a_look_leaves_the_claim_and_brings_another_look,
         only_what_was_given_up_is_revived;
+    lacking:
+        tasks_of_a_provider_that_a_daemon_lacks_are_left_to_others,
+        objects_that_a_daemon_cannot_write_are_left_to_others;
     tending:
         orphans_are_claimed_until_they_are_aborted,
         uploads_that_no_row_has_become_orphans,

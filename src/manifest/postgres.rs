@@ -15,6 +15,7 @@ mod columns;
 mod connect;
 pub(super) mod deliveries;
 pub(super) mod discoveries;
+pub(super) mod elsewhere;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod hints;

@@ -29,7 +29,6 @@ use crate::watch::Config;
 use crate::watch::cadence;
 use crate::watch::route::Routes;
 use crate::work::driver::Stage;
-use crate::work::settle::BLOCKED_PAUSE;
 use crate::work::settle::Situation;
 use crate::work::settle::decide;
 use crate::work::settle::write_patiently;
@@ -112,11 +111,9 @@ impl Stage for Watch {
 
     async fn step(&self, batch: &Batch, stop: &CancellationToken) -> Result<(), Failure> {
         let Some(provider) = self.providers.get(&batch.provider) else {
-            let what = format!("provider {} is no longer configured", batch.provider);
-            return Err(Failure::wait_until(
-                self.clock.now().plus(BLOCKED_PAUSE),
-                what,
-            ));
+            // Claims pass over it from now on, and another machine may have it.
+            let what = format!("provider {} is not configured here", batch.provider);
+            return Err(Failure::wait_until(self.clock.now(), what));
         };
         let ids: Vec<TaskId> = batch.tasks.iter().map(|task| task.key.id.clone()).collect();
         let answers = tokio::select! {
@@ -321,7 +318,8 @@ impl Watch {
         let known_for = now.since(task.learned_at);
         let never_seen = task.looks == 0;
         let misses = task.misses.saturating_add(1);
-        if task.state != TaskState::Watching {
+        let is_ours = self.providers.contains_key(&task.key.provider);
+        if task.state != TaskState::Watching || !is_ours {
             return task.state;
         }
         if is_miss && never_seen && misses >= MISSES_BELIEVED && known_for >= MISSES_SPREAD {
