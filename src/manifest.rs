@@ -8,6 +8,7 @@ pub mod row;
 mod answers;
 mod columns;
 mod discoveries;
+pub mod elsewhere;
 mod engine;
 mod error;
 mod holds;
@@ -24,11 +25,13 @@ mod conformance;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
 
+use self::elsewhere::Reach;
 use self::engine::Engine;
 use self::engine::change;
 use self::engine::look;
@@ -164,6 +167,8 @@ pub enum Access {
 #[derive(Clone, Debug)]
 pub struct Manifest {
     engine: Engine,
+    /// What this daemon has, and what it leaves to others.
+    reach: Arc<Mutex<Reach>>,
 }
 
 impl Manifest {
@@ -191,9 +196,7 @@ impl Manifest {
                 }
                 Err(error) => return Err(error),
                 Ok(sqlite) => {
-                    return Ok(Self {
-                        engine: Engine::Sqlite(Arc::new(sqlite)),
-                    });
+                    return Ok(Self::over(Engine::Sqlite(Arc::new(sqlite))));
                 }
             }
         }
@@ -206,9 +209,14 @@ impl Manifest {
     ) -> Result<Self, ManifestError> {
         let password = config.read_password()?;
         let engine = Postgres::open(config, password.as_ref(), access, time).await?;
-        Ok(Self {
-            engine: Engine::Postgres(Arc::new(engine)),
-        })
+        Ok(Self::over(Engine::Postgres(Arc::new(engine))))
+    }
+
+    fn over(engine: Engine) -> Self {
+        Self {
+            engine,
+            reach: Arc::default(),
+        }
     }
 
     /// Opens the manifest so that every verb is done on the caller's thread before it is first awaited.
@@ -220,9 +228,7 @@ impl Manifest {
         access: Access,
     ) -> Result<Self, ManifestError> {
         let sqlite = Sqlite::open(opening(config, clock, access, true)?)?;
-        Ok(Self {
-            engine: Engine::Sqlite(Arc::new(sqlite)),
-        })
+        Ok(Self::over(Engine::Sqlite(Arc::new(sqlite))))
     }
 
     /// Whether a daemon works on the manifest that `config` names.
@@ -312,18 +318,22 @@ impl Manifest {
 
 /// Watch: tasks under lease.
 impl Manifest {
-    /// Claims at most `most` tasks whose next look has come, earliest deadline first, none of the providers `except`.
+    /// Claims at most `most` tasks whose next look has come, earliest deadline first, none of the providers `except` and
+    /// none that are for others.
     pub async fn claim_tasks(
         &self,
         most: usize,
         except: &[ProviderName],
     ) -> Result<Vec<ClaimedTask>, ManifestError> {
-        let except = except.to_vec();
-        change!(
+        let mut except = except.to_vec();
+        except.extend(self.elsewhere().providers.into_keys());
+        let claimed = change!(
             self,
             "claim_tasks",
             claims::claim_tasks(most, &except, None)
-        )
+        )?;
+        self.remember_unknown(&claimed);
+        Ok(claimed)
     }
 
     /// Writes what a look found, with new assets and fresh links, and ends the claim.
@@ -360,7 +370,12 @@ impl Manifest {
 impl Manifest {
     /// Claims at most `most` assets that are due, earliest deadline first, with all that is known of their objects.
     pub async fn claim_assets(&self, most: usize) -> Result<Vec<ClaimedAsset>, ManifestError> {
-        change!(self, "claim_assets", claims::claim_assets(most, None))
+        let others = self.elsewhere();
+        change!(
+            self,
+            "claim_assets",
+            claims::claim_assets(most, None, &others)
+        )
     }
 
     /// As [`Manifest::claim_assets`], of those alone that die before `before`.
@@ -369,10 +384,11 @@ impl Manifest {
         most: usize,
         before: Timestamp,
     ) -> Result<Vec<ClaimedAsset>, ManifestError> {
+        let others = self.elsewhere();
         change!(
             self,
             "claim_urgent_assets",
-            claims::claim_assets(most, Some(before))
+            claims::claim_assets(most, Some(before), &others)
         )
     }
 
@@ -489,7 +505,8 @@ impl Manifest {
 impl Manifest {
     /// Claims at most `most` orphaned uploads that are due.
     pub async fn claim_orphans(&self, most: usize) -> Result<Vec<ClaimedOrphan>, ManifestError> {
-        change!(self, "claim_orphans", claims::claim_orphans(most))
+        let others = self.elsewhere();
+        change!(self, "claim_orphans", claims::claim_orphans(most, &others))
     }
 
     /// Ends the claim on an orphan: tried again at `due_at`, or, without one, aborted and done with.

@@ -123,6 +123,7 @@ pub(crate) async fn check(config: Option<&Path>, arguments: &Arguments) -> Resul
     findings.extend(warnings.map(|it| Finding::new(Grade::Warn, "configuration", it.clone())));
     let config = loaded.config;
     findings.push(manifest(&config).await);
+    findings.extend(clock(&config).await);
 
     let seams = open::seams(&config)?;
     findings.extend(told(&config, &seams));
@@ -175,6 +176,24 @@ async fn manifest(config: &Config) -> Finding {
         },
         Err(error) => error.into(),
     }
+}
+
+/// Whether this machine's clock is that of the manifest, where that has one of its own.
+async fn clock(config: &Config) -> Option<Finding> {
+    let clock = Clock::system();
+    let manifest = Manifest::open(&config.manifest, clock.clone(), Access::Reader).await;
+    // One that cannot be opened was told of already.
+    let manifest = manifest.ok().filter(|_| config.manifest.is_shared())?;
+    let skew = manifest.skew(&clock).await;
+    manifest.close().await;
+    Some(match skew {
+        Ok(None) => Finding::new(Grade::Ok, "clock", "as the manifest's"),
+        Ok(Some(skew)) => {
+            let hint = "let both keep the right time (NTP): tasks are looked at too late or too early by as much";
+            Finding::new(Grade::Warn, "clock", skew.to_string()).hint(Some(hint.to_owned()))
+        }
+        Err(error) => error.into(),
+    })
 }
 
 /// Whether those who are told can be: keys are read, and nothing is sent.

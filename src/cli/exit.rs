@@ -155,6 +155,9 @@ impl From<ManifestError> for Complaint {
                 let hint = format!("run `reelvault manifest migrate --from {from:?}` to here again: it begins anew");
                 Self::new(Exit::Manifest, what).hint(hint)
             }
+            ManifestError::Untrusted { .. } => Self::new(Exit::Manifest, what).hint(
+                "it is verified against the machine's authorities, or those in the file that SSL_CERT_FILE names; the host in manifest.url must be one that it is made for",
+            ),
             ManifestError::Pooler { .. } => Self::new(Exit::Manifest, what)
                 .hint("set manifest.pooler = true, or name the server itself in manifest.url"),
             ManifestError::Folder { .. } => Self::new(Exit::Manifest, what)

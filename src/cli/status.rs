@@ -10,7 +10,9 @@ use crate::cli::say::say_text;
 use crate::cli::tasks::json;
 use crate::clock::Clock;
 use crate::clock::Timestamp;
+use crate::daemon::wiring;
 use crate::manifest::Manifest;
+use crate::manifest::elsewhere::Elsewhere;
 use crate::manifest::row::AtRisk;
 use crate::manifest::row::event::EndpointTrouble;
 use crate::manifest::row::machine::MachineRecord;
@@ -32,6 +34,8 @@ pub(crate) async fn status(
 ) -> Result<Exit, Complaint> {
     let config = open::load(config)?.config;
     let manifest = open::read_manifest(&config).await?;
+    manifest.knows(wiring::known(&config));
+    manifest.look_elsewhere().await?;
     let now = Clock::system().now();
     let is_daemon_running = Manifest::is_daemon_running(&config.manifest).await;
     let status = Status::read(&manifest, now, config.deadline.warn, is_daemon_running).await?;
@@ -83,6 +87,7 @@ fn describe(status: &Status, now: Timestamp) -> String {
         lines.push(format!("     the next deadline is {}", when(deadline, now)));
     }
     lines.extend(fleet(&status.machines, now));
+    lines.extend(elsewhere(&status.elsewhere));
     lines.extend(status.endpoints.iter().flat_map(|it| untold(it, now)));
     lines.join("\n") + "\n"
 }
@@ -102,6 +107,19 @@ fn fleet(machines: &[MachineRecord], now: Timestamp) -> Vec<String> {
         format!("     {} was last heard of {ago} ago", machine.name)
     }));
     lines
+}
+
+/// What waits for what this machine does not have.
+fn elsewhere(elsewhere: &Elsewhere) -> Vec<String> {
+    let providers = elsewhere.providers.iter().map(|(name, waiting)| {
+        format!(
+            "     {waiting} tasks and assets wait for provider {name}, which is not configured here"
+        )
+    });
+    let destinations = elsewhere.destinations.iter().map(|(name, waiting)| {
+        format!("     {waiting} objects wait for destination {name}, which is not configured here")
+    });
+    providers.chain(destinations).collect()
 }
 
 /// Who is not told, and what to do about it.

@@ -1,16 +1,74 @@
 //! This daemon as one of a fleet: its name, its heartbeat, and its share of what providers allow.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::chance::Dice;
+use crate::clock::Clock;
 use crate::manifest;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
+use crate::manifest::elsewhere::Elsewhere;
 use crate::manifest::machines::BEAT_EVERY;
 use crate::manifest::row::machine::Arrival;
 use crate::manifest::row::machine::Arrived;
 use crate::provider::Provider;
+
+/// How often it is found out what this machine lacks, and whether its clock is right.
+const COMPARE_EVERY: Duration = Duration::from_mins(1);
+
+/// In what this machine differs from others, as far as it was told already.
+#[derive(Debug)]
+pub(super) struct Differences {
+    clock: Clock,
+    elsewhere: Elsewhere,
+    is_skewed: bool,
+}
+
+impl Differences {
+    /// None are told yet.
+    pub(super) fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            elsewhere: Elsewhere::default(),
+            is_skewed: false,
+        }
+    }
+
+    /// Finds out what is different, and logs what is new of it.
+    pub(super) async fn tell(&mut self, manifest: &Manifest) {
+        match manifest.look_elsewhere().await {
+            Ok(found) => self.tell_elsewhere(found),
+            Err(error) => tracing::warn!(%error, "it cannot be told what waits for other machines"),
+        }
+        match manifest.skew(&self.clock).await {
+            Ok(Some(skew)) if !self.is_skewed => {
+                self.is_skewed = true;
+                tracing::warn!("{skew}: tasks are looked at too late or too early by as much");
+            }
+            Ok(skew) => self.is_skewed = skew.is_some(),
+            // Whoever works with the manifest says so too.
+            Err(error) => tracing::debug!(%error, "no clock to compare with"),
+        }
+    }
+
+    fn tell_elsewhere(&mut self, found: Elsewhere) {
+        for (name, waiting) in &found.providers {
+            if !self.elsewhere.providers.contains_key(name) {
+                tracing::warn!(provider.name = %name, waiting, "provider {name} is not configured here: its tasks wait for a machine that has it");
+            }
+        }
+        for (name, waiting) in &found.destinations {
+            if !self.elsewhere.destinations.contains_key(name) {
+                tracing::warn!(destination.name = %name, waiting, "destination {name} is not configured here: its objects wait for a machine that has it");
+            }
+        }
+        self.elsewhere = found;
+    }
+}
 
 /// A daemon that has announced itself.
 #[derive(Clone, Debug)]
@@ -60,9 +118,20 @@ impl Fleet {
         })
     }
 
-    /// Says again and again that this daemon is there, and gives it its share of each provider's pace.
-    pub(super) async fn keep_up(self, providers: Vec<Provider>, stop: CancellationToken) {
+    /// Says again and again that this daemon is there, and gives it its share of each provider's pace. Now and then it
+    /// finds out in what this machine differs from others.
+    pub(super) async fn keep_up(
+        self,
+        providers: Vec<Provider>,
+        mut differences: Differences,
+        stop: CancellationToken,
+    ) {
+        let mut compare_at = Instant::now();
         loop {
+            if compare_at <= Instant::now() {
+                compare_at = Instant::now() + COMPARE_EVERY;
+                differences.tell(&self.manifest).await;
+            }
             match self.beat().await {
                 Ok(Some(living)) => {
                     for provider in &providers {

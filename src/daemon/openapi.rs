@@ -358,6 +358,7 @@ fn schemas() -> Value {
             "assets": { "type": "object", "additionalProperties": count() },
             "bytes_archived": count(), "orphans": count(), "next_deadline": or_null(time()),
             "machines": { "type": "array", "items": { "type": "object" } },
+            "elsewhere": { "type": "object" },
         })),
         "Record": object(
             &["format", "provider", "task_id", "state", "tags", "learned_at", "deadline_at", "assets"],

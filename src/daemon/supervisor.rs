@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::bandwidth::Bandwidth;
 use crate::archive::gauge::Gauge;
 use crate::config::Config;
+use crate::daemon::fleet::Differences;
 use crate::daemon::fleet::Fleet;
 use crate::daemon::gateway;
 use crate::daemon::sentence;
@@ -108,6 +109,7 @@ impl Supervisor<'_> {
         let outliving = self.outliving(config);
         let mut stages = wiring::stages(config, self.manifest, &outliving, self.seams).await?;
         let (stop, halt) = (stages.stop.clone(), stages.halt.clone());
+        self.compare(config).await;
         let mut signals = Signals::listen()?;
         let grace = config.server.shutdown_grace;
         let work = async {
@@ -159,6 +161,7 @@ impl Supervisor<'_> {
     ) -> anyhow::Result<Ended> {
         let (stop, halt) = (stages.stop.clone(), stages.halt.clone());
         let mut watchdog = Watchdog::new(stages.pulses(), &self.systemd);
+        let differences = self.compare(config).await;
         let mut running = JoinSet::new();
         running.spawn(stages.discover.run());
         running.spawn(stages.watch.run());
@@ -171,7 +174,9 @@ impl Supervisor<'_> {
             Ok(())
         });
         running.spawn(stages.notify.run());
-        let beating = fleet.clone().keep_up(stages.providers, stop.clone());
+        let beating = fleet
+            .clone()
+            .keep_up(stages.providers, differences, stop.clone());
         running.spawn(async move {
             beating.await;
             Ok(())
@@ -230,6 +235,14 @@ impl Supervisor<'_> {
         self.drain(running, &halt, config.server.shutdown_grace, &mut watchdog)
             .await?;
         Ok(ended)
+    }
+
+    /// Finds out what this machine leaves to others before it claims anything.
+    async fn compare(&self, config: &Config) -> Differences {
+        self.manifest.knows(wiring::known(config));
+        let mut differences = Differences::new(self.seams.clock.clone());
+        differences.tell(self.manifest).await;
+        differences
     }
 
     /// Waits for the stages to end, at most for the grace time, and keeps systemd informed meanwhile.

@@ -44,6 +44,7 @@ use crate::intake::line::Account;
 use crate::intake::line::Accounts;
 use crate::intake::spool::Spool;
 use crate::manifest::Manifest;
+use crate::manifest::elsewhere::Known;
 use crate::manifest::row::ObjectPlan;
 use crate::model::object::DestinationName;
 use crate::model::task::FETCH_PROVIDER;
@@ -330,6 +331,16 @@ pub async fn stages(
         stop,
         halt,
     })
+}
+
+/// What a daemon with this configuration can work with.
+pub fn known(config: &Config) -> Known {
+    let providers = task_apis(config).map(|(name, _)| name.clone());
+    Known {
+        // Bare links need no section of their own.
+        providers: providers.chain(FETCH_PROVIDER.parse()).collect(),
+        destinations: config.destination.keys().cloned().collect(),
+    }
 }
 
 /// Where each configured destination is, for records.

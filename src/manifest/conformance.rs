@@ -6,6 +6,7 @@ pub(super) mod crowds;
 pub(super) mod discovering;
 pub(super) mod hinting;
 pub(super) mod holding;
+pub(super) mod lacking;
 pub(super) mod lives;
 pub(super) mod people;
 pub(super) mod statements;
@@ -74,6 +75,9 @@ suite! {
         a_hold_outlasts_a_lease_and_no_renewal_shortens_it,
         who_holds_is_told_what_is_lost_and_what_was_heard_of,
         what_is_let_go_is_due_at_its_time_unless_it_is_lost;
+    lacking:
+        tasks_of_a_provider_that_a_daemon_lacks_are_left_to_others,
+        objects_that_a_daemon_cannot_write_are_left_to_others;
     tending:
         orphans_are_claimed_until_they_are_aborted,
         uploads_that_no_row_has_become_orphans,

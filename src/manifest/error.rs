@@ -107,6 +107,14 @@ pub enum ManifestError {
         /// What it said.
         what: String,
     },
+    /// The database server's certificate does not show that it is the one that was meant.
+    #[error("the certificate of {server} is not trusted: {what}")]
+    Untrusted {
+        /// The server, as configured.
+        server: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// What answers is a transaction pooler, and we were not told.
     #[error("{server} is behind a pooler that does not keep what a connection was told: {what}")]
     Pooler {

@@ -21,12 +21,15 @@ impl Manifest {
         except: &[ProviderName],
         hold: Span,
     ) -> Result<Vec<ClaimedTask>, ManifestError> {
-        let except = except.to_vec();
-        change!(
+        let mut except = except.to_vec();
+        except.extend(self.elsewhere().providers.into_keys());
+        let claimed = change!(
             self,
             "hold_tasks",
             claims::claim_tasks(most, &except, Some(hold))
-        )
+        )?;
+        self.remember_unknown(&claimed);
+        Ok(claimed)
     }
 
     /// Which of `leases` are lost, and which of all that this machine holds are to be looked at now.

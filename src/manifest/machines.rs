@@ -1,11 +1,14 @@
 //! The verbs of a fleet: who works on this manifest. On a file that is one daemon, and its lock says so.
 
+use std::fmt;
+
 use super::Manifest;
 use super::ManifestError;
 use super::engine::Engine;
 use super::postgres;
 use super::postgres::Kind;
 use super::postgres::transact;
+use crate::clock::Clock;
 use crate::manifest::row::machine::Arrival;
 use crate::manifest::row::machine::Arrived;
 use crate::manifest::row::machine::MachineRecord;
@@ -16,6 +19,29 @@ pub const BEAT_EVERY: Span = Span::from_secs(3);
 
 /// A machine that was not heard of for this long counts as gone.
 pub const GONE_AFTER: Span = Span::from_secs(15);
+
+/// How far a clock may be from the manifest's before it is worth a word.
+pub const SKEW_MAX: Span = Span::from_secs(5);
+
+/// How far a machine's clock is from the manifest's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skew {
+    /// By how much.
+    pub by: Span,
+    /// Whether the machine's is ahead.
+    pub is_ahead: bool,
+}
+
+impl fmt::Display for Skew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = if self.is_ahead { "ahead of" } else { "behind" };
+        write!(
+            f,
+            "this machine's clock is {} {side} the manifest's",
+            self.by
+        )
+    }
+}
 
 impl Manifest {
     /// Announces a machine, in the place of an earlier run of its name that is gone.
@@ -46,6 +72,24 @@ impl Manifest {
                 postgres::machines::leave(tx, arrival).await
             }),
         }
+    }
+
+    /// How far a machine's clock is from the manifest's, if that is more than [`SKEW_MAX`]. Never where they are one.
+    pub async fn skew(&self, clock: &Clock) -> Result<Option<Skew>, ManifestError> {
+        let before = clock.now();
+        let there = match &self.engine {
+            Engine::Sqlite(_) => return Ok(None),
+            Engine::Postgres(engine) => transact!(engine, "skew", Kind::Snapshot, |tx| {
+                postgres::machines::now(tx).await
+            })?,
+        };
+        // It was read between the two.
+        let (ahead, behind) = (before.since(there), there.since(clock.now()));
+        let by = ahead.max(behind);
+        Ok((by > SKEW_MAX).then_some(Skew {
+            by,
+            is_ahead: ahead > behind,
+        }))
     }
 
     /// Every machine that was heard of in the last day, by name. None where one file has one daemon.

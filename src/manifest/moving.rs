@@ -22,6 +22,7 @@ use self::cell::Tally;
 use self::end::End;
 pub(super) use self::tables::TABLES;
 pub(super) use self::tables::Table;
+use self::tables::ready;
 use super::Config;
 use super::ManifestError;
 
@@ -227,7 +228,7 @@ async fn copy(
     let mut tally = Tally::default();
     let mut page = source.page(table, columns, &table.before_all()).await?;
     loop {
-        page.iter_mut().for_each(|row| table.ready(columns, row));
+        page.iter_mut().for_each(|row| ready(columns, row));
         let Some(last) = page.last() else {
             return Ok(tally);
         };

@@ -16,6 +16,7 @@ mod connect;
 mod counts;
 pub(super) mod deliveries;
 pub(super) mod discoveries;
+pub(super) mod elsewhere;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod hints;
@@ -451,11 +452,16 @@ impl Fault {
         Fault::Ours(what)
     }
 
-    fn code(&self) -> Option<&SqlState> {
+    /// What the client reported, if it did.
+    fn error(&self) -> Option<&tokio_postgres::Error> {
         match self {
-            Fault::Server(error) | Fault::Pool(PoolError::Backend(error)) => error.code(),
+            Fault::Server(error) | Fault::Pool(PoolError::Backend(error)) => Some(error),
             Fault::Pool(_) | Fault::Silent | Fault::Ours(_) | Fault::Known(_) => None,
         }
+    }
+
+    fn code(&self) -> Option<&SqlState> {
+        self.error().and_then(tokio_postgres::Error::code)
     }
 
     /// Whether another row has what must be one row's alone.
@@ -481,6 +487,12 @@ impl Fault {
             .code()
             .map(|code| code.code().get(..2).unwrap_or_default().to_owned());
         let code = self.code().cloned();
+        if let Some(error) = self.error().and_then(distrust) {
+            return ManifestError::Untrusted {
+                server: shown.to_owned(),
+                what: error.to_string(),
+            };
+        }
         match (self, code, class.as_deref()) {
             (Fault::Known(error), _, _) => error,
             (_, Some(SqlState::READ_ONLY_SQL_TRANSACTION), _) => ManifestError::Standby {
@@ -554,6 +566,12 @@ fn is_connection(error: &tokio_postgres::Error) -> bool {
     error.is_closed()
         || std::error::Error::source(error)
             .is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
+}
+
+/// What TLS has against the server, if that is what failed.
+fn distrust(error: &tokio_postgres::Error) -> Option<&tokio_rustls::rustls::Error> {
+    let cause = std::error::Error::source(error)?.downcast_ref::<std::io::Error>()?;
+    cause.get_ref()?.downcast_ref()
 }
 
 /// The error with its causes: the client's own words say only what it was doing.

@@ -12,6 +12,7 @@ pub(super) mod claims;
 mod columns;
 pub(super) mod deliveries;
 pub(super) mod discoveries;
+pub(super) mod elsewhere;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod hints;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::clock::Timestamp;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
+use crate::manifest::elsewhere::Elsewhere;
 use crate::manifest::row::AtRisk;
 use crate::manifest::row::Tally;
 use crate::manifest::row::event::EndpointTrouble;
@@ -48,6 +49,9 @@ pub struct Status {
     /// The machines that work on it; none where one file has one daemon.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub machines: Vec<MachineRecord>,
+    /// What waits for a provider or a destination that this machine does not have.
+    #[serde(skip_serializing_if = "Elsewhere::is_empty")]
+    pub elsewhere: Elsewhere,
     /// The numbers themselves.
     #[serde(skip)]
     pub tally: Tally,
@@ -90,6 +94,7 @@ impl Status {
             next_deadline: tally.next_deadline,
             endpoints,
             machines,
+            elsewhere: manifest.elsewhere(),
             tally,
         })
     }

@@ -173,11 +173,9 @@ impl Stage for Watch {
 
     async fn step(&self, batch: &Batch, stop: &CancellationToken) -> Result<(), Failure> {
         let Some(provider) = self.parts.providers.get(&batch.provider) else {
-            let what = format!("provider {} is no longer configured", batch.provider);
-            return Err(Failure::wait_until(
-                self.parts.clock.now().plus(BLOCKED_PAUSE),
-                what,
-            ));
+            // Claims pass over it from now on, and another machine may have it.
+            let what = format!("provider {} is not configured here", batch.provider);
+            return Err(Failure::wait_until(self.parts.clock.now(), what));
         };
         let id = |held: &HeldTask| held.task.key.id.clone();
         let ids: Vec<TaskId> = batch.tasks.iter().map(id).collect();
@@ -509,7 +507,8 @@ impl Watch {
         let known_for = now.since(task.learned_at);
         let never_seen = task.looks == 0;
         let misses = task.misses.saturating_add(1);
-        if task.state != TaskState::Watching {
+        let is_ours = self.parts.providers.contains_key(&task.key.provider);
+        if task.state != TaskState::Watching || !is_ours {
             return task.state;
         }
         if is_miss && never_seen && misses >= MISSES_BELIEVED && known_for >= MISSES_SPREAD {

@@ -128,6 +128,7 @@ fn is_waited_for(error: &ManifestError, tries: u32) -> bool {
     match error {
         ManifestError::Away { .. }
         | ManifestError::Denied { .. }
+        | ManifestError::Untrusted { .. }
         | ManifestError::Pooler { .. }
         | ManifestError::Standby { .. } => true,
         ManifestError::Engine { .. } => tries < WRITE_TRIES,

@@ -1,5 +1,9 @@
 //! A fleet over one Postgres: several daemons, and everything that can be wrong with the server.
 
+mod differing;
+mod faults;
+mod moving;
+mod pooler;
 pub(crate) mod server;
 
 use std::time::Duration;

@@ -81,18 +81,39 @@ impl Table {
         };
         self.key.iter().map(part).collect()
     }
+}
 
-    /// Makes a row of the source ready: its lease is over, and texts have no zero bytes, of which a server takes none.
-    pub(super) fn ready(&self, columns: &[String], row: &mut Row) {
-        for (name, cell) in columns.iter().zip(row) {
-            if LEASE.contains(&name.as_str()) {
-                *cell = Cell::Null;
-            }
-            if let Cell::Text(text) = cell
-                && text.contains('\0')
-            {
-                *text = text.replace('\0', "\u{fffd}");
-            }
+/// Makes a row of the source ready: its lease is over, and texts have no zero bytes, of which a server takes none.
+pub(super) fn ready(columns: &[String], row: &mut Row) {
+    for (name, cell) in columns.iter().zip(row) {
+        if LEASE.contains(&name.as_str()) {
+            *cell = Cell::Null;
         }
+        if let Cell::Text(text) = cell
+            && text.contains('\0')
+        {
+            *text = text.replace('\0', "\u{fffd}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_moved_as_it_is_but_for_its_lease_and_for_zero_bytes() {
+        let columns =
+            ["error", "lease_expires_at", "lease_owner", "lease_token"].map(str::to_owned);
+        let text = |text: &str| Cell::Text(text.to_owned());
+        let mut row = vec![
+            text("a\0b"),
+            Cell::Integer(7),
+            text("one"),
+            Cell::Integer(3),
+        ];
+        ready(&columns, &mut row);
+        let expected = vec![text("a\u{fffd}b"), Cell::Null, Cell::Null, Cell::Integer(3)];
+        assert_eq!(row, expected);
     }
 }

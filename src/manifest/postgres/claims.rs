@@ -13,6 +13,7 @@ use super::statement::named_params;
 use super::value;
 use crate::clock::Timestamp;
 use crate::manifest::ManifestError;
+use crate::manifest::elsewhere::Elsewhere;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::ClaimedAsset;
 use crate::manifest::row::ClaimedObject;
@@ -88,12 +89,27 @@ pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
     WITH free AS (
         SELECT id, deadline_at, due_at FROM assets
         WHERE lease_expires_at IS NULL AND due_at <= :now AND deadline_at < :before
+            -- Where this daemon lacks nothing, nothing more is asked. Else something must be left that it can do.
+            AND (:lacks_nothing OR (
+                NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = assets.task AND provider = ANY(:providers))
+                AND EXISTS (
+                    SELECT 1 FROM objects
+                    WHERE asset = assets.id AND objects.state <> 'archived' AND destination <> ALL(:destinations)
+                )
+            ))
         ORDER BY deadline_at, due_at, id LIMIT :most
         FOR NO KEY UPDATE SKIP LOCKED
     ), left_behind AS (
         -- A lease that ran out: who held it is gone or too slow.
         SELECT id, deadline_at, due_at FROM assets
         WHERE lease_expires_at <= :now AND due_at <= :now AND deadline_at < :before
+            AND (:lacks_nothing OR (
+                NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = assets.task AND provider = ANY(:providers))
+                AND EXISTS (
+                    SELECT 1 FROM objects
+                    WHERE asset = assets.id AND objects.state <> 'archived' AND destination <> ALL(:destinations)
+                )
+            ))
         ORDER BY deadline_at, due_at, id LIMIT :most
         FOR NO KEY UPDATE SKIP LOCKED
     ), chosen AS (
@@ -120,9 +136,13 @@ pub(in crate::manifest) async fn claim_assets(
     tx: &Tx<'_>,
     most: usize,
     before: Option<Timestamp>,
+    others: &Elsewhere,
 ) -> Result<Vec<ClaimedAsset>, Fault> {
     let before = before.map_or(i64::MAX, Timestamp::as_unix_millis);
-    let params = named_params! { ":before": before, ":most": limit(most) };
+    let params = named_params! {
+        ":before": before, ":most": limit(most), ":lacks_nothing": others.is_empty(),
+        ":providers": names(others.providers.keys()), ":destinations": names(others.destinations.keys()),
+    };
     let ids = all(tx, CLAIM_ASSETS, params, "assets", |columns| Ok(columns.id)).await?;
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -142,13 +162,13 @@ pub(in crate::manifest) async fn claim_assets(
 pub(super) const CLAIM_ORPHANS: &str = "-- manifest::claim_orphans
     WITH free AS (
         SELECT id, due_at FROM orphans
-        WHERE lease_expires_at IS NULL AND due_at <= :now
+        WHERE lease_expires_at IS NULL AND due_at <= :now AND destination <> ALL(:destinations)
         ORDER BY due_at, id LIMIT :most
         FOR NO KEY UPDATE SKIP LOCKED
     ), left_behind AS (
         -- A lease that ran out: who held it is gone or too slow.
         SELECT id, due_at FROM orphans
-        WHERE lease_expires_at <= :now AND due_at <= :now
+        WHERE lease_expires_at <= :now AND due_at <= :now AND destination <> ALL(:destinations)
         ORDER BY due_at, id LIMIT :most
         FOR NO KEY UPDATE SKIP LOCKED
     ), chosen AS (
@@ -164,8 +184,10 @@ pub(super) const CLAIM_ORPHANS: &str = "-- manifest::claim_orphans
 pub(in crate::manifest) async fn claim_orphans(
     tx: &Tx<'_>,
     most: usize,
+    others: &Elsewhere,
 ) -> Result<Vec<ClaimedOrphan>, Fault> {
-    let params = named_params! { ":most": limit(most) };
+    let destinations = names(others.destinations.keys());
+    let params = named_params! { ":most": limit(most), ":destinations": destinations };
     let mut claimed = all(tx, CLAIM_ORPHANS, params, "orphans", |columns| {
         let orphan = ClaimedOrphan {
             lease: columns.lease()?,
@@ -179,6 +201,10 @@ pub(in crate::manifest) async fn claim_orphans(
     .await?;
     claimed.sort_by_key(|(urgency, _)| *urgency);
     Ok(claimed.into_iter().map(|(_, orphan)| orphan).collect())
+}
+
+fn names<N: ToString>(names: impl Iterator<Item = N>) -> Vec<String> {
+    names.map(|name| name.to_string()).collect()
 }
 
 /// A statement that is the same for every table with leases.

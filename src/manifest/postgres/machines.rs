@@ -114,6 +114,15 @@ pub(in crate::manifest) async fn leave(tx: &Tx<'_>, arrival: &Arrival) -> Result
     execute(tx, LEAVE, params).await.map(|_| ())
 }
 
+const NOW: &str = "-- manifest::skew
+    SELECT :now";
+
+/// What time it is.
+pub(in crate::manifest) async fn now(tx: &Tx<'_>) -> Result<Timestamp, Fault> {
+    let now: Option<i64> = value(tx, NOW, []).await?;
+    Ok(Timestamp::from_unix_millis(now.unwrap_or_default()))
+}
+
 pub(super) const MACHINES: &str = "-- manifest::machines
     SELECT 0::bigint AS id, name, version, started_at, beat_at,
         beat_at >= :now - :gone_after::bigint AS is_living

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use deadpool_postgres::Client;
 use deadpool_postgres::Object;
 use futures::SinkExt as _;
+use tokio_postgres::Column;
 use tokio_postgres::types::Type;
 
 use super::Fault;
@@ -346,7 +347,7 @@ impl Drop for Server {
 }
 
 fn cell(row: &tokio_postgres::Row, place: usize) -> Result<Cell, Fault> {
-    let kind = row.columns().get(place).map(|column| column.type_());
+    let kind = row.columns().get(place).map(Column::type_);
     Ok(match kind {
         Some(&Type::INT8) => row
             .try_get::<_, Option<i64>>(place)?

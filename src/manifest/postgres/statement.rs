@@ -63,6 +63,10 @@ impl ToSql for Param {
             Param::Null => Ok(IsNull::Yes),
             Param::Integer(number) => number.to_sql_checked(ty, out),
             Param::Boolean(is_true) => is_true.to_sql_checked(ty, out),
+            // A text on the server has no zero bytes, and what a provider says may have some.
+            Param::Text(text) if text.contains('\0') => {
+                text.replace('\0', "\u{fffd}").to_sql_checked(ty, out)
+            }
             Param::Text(text) => text.to_sql_checked(ty, out),
             Param::Bytes(bytes) => bytes.to_sql_checked(ty, out),
             Param::Integers(numbers) => numbers.to_sql_checked(ty, out),

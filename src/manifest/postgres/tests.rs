@@ -123,6 +123,26 @@ async fn an_older_server_is_told() {
 }
 
 #[tokio::test]
+async fn words_with_zero_bytes_are_written_without_them() {
+    for pooler in [false, true] {
+        let world = World::postgres(pooler).await;
+        world.learn("a").await;
+        let claimed = world.claim_task().await;
+        let settlement = TaskSettlement {
+            state: TaskState::Watching,
+            next_look_at: Some(world.after(1)),
+            error: Some("no\0good".to_owned()),
+            is_attempt: true,
+            is_miss: false,
+        };
+        let settled = world.manifest.settle_task(&claimed.lease, settlement);
+        settled.await.unwrap();
+        let error = world.record("a").await.error;
+        assert_eq!(error.as_deref(), Some("no\u{fffd}good"));
+    }
+}
+
+#[tokio::test]
 async fn many_machines_claim_each_row_once() {
     const TASKS: usize = 300;
     let world = World::postgres(false).await;

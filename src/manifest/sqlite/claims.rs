@@ -11,6 +11,7 @@ use super::execute;
 use super::value;
 use crate::clock::Timestamp;
 use crate::manifest::ManifestError;
+use crate::manifest::elsewhere::Elsewhere;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::ClaimedAsset;
 use crate::manifest::row::ClaimedObject;
@@ -108,6 +109,19 @@ pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
             UNION ALL
             SELECT id, deadline_at, due_at FROM assets
             WHERE lease_expires_at <= :now AND due_at <= :now AND deadline_at < :before
+        ) AS found
+        -- Where this daemon lacks nothing, nothing more is asked: the index has all of it. Else something must be left
+        -- that it can do.
+        WHERE :lacks_nothing OR (
+            NOT EXISTS (
+                SELECT 1 FROM assets JOIN tasks ON tasks.id = assets.task
+                WHERE assets.id = found.id AND provider IN (SELECT value FROM json_each(:providers))
+            )
+            AND EXISTS (
+                SELECT 1 FROM objects
+                WHERE asset = found.id AND state <> 'archived'
+                    AND destination NOT IN (SELECT value FROM json_each(:destinations))
+            )
         )
         ORDER BY deadline_at, due_at, id
         LIMIT :most
@@ -129,11 +143,14 @@ pub(in crate::manifest) fn claim_assets(
     tx: &Tx<'_>,
     most: usize,
     before: Option<Timestamp>,
+    others: &Elsewhere,
 ) -> Result<Vec<ClaimedAsset>, Fault> {
     let before = before.map_or(i64::MAX, Timestamp::as_unix_millis);
     let params = named_params! {
         ":owner": tx.owner, ":lease_until": tx.lease_until.as_unix_millis(),
         ":now": tx.now.as_unix_millis(), ":before": before, ":most": limit(most),
+        ":lacks_nothing": others.is_empty(), ":providers": names(others.providers.keys()),
+        ":destinations": names(others.destinations.keys()),
     };
     let ids = all(tx.db, CLAIM_ASSETS, params, "assets", |columns| {
         Ok(columns.id)
@@ -160,6 +177,10 @@ pub(super) const CLAIM_ORPHANS: &str = "-- manifest::claim_orphans
             SELECT id, due_at FROM orphans WHERE lease_expires_at IS NULL AND due_at <= :now
             UNION ALL
             SELECT id, due_at FROM orphans WHERE lease_expires_at <= :now AND due_at <= :now
+        ) AS found
+        WHERE :lacks_nothing OR NOT EXISTS (
+            SELECT 1 FROM orphans
+            WHERE orphans.id = found.id AND destination IN (SELECT value FROM json_each(:destinations))
         )
         ORDER BY due_at, id
         LIMIT :most
@@ -170,10 +191,12 @@ pub(super) const CLAIM_ORPHANS: &str = "-- manifest::claim_orphans
 pub(in crate::manifest) fn claim_orphans(
     tx: &Tx<'_>,
     most: usize,
+    others: &Elsewhere,
 ) -> Result<Vec<ClaimedOrphan>, Fault> {
     let params = named_params! {
         ":owner": tx.owner, ":lease_until": tx.lease_until.as_unix_millis(),
         ":now": tx.now.as_unix_millis(), ":most": limit(most),
+        ":lacks_nothing": others.is_empty(), ":destinations": names(others.destinations.keys()),
     };
     let mut claimed = all(tx.db, CLAIM_ORPHANS, params, "orphans", |columns| {
         let orphan = ClaimedOrphan {
@@ -318,6 +341,11 @@ fn stale(table: Claimable, lease: &Lease) -> Fault {
         table: table.as_str(),
         lease: *lease,
     })
+}
+
+/// Names for `json_each`.
+fn names<N: serde::Serialize>(names: impl Iterator<Item = N>) -> String {
+    serde_json::to_string(&names.collect::<Vec<_>>()).expect("names are strings")
 }
 
 pub(super) fn limit(most: usize) -> i64 {
