@@ -1,9 +1,12 @@
-//! Views of the manifest, and what goes out of it to people: notifications and the heartbeat.
+//! Views of the manifest for programs and people, and what goes out of it: events, notifications and the heartbeat.
 
 pub mod api;
+pub mod events;
 pub mod heartbeat;
 pub mod links;
 pub mod notify;
+pub mod overview;
+pub mod page;
 pub mod record;
 pub mod status;
 

@@ -117,7 +117,7 @@ pub(crate) async fn demo(arguments: &Arguments) -> Result<Exit, Complaint> {
     let server = Server::bind(&stage.config.server).await;
     let server = server.map_err(|error| Complaint::failed(error.to_string()))?;
     if let Some(address) = server.address() {
-        talk!("api       http://{address}");
+        talk!("page      http://{address}/ (the API is there too)");
     }
     talk!("");
 

@@ -13,12 +13,12 @@ use crate::clock::Timestamp;
 use crate::daemon::wiring;
 use crate::manifest::Manifest;
 use crate::manifest::elsewhere::Elsewhere;
-use crate::manifest::row::AtRisk;
 use crate::manifest::row::event::EndpointTrouble;
 use crate::manifest::row::machine::MachineRecord;
 use crate::model::asset::AssetState;
 use crate::model::task::TaskState;
 use crate::report::status::Status;
+use crate::report::status::when;
 use crate::units::ByteSize;
 
 #[derive(Debug, clap::Args)]
@@ -54,24 +54,10 @@ pub(crate) async fn status(
 
 fn describe(status: &Status, now: Timestamp) -> String {
     let mut lines = Vec::new();
-    if status.lost > 0 {
-        lines.push(format!("LOST {} {}", status.lost, videos(status.lost)));
-        lines.push("     hint:  `reelvault tasks --state lost` names them".to_owned());
-    }
-    if let Some(first) = &status.first_at_risk {
-        lines.push(risk(status.at_risk, first, now));
-        if let Some(error) = &first.error {
-            lines.push(format!("     cause: {error}"));
-        }
-        let hint = if status.is_daemon_running {
-            "`reelvault check` tests providers and destinations; `reelvault tasks --at-risk` names all"
-        } else {
-            "no daemon is running: start it with `reelvault run`"
-        };
-        lines.push(format!("     hint:  {hint}"));
-    }
-    if lines.is_empty() {
-        lines.push("OK   nothing is at risk".to_owned());
+    for headline in status.headlines(now) {
+        lines.push(format!("{:<4} {}", headline.word, headline.what));
+        lines.extend(headline.cause.map(|cause| format!("     cause: {cause}")));
+        lines.extend(headline.hint.map(|hint| format!("     hint:  {hint}")));
     }
     let tally = &status.tally;
     lines.push(format!(
@@ -143,29 +129,4 @@ fn untold(trouble: &EndpointTrouble, now: Timestamp) -> Vec<String> {
             ]
         }
     }
-}
-
-fn risk(count: usize, first: &AtRisk, now: Timestamp) -> String {
-    let count = u64::try_from(count).unwrap_or(u64::MAX);
-    let (videos, when) = (videos(count), when(first.deadline.at, now));
-    if count == 1 {
-        format!("RISK 1 video may be lost, {when} ({})", first.task.id)
-    } else {
-        format!(
-            "RISK {count} {videos} may be lost, the first {when} ({})",
-            first.task.id
-        )
-    }
-}
-
-fn when(deadline: Timestamp, now: Timestamp) -> String {
-    if deadline > now {
-        format!("in {}", deadline.since(now))
-    } else {
-        format!("past by {}", now.since(deadline))
-    }
-}
-
-fn videos(count: u64) -> &'static str {
-    if count == 1 { "video" } else { "videos" }
 }

@@ -87,6 +87,20 @@ fn paths() -> Value {
                 "content": { "application/json": { "schema": { "type": "object" } } },
             }})),
         }},
+        "/api/v1/events": { "get": {
+            "operationId": "follow", "tags": ["daemon"], "summary": "What happens, as it happens",
+            "description": "Server-sent events. Each event of the outbox comes with its number as `id` and a document as \
+                            `events list --json` prints it, without its deliveries; `Last-Event-ID` goes on behind that \
+                            number. In between a `moved` says, at most every two seconds, that something is on its way.",
+            "parameters": [{
+                "name": "Last-Event-ID", "in": "header", "required": false,
+                "schema": { "type": "integer", "minimum": 0 },
+            }],
+            "responses": answers(&["400", "401", "421", "503"], &json!({ "200": {
+                "description": "The stream. It ends when the daemon stops or reloads.",
+                "content": { "text/event-stream": { "schema": { "type": "string" } } },
+            }})),
+        }},
         "/api/v1/status": { "get": {
             "operationId": "status", "tags": ["daemon"], "summary": "Whether something will be lost, and when",
             "responses": answers(&["400", "401", "421", "503"], &json!({

@@ -20,6 +20,8 @@ use crate::intake::hooks;
 use crate::intake::hooks::Hooks;
 use crate::report;
 use crate::report::api::Views;
+use crate::report::events::Events;
+use crate::report::page::Page;
 
 /// What answers beside the stages.
 pub(super) struct Rooms {
@@ -29,6 +31,8 @@ pub(super) struct Rooms {
     pub(super) gateway: Gateway,
     pub(super) doors: Doors,
     pub(super) views: Views,
+    pub(super) events: Events,
+    pub(super) page: Page,
 }
 
 /// The routes of one configuration.
@@ -40,6 +44,8 @@ pub(super) fn routes(rooms: Rooms) -> Router {
         .merge(gateway::router(rooms.gateway))
         .merge(intake::api::router(rooms.doors))
         .merge(report::api::router(rooms.views))
+        .merge(report::events::router(rooms.events))
+        .merge(report::page::router(rooms.page))
         .route("/openapi.json", get(async || Json(openapi::document())))
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_method)

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::archive::bandwidth::Bandwidth;
+use crate::archive::gauge;
 use crate::archive::gauge::Gauge;
 use crate::archive::stage::Archive;
 use crate::archive::stage::ArchiveParts;
@@ -23,6 +24,7 @@ use crate::config::Config;
 use crate::config::ServerConfig;
 use crate::daemon::gateway;
 use crate::daemon::health::Health;
+use crate::daemon::health::Refusals;
 use crate::daemon::metrics::Scrape;
 use crate::daemon::metrics::ScrapeParts;
 use crate::daemon::routes;
@@ -52,6 +54,8 @@ use crate::model::task::ProviderName;
 use crate::provider;
 use crate::provider::Provider;
 use crate::report::api::Views;
+use crate::report::events::Events;
+use crate::report::events::IsMoving;
 use crate::report::heartbeat::Heartbeat;
 use crate::report::links::Links;
 use crate::report::notify;
@@ -59,6 +63,11 @@ use crate::report::notify::Callbacks;
 use crate::report::notify::Endpoint;
 use crate::report::notify::Notify;
 use crate::report::notify::Signer;
+use crate::report::overview::Overview;
+use crate::report::page::Moving;
+use crate::report::page::Now;
+use crate::report::page::Page;
+use crate::report::page::Peer;
 use crate::report::record::Places;
 use crate::secret::Secret;
 use crate::store;
@@ -231,6 +240,8 @@ pub async fn stages(
         watch: watch_wake.clone(),
     };
     let gateway = gateway::gateway(config, around_gateway)?;
+    let warn = config.deadline.warn;
+    let overview = Overview::new(manifest.clone(), seams.clock.clone(), warn);
     let rooms = Rooms {
         gateway: gateway.clone(),
         health: Health::new(
@@ -249,7 +260,7 @@ pub async fn stages(
         },
         scrape: Scrape::new(ScrapeParts {
             metrics: outliving.metrics.clone(),
-            manifest: manifest.clone(),
+            overview: overview.clone(),
             providers: providers.clone(),
             destinations: stores.keys().cloned().collect(),
             refusals: Box::new(archive.refusals()),
@@ -257,9 +268,25 @@ pub async fn stages(
             budget,
             gateway: gateway.clone(),
             submissions: outliving.gateway.counts.clone(),
-            warn: config.deadline.warn,
             clock: seams.clock.clone(),
         }),
+        events: Events::new(
+            manifest.clone(),
+            seams.clock.clone(),
+            is_moving(&outliving.gauge),
+            stop.clone(),
+        ),
+        page: Page {
+            manifest: manifest.clone(),
+            overview,
+            places: places(config),
+            clock: seams.clock.clone(),
+            warn,
+            moving: moving(&outliving.gauge),
+            providers: page_providers(config, &providers),
+            destinations: page_destinations(config, Box::new(archive.refusals())),
+            wakes: [watch_wake.clone(), archive_wake.clone()],
+        },
         doors: doors(config, manifest, seams, [&watch_wake, &archive_wake]),
         views: Views {
             manifest: manifest.clone(),
@@ -341,6 +368,58 @@ pub fn known(config: &Config) -> Known {
         providers: providers.chain(FETCH_PROVIDER.parse()).collect(),
         destinations: config.destination.keys().cloned().collect(),
     }
+}
+
+/// What moves now, as the page shows it.
+fn moving(gauge: &Gauge) -> Now<Moving> {
+    let gauge = gauge.clone();
+    Box::new(move || {
+        let shown = |it: gauge::Moving| Moving {
+            task: it.task,
+            index: it.index,
+            destination: it.destination,
+            length: it.length,
+            bytes: it.bytes,
+        };
+        gauge.now().into_iter().map(shown).collect()
+    })
+}
+
+fn is_moving(gauge: &Gauge) -> IsMoving {
+    let gauge = gauge.clone();
+    Box::new(move || !gauge.now().is_empty())
+}
+
+/// The task APIs, as the page shows them.
+fn page_providers(config: &Config, providers: &BTreeMap<ProviderName, Provider>) -> Now<Peer> {
+    let kinds = task_apis(config).map(|(name, settings)| {
+        let kind = settings.kind.clone().unwrap_or_else(|| name.to_string());
+        (name.clone(), kind)
+    });
+    let kinds: BTreeMap<ProviderName, String> = kinds.collect();
+    let providers = providers.clone();
+    Box::new(move || {
+        let shown = providers.iter().map(|(name, provider)| Peer {
+            name: name.to_string(),
+            what: kinds.get(name).cloned().unwrap_or_default(),
+            trouble: provider.refusal(),
+        });
+        shown.collect()
+    })
+}
+
+/// The destinations, as the page shows them.
+fn page_destinations(config: &Config, refusals: Refusals) -> Now<Peer> {
+    let places = places(config);
+    Box::new(move || {
+        let refusals: BTreeMap<DestinationName, String> = refusals().into_iter().collect();
+        let shown = places.iter().map(|(name, place)| Peer {
+            name: name.to_string(),
+            what: place.to_string(),
+            trouble: refusals.get(name).cloned(),
+        });
+        shown.collect()
+    })
 }
 
 /// Where each configured destination is, for records.

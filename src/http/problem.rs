@@ -83,6 +83,11 @@ impl Problem {
         self.status
     }
 
+    /// What to do about it.
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// What is wrong.
     pub fn detail(&self) -> &str {
         &self.detail

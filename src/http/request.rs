@@ -23,6 +23,8 @@ pub enum Admission {
     Local,
     /// With the daemon's token in [`TOKEN_HEADER`].
     Token,
+    /// With the daemon's token as the password that a browser asked its reader for.
+    Password,
     /// With the daemon's token as the bearer, so that `Authorization` is nothing that a provider may see.
     Bearer,
     /// Without a token, to a path that is open or has a proof of its own.
@@ -33,7 +35,7 @@ impl Admission {
     /// Whether whoever asks may do everything.
     pub fn is_trusted(self) -> bool {
         match self {
-            Admission::Local | Admission::Token | Admission::Bearer => true,
+            Admission::Local | Admission::Token | Admission::Bearer | Admission::Password => true,
             Admission::Open => false,
         }
     }

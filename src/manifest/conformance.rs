@@ -99,6 +99,7 @@ suite! {
         forget_deletes_a_task_and_orphans_its_uploads,
         records_show_all_that_is_known,
         filters_and_pages,
+        the_newest_come_first_and_ids_are_found_by_how_they_begin,
         the_tally_counts_everything,
         the_tally_follows_every_row;
 }

@@ -371,7 +371,9 @@ async fn read_here(
                 .as_deref()
                 .unwrap_or("application/octet-stream"),
         )
-        .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+        // Whatever it is that somebody made: opened in a browser, it is no page of ours.
+        .header(header::CONTENT_SECURITY_POLICY, "sandbox");
     if status == StatusCode::PARTIAL_CONTENT {
         let part = format!("bytes {}-{}/{length}", range.start, range.end - 1);
         response = response.header(header::CONTENT_RANGE, part);

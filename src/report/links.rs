@@ -30,6 +30,11 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+/// A name as it stands in a path or a query.
+pub(super) fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
+}
+
 /// The length of a seal: nobody guesses 128 bits.
 const SEAL_BYTES: usize = 16;
 
@@ -119,7 +124,6 @@ impl Links {
 
     /// The address of this daemon that leads to an asset.
     pub fn own(&self, task: &TaskKey, index: AssetIndex) -> Option<Url> {
-        let escaped = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
         let (id, provider) = (escaped(task.id.as_str()), escaped(task.provider.as_str()));
         let base = self.base.as_ref()?.as_str().trim_end_matches('/');
         let seal = self.seal(task, index);
@@ -145,11 +149,7 @@ impl Links {
     fn public(&self, asset: &AssetRecord) -> Option<Url> {
         self.copies(asset).find_map(|(object, _, key)| {
             let base = self.public.get(&object.destination)?.as_str();
-            let key: Vec<String> = key
-                .as_str()
-                .split('/')
-                .map(|part| utf8_percent_encode(part, ESCAPED).to_string())
-                .collect();
+            let key: Vec<String> = key.as_str().split('/').map(escaped).collect();
             format!("{}/{}", base.trim_end_matches('/'), key.join("/"))
                 .parse()
                 .ok()

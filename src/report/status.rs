@@ -57,7 +57,55 @@ pub struct Status {
     pub tally: Tally,
 }
 
+/// What stands in front of everything else, in one line and up to two more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headline {
+    /// `LOST`, `RISK` or `OK`.
+    pub word: &'static str,
+    /// What it is about.
+    pub what: String,
+    /// Why.
+    pub cause: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
 impl Status {
+    /// Whether something will be lost, the worst first.
+    pub fn headlines(&self, now: Timestamp) -> Vec<Headline> {
+        let mut headlines = Vec::new();
+        if self.lost > 0 {
+            headlines.push(Headline {
+                word: "LOST",
+                what: format!("{} {}", self.lost, videos(self.lost)),
+                cause: None,
+                hint: Some("`reelvault tasks --state lost` names them".to_owned()),
+            });
+        }
+        if let Some(first) = &self.first_at_risk {
+            let hint = if self.is_daemon_running {
+                "`reelvault check` tests providers and destinations; `reelvault tasks --at-risk` names all"
+            } else {
+                "no daemon is running: start it with `reelvault run`"
+            };
+            headlines.push(Headline {
+                word: "RISK",
+                what: risk(self.at_risk, first, now),
+                cause: first.error.clone(),
+                hint: Some(hint.to_owned()),
+            });
+        }
+        if headlines.is_empty() {
+            headlines.push(Headline {
+                word: "OK",
+                what: "nothing is at risk".to_owned(),
+                cause: None,
+                hint: None,
+            });
+        }
+        headlines
+    }
+
     /// Reads it as it is at `now`; what dies within `warn` is at risk.
     pub async fn read(
         manifest: &Manifest,
@@ -98,4 +146,30 @@ impl Status {
             tally,
         })
     }
+}
+
+fn risk(count: usize, first: &AtRisk, now: Timestamp) -> String {
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    let (videos, when) = (videos(count), when(first.deadline.at, now));
+    if count == 1 {
+        format!("1 video may be lost, {when} ({})", first.task.id)
+    } else {
+        format!(
+            "{count} {videos} may be lost, the first {when} ({})",
+            first.task.id
+        )
+    }
+}
+
+/// How far off a deadline is.
+pub fn when(deadline: Timestamp, now: Timestamp) -> String {
+    if deadline > now {
+        format!("in {}", deadline.since(now))
+    } else {
+        format!("past by {}", now.since(deadline))
+    }
+}
+
+fn videos(count: u64) -> &'static str {
+    if count == 1 { "video" } else { "videos" }
 }

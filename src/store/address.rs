@@ -1,5 +1,6 @@
 //! Where a destination is, for people and records: told from the configuration alone, without a key or a connection.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::model::key::ObjectKey;
@@ -54,6 +55,16 @@ impl Address {
             Address::S3 { bucket } => format!("s3://{bucket}/{key}"),
             Address::R2 { bucket } => format!("r2://{bucket}/{key}"),
             Address::Folder { path } => format!("file://{}", path.join(key.as_str()).display()),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::S3 { bucket } => write!(f, "s3://{bucket}"),
+            Address::R2 { bucket } => write!(f, "r2://{bucket}"),
+            Address::Folder { path } => write!(f, "file://{}", path.display()),
         }
     }
 }

@@ -670,7 +670,8 @@ async fn the_document_knows_every_route_and_its_examples_are_taken() {
         assert_eq!(document, openapi::document());
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
-                if method == "parameters" {
+                // A stream has no end that could be waited for.
+                if method == "parameters" || path == "/api/v1/events" {
                     continue;
                 }
                 // Whatever the path stands for is not there, but the path itself is.
@@ -723,6 +724,7 @@ fn every_route_in_the_code_is_in_the_document() {
         include_str!("../../src/intake/api.rs"),
         include_str!("../../src/intake/hooks.rs"),
         include_str!("../../src/report/api.rs"),
+        include_str!("../../src/report/events.rs"),
         include_str!("../../src/daemon/health.rs"),
         include_str!("../../src/daemon/metrics.rs"),
         include_str!("../../src/daemon/routes.rs"),

@@ -29,6 +29,7 @@ mod kill;
 mod metrics;
 mod notify;
 mod origin_failures;
+mod page;
 mod postgres;
 mod process;
 mod provider;

@@ -1,6 +1,7 @@
 //! `/metrics` over the real server: what it says after real work, of a manifest that hangs, and of a fleet.
 
 mod exposition;
+mod shipped;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -191,6 +192,12 @@ async fn a_manifest_that_hangs_costs_a_scrape_two_seconds_and_is_told() {
         told.find("reelvault_tasks", &[("state", "watching")])
             .is_none()
     );
+    let page = caller.get("/").await;
+    assert_eq!(page.status, 200);
+    assert!(
+        page.body.contains("the manifest does not answer"),
+        "{page:?}"
+    );
     client.batch_execute("ROLLBACK").await.unwrap();
 
     let answers = async {
@@ -205,6 +212,11 @@ async fn a_manifest_that_hangs_costs_a_scrape_two_seconds_and_is_told() {
     let told = tokio::time::timeout(Duration::from_mins(1), answers);
     let told = told.await.expect("it answers again");
     assert!(told.value("reelvault_manifest_age_seconds", &[]) < 60.0);
+    let page = caller.get("/").await.body;
+    assert!(
+        page.contains("<td>one<td>") && page.contains(">living<"),
+        "{page}"
+    );
     told.assert("reelvault_machines", &[("state", "living")], 1.0);
     told.assert("reelvault_machine_living", &[("machine", "one")], 1.0);
     outside.home.hear(&daemon.stop().await);

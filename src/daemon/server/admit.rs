@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use aws_smithy_types::base64;
 use axum::http::HeaderMap;
 use axum::http::HeaderValue;
 use axum::http::Method;
@@ -75,8 +76,14 @@ impl Rules {
         }
         match &self.token {
             Some(token) => match borne(&request.headers, token) {
+                Some(Admission::Password) if !takes_password(&request.method, path) => {
+                    let what = "a browser may look, and press the buttons of the page";
+                    Err(Problem::new(StatusCode::FORBIDDEN, what)
+                        .hint(format!("programs send `{TOKEN_HEADER}`")))
+                }
                 Some(admission) => Ok(admission),
                 None if is_open(path, request.uri.query()) => Ok(Admission::Open),
+                None if is_page(path) => Err(asked_for_password()),
                 None => Err(unauthorized("this needs the daemon's token")),
             },
             // Whoever calls us by our public name comes from outside, through a proxy on this machine.
@@ -122,6 +129,16 @@ fn unauthorized(what: &str) -> Problem {
         .header(header::WWW_AUTHENTICATE, scheme)
 }
 
+/// Has a browser ask its reader. It keeps the answer, and sends it along with all that the page asks for.
+fn asked_for_password() -> Problem {
+    let scheme = HeaderValue::from_static("Basic realm=\"reelvault\", charset=\"UTF-8\"");
+    Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "this needs the daemon's token, as the password of any user",
+    )
+    .header(header::WWW_AUTHENTICATE, scheme)
+}
+
 /// The host that a request names: its target's where that is a whole address, else its only `Host`.
 fn named_host(request: &Parts) -> Result<Authority, Problem> {
     let mut named = request.headers.get_all(header::HOST).iter();
@@ -147,7 +164,23 @@ fn borne(headers: &HeaderMap, token: &Secret) -> Option<Admission> {
     }
     let bearer = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, bearer) = bearer.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("basic") {
+        let shown = base64::decode(bearer.trim()).ok()?;
+        let (_, password) = std::str::from_utf8(&shown).ok()?.split_once(':')?;
+        return token.is(password).then_some(Admission::Password);
+    }
     (scheme.eq_ignore_ascii_case("bearer") && token.is(bearer.trim())).then_some(Admission::Bearer)
+}
+
+/// What a browser that knows the token may do. It sends it along with whatever any page has it ask for: so nothing is
+/// written but by the page itself, which knows its own buttons, and nothing is asked of a provider.
+fn takes_password(method: &Method, path: &str) -> bool {
+    !path.starts_with("/gateway/") && (!is_writing(method) || path.starts_with("/tasks/"))
+}
+
+/// What people open in a browser.
+fn is_page(path: &str) -> bool {
+    path == "/" || path.starts_with("/tasks/")
 }
 
 fn is_hook(path: &str) -> bool {

@@ -249,6 +249,36 @@ pub(in crate::manifest) async fn filters_and_pages(world: &World) {
     check(at_risk, 10, &[]).await;
 }
 
+pub(in crate::manifest) async fn the_newest_come_first_and_ids_are_found_by_how_they_begin(
+    world: &World,
+) {
+    for id in ["film-1", "film-2", "Film-3", "other"] {
+        world.manifest.learn(vec![world.task(id)]).await.unwrap();
+    }
+    let check = async |prefix: Option<&str>, after_row: Option<i64>, expected: &[&str]| {
+        let filter = TaskFilter {
+            id_prefix: prefix.map(str::to_owned),
+            after_row,
+            is_newest_first: true,
+            ..TaskFilter::default()
+        };
+        let records = world.manifest.tasks(&filter, 2).await.unwrap();
+        let found: Vec<&str> = records.iter().map(|it| it.key.id.as_str()).collect();
+        assert_eq!(found, expected, "{prefix:?}");
+        records.last().map(|record| record.row)
+    };
+    let last = check(None, None, &["other", "Film-3"]).await;
+    let last = check(None, last, &["film-2", "film-1"]).await;
+    check(None, last, &[]).await;
+    check(Some("film-"), None, &["film-2", "film-1"]).await;
+    check(Some("film-1"), None, &["film-1"]).await;
+    check(Some("film-12"), None, &[]).await;
+    // What a pattern would mean something by means itself.
+    for none in ["%", "film_", "*", "'"] {
+        check(Some(none), None, &[]).await;
+    }
+}
+
 pub(in crate::manifest) async fn the_tally_counts_everything(world: &World) {
     let empty = world.manifest.tally().await.unwrap();
     assert!(empty.tasks.is_empty() && empty.assets.is_empty() && empty.next_deadline.is_none());

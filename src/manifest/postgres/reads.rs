@@ -80,6 +80,12 @@ fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Named>) {
     };
     let id = filter.id.as_ref().map(TaskId::as_str);
     restrict("task_id = :task_id", ":task_id", id.to_param());
+    let prefix = filter.id_prefix.as_deref();
+    restrict(
+        "starts_with(task_id, :prefix)",
+        ":prefix",
+        prefix.to_param(),
+    );
     let provider = filter.provider.as_ref().map(ProviderName::as_str);
     restrict("provider = :provider", ":provider", provider.to_param());
     let in_state = match filter.state {
@@ -98,8 +104,14 @@ fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Named>) {
     restrict("learned_at >= :since", ":since", since.to_param());
     let before = filter.at_risk_before.map(Timestamp::as_unix_millis);
     restrict(AT_RISK, ":at_risk_before", before.to_param());
-    restrict("id > :after", ":after", filter.after_row.to_param());
-    sql.push_str("\n    ORDER BY id LIMIT :most");
+    let (after, order) = if filter.is_newest_first {
+        ("id < :after", "\n    ORDER BY id DESC")
+    } else {
+        ("id > :after", "\n    ORDER BY id")
+    };
+    restrict(after, ":after", filter.after_row.to_param());
+    sql.push_str(order);
+    sql.push_str(" LIMIT :most");
     (sql, params)
 }
 

@@ -13,6 +13,8 @@ pub struct TaskFilter {
     pub provider: Option<ProviderName>,
     /// Only with this ID.
     pub id: Option<TaskId>,
+    /// Only those whose ID begins so.
+    pub id_prefix: Option<String>,
     /// Only in this state.
     pub state: Option<TaskState>,
     /// Only those with an asset in this state.
@@ -23,6 +25,8 @@ pub struct TaskFilter {
     pub at_risk_before: Option<Timestamp>,
     /// Only rows after this one: the last row of the page before.
     pub after_row: Option<i64>,
+    /// From the one learned last to the one learned first; the rows after one are then those learned before it.
+    pub is_newest_first: bool,
 }
 
 impl TaskFilter {

@@ -76,6 +76,11 @@ fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Value>) {
         "task_id = ?",
         filter.id.as_ref().map(|id| text(id.as_str())),
     );
+    // As a stretch of the index. No text goes on behind its last letter with a higher one than this.
+    let prefix = filter.id_prefix.as_ref();
+    restrict("task_id >= ?", prefix.map(|prefix| text(prefix)));
+    let behind = prefix.map(|prefix| Value::Text(format!("{prefix}{}", char::MAX)));
+    restrict("task_id < ?", behind);
     restrict(
         "provider = ?",
         filter.provider.as_ref().map(|name| text(name.as_str())),
@@ -87,9 +92,15 @@ fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Value>) {
     );
     restrict("learned_at >= ?", filter.since.map(instant));
     restrict(AT_RISK, filter.at_risk_before.map(instant));
-    restrict("id > ?", filter.after_row.map(Value::Integer));
+    let (after, order) = if filter.is_newest_first {
+        ("id < ?", "\n    ORDER BY id DESC")
+    } else {
+        ("id > ?", "\n    ORDER BY id")
+    };
+    restrict(after, filter.after_row.map(Value::Integer));
     params.push(Value::Integer(i64::try_from(most).unwrap_or(i64::MAX)));
-    sql.push_str("\n    ORDER BY id LIMIT ?");
+    sql.push_str(order);
+    sql.push_str(" LIMIT ?");
     (sql, params)
 }
 

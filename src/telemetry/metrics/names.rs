@@ -51,7 +51,7 @@ declare! {
     ASSETS_LOST: Counter "assets_lost"
         "Assets of a provider that this daemon gave up as lost";
     ASSETS_AT_RISK: Gauge "assets_at_risk"
-        "Videos that are not archived and die within deadline.warn, counted up to 1000";
+        "Videos that are not archived and die within deadline.warn, counted up to 10 000";
     DEADLINE_NEXT: Gauge "deadline_next_seconds"
         "Time until the first link dies of all that is not archived; +Inf while nothing waits, below 0 when it is past";
     DEADLINE_MARGIN: Histogram "deadline_margin_seconds"
