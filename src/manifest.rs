@@ -326,7 +326,7 @@ impl Manifest {
         except: &[ProviderName],
     ) -> Result<Vec<ClaimedTask>, ManifestError> {
         let mut except = except.to_vec();
-        except.extend(self.elsewhere().providers.into_keys());
+        except.extend(self.passed_over().providers.into_keys());
         let claimed = change!(
             self,
             "claim_tasks",
@@ -370,7 +370,7 @@ impl Manifest {
 impl Manifest {
     /// Claims at most `most` assets that are due, earliest deadline first, with all that is known of their objects.
     pub async fn claim_assets(&self, most: usize) -> Result<Vec<ClaimedAsset>, ManifestError> {
-        let others = self.elsewhere();
+        let others = self.passed_over();
         change!(
             self,
             "claim_assets",
@@ -384,7 +384,7 @@ impl Manifest {
         most: usize,
         before: Timestamp,
     ) -> Result<Vec<ClaimedAsset>, ManifestError> {
-        let others = self.elsewhere();
+        let others = self.passed_over();
         change!(
             self,
             "claim_urgent_assets",
@@ -505,7 +505,7 @@ impl Manifest {
 impl Manifest {
     /// Claims at most `most` orphaned uploads that are due.
     pub async fn claim_orphans(&self, most: usize) -> Result<Vec<ClaimedOrphan>, ManifestError> {
-        let others = self.elsewhere();
+        let others = self.passed_over();
         change!(self, "claim_orphans", claims::claim_orphans(most, &others))
     }
 

@@ -45,6 +45,7 @@ impl Elsewhere {
 pub(super) struct Reach {
     /// `None` for who works on nothing.
     known: Option<Known>,
+    /// Everything that was ever found; with 0 of what does not wait now, and may at any moment again.
     elsewhere: Elsewhere,
 }
 
@@ -64,12 +65,27 @@ impl Manifest {
             return Ok(Elsewhere::default());
         };
         let found = look!(self, "look_elsewhere", elsewhere::find(&known))?;
-        self.reach().elsewhere = found.clone();
+        let Elsewhere {
+            providers,
+            destinations,
+        } = &mut self.reach().elsewhere;
+        providers.values_mut().for_each(|count| *count = 0);
+        providers.extend(found.providers.clone());
+        destinations.values_mut().for_each(|count| *count = 0);
+        destinations.extend(found.destinations.clone());
         Ok(found)
     }
 
     /// What waited for others when it was last found out.
     pub fn elsewhere(&self) -> Elsewhere {
+        let mut waiting = self.passed_over();
+        waiting.providers.retain(|_, count| *count > 0);
+        waiting.destinations.retain(|_, count| *count > 0);
+        waiting
+    }
+
+    /// What claims pass over.
+    pub(super) fn passed_over(&self) -> Elsewhere {
         self.reach().elsewhere.clone()
     }
 

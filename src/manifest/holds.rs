@@ -22,7 +22,7 @@ impl Manifest {
         hold: Span,
     ) -> Result<Vec<ClaimedTask>, ManifestError> {
         let mut except = except.to_vec();
-        except.extend(self.elsewhere().providers.into_keys());
+        except.extend(self.passed_over().providers.into_keys());
         let claimed = change!(
             self,
             "hold_tasks",

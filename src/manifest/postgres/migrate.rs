@@ -71,13 +71,14 @@ pub(super) async fn standing(tx: &Tx<'_>) -> Result<Standing, Fault> {
         return Err(Fault::Known(ManifestError::Unfinished { target, from }));
     }
     if value(tx, STANDS, []).await? != Some(true) {
-        let is_foreign = value(tx, IS_FOREIGN, []).await? == Some(true);
-        return if is_foreign {
+        if value(tx, IS_FOREIGN, []).await? != Some(true) {
+            return Ok(Standing::Empty);
+        }
+        // Another daemon may have made all of it between the two looks.
+        if value(tx, STANDS, []).await? != Some(true) {
             let path = tx.engine.shown.clone().into();
-            Err(Fault::Known(ManifestError::Foreign { path }))
-        } else {
-            Ok(Standing::Empty)
-        };
+            return Err(Fault::Known(ManifestError::Foreign { path }));
+        }
     }
     let found: Option<Option<i64>> = value(tx, VERSION, []).await?;
     let found = u32::try_from(found.flatten().unwrap_or_default()).unwrap_or(u32::MAX);
