@@ -34,6 +34,54 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// No sweep over all tasks takes as long.
 const SWEEP_MAX: Duration = Duration::from_mins(10);
 
+/// What the daemon had used when the provider had seen so many polls.
+#[derive(Clone, Copy)]
+struct Moment {
+    at: Instant,
+    polls: u64,
+    cpu_s: f64,
+}
+
+impl Moment {
+    fn now(provider: &mut Provider, daemon: &Process) -> Result<Self> {
+        let cpu_s = daemon.usage()?.cpu_s;
+        let polls = provider.polls()?;
+        Ok(Self {
+            at: Instant::now(),
+            polls,
+            cpu_s,
+        })
+    }
+}
+
+/// Waits for that many polls.
+async fn once_polled(provider: &mut Provider, daemon: &Process, polls: u64) -> Result<Moment> {
+    let begun = Instant::now();
+    loop {
+        let moment = Moment::now(provider, daemon)?;
+        if moment.polls >= polls {
+            return Ok(moment);
+        }
+        ensure!(
+            begun.elapsed() < SWEEP_MAX,
+            "see {polls} polls: {} were seen",
+            moment.polls
+        );
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn print(what: &str, from: Moment, to: Moment) {
+    let (done, wall) = (float(to.polls - from.polls), to.at - from.at);
+    let (cpu_s, wall_s) = (to.cpu_s - from.cpu_s, wall.as_secs_f64());
+    println!(
+        "  {what:20}{:7.0} polls/s  {:6.1} us CPU a poll  {:5.1}% of a core",
+        done / wall_s,
+        cpu_s * 1e6 / done,
+        cpu_s * 100.0 / wall_s
+    );
+}
+
 /// A provider with tasks that never finish.
 struct Provider {
     process: Process,
@@ -58,46 +106,22 @@ async fn measure(tasks: usize, span: Duration) -> Result<()> {
     announce(folder.path(), &provider.ids)?;
 
     let daemon = daemon(folder.path())?;
-    let begun = Instant::now();
-    let mut first = None;
-    // All are due at once: as many polls a second as one core does.
-    let (swept, sweep_s) = loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        let polls = provider.polls()?;
-        let usage = daemon.usage()?;
-        let from = *first.get_or_insert((polls, usage.cpu_s, begun.elapsed()));
-        if polls >= count(tasks) {
-            break (
-                (polls, usage.cpu_s, from),
-                begun.elapsed().saturating_sub(from.2).as_secs_f64(),
-            );
-        }
-        ensure!(
-            begun.elapsed() < SWEEP_MAX,
-            "poll every task once: {polls} polls"
-        );
-    };
-    let (polls, cpu_s, from) = swept;
-    let done = float(polls - from.0);
     println!("polls, {tasks} tasks that do not finish, one by one, plain HTTP/1.1");
-    println!(
-        "  all due at once     {:7.0} polls/s  {:6.1} us CPU a poll",
-        done / sweep_s,
-        (cpu_s - from.1) * 1e6 / done
-    );
-
+    // All are due at once: as many polls a second as one core does.
+    let all = count(tasks);
+    let begun = once_polled(&mut provider, &daemon, 1).await?;
+    let swept = once_polled(&mut provider, &daemon, all).await?;
+    print("all due at once", begun, swept);
+    // A first look is written; at the next one they are claimed to be held.
+    let held = once_polled(&mut provider, &daemon, 2 * all).await?;
+    print("claimed to be held", swept, held);
     // And at their intervals, as it goes on.
-    let (polls, usage) = (provider.polls()?, daemon.usage()?);
-    let begun = Instant::now();
+    let from = Moment::now(&mut provider, &daemon)?;
     tokio::time::sleep(span).await;
-    let (last, used) = (provider.polls()?, daemon.usage()?);
-    let (done, wall) = (float(last - polls), begun.elapsed().as_secs_f64());
-    let us = (used.cpu_s - usage.cpu_s) * 1e6 / done;
-    println!(
-        "  at their intervals  {:7.0} polls/s  {us:6.1} us CPU a poll  (wanted: at most {POLL_US_MAX})  {:4.1}% of a core",
-        done / wall,
-        (used.cpu_s - usage.cpu_s) * 100.0 / wall
-    );
+    let to = Moment::now(&mut provider, &daemon)?;
+    print("at their intervals", from, to);
+    println!("  {:52}(wanted: at most {POLL_US_MAX} us)", "");
+    let used = daemon.usage()?;
     let a_task = (used.own_kib - empty) / float(count(tasks));
     println!(
         "  memory              {:7.1} MiB, {:.1} without tasks: {a_task:.2} KiB a task  (wanted: at most {TASK_KIB_MAX})",

@@ -77,10 +77,7 @@ pub(in crate::manifest) async fn who_holds_is_told_what_is_lost_and_what_was_hea
         leases.sort_by_key(|lease| lease.row);
         leases
     };
-    assert_eq!(
-        sorted(news.lost),
-        sorted(vec![forgotten.to_owned(), ended.to_owned()])
-    );
+    assert_eq!(sorted(news.lost), sorted(vec![forgotten, ended]));
     assert_eq!(sorted(news.heard), sorted(told.to_vec()));
 
     // Let go, all three are due, and the ear is free for what comes.

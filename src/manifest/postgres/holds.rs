@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::Fault;
 use super::Tx;
 use super::all;
+use super::columns::Columns;
 use super::execute;
 use super::statement::named_params;
 use crate::clock::Timestamp;
@@ -36,7 +37,8 @@ pub(in crate::manifest) async fn news(tx: &Tx<'_>, leases: &[Lease]) -> Result<H
         let is_lost = |lease: &&Lease| rows.contains(&lease.row);
         lost.extend(leases.iter().filter(is_lost));
     }
-    let heard = all(tx, HEARD, [], "tasks", |columns| columns.lease()).await?;
+    let lease = |columns: &Columns<'_>| columns.lease();
+    let heard = all(tx, HEARD, [], "tasks", lease).await?;
     Ok(HeldNews { lost, heard })
 }
 

@@ -6,6 +6,7 @@ use rusqlite::named_params;
 use super::Fault;
 use super::Tx;
 use super::all;
+use super::columns::Columns;
 use super::execute;
 use super::value;
 use crate::clock::Timestamp;
@@ -30,7 +31,8 @@ pub(in crate::manifest) fn news(db: &Connection, leases: &[Lease]) -> Result<Hel
             lost.push(*lease);
         }
     }
-    let heard = all(db, HEARD, [], "tasks", |columns| columns.lease())?;
+    let lease = |columns: &Columns<'_, '_>| columns.lease();
+    let heard = all(db, HEARD, [], "tasks", lease)?;
     Ok(HeldNews { lost, heard })
 }
 

@@ -203,7 +203,7 @@ impl World {
         tasks.unwrap().into_iter().find(is_it).unwrap()
     }
 
-    /// A number that changes with each commit that wrote anything, as SQLite tells another connection.
+    /// A number that changes with each commit that wrote anything, as `SQLite` tells another connection.
     fn writes(&self) -> Writes {
         let path = self.folder.path().join("manifest.db");
         Writes(rusqlite::Connection::open(path).unwrap())
@@ -539,7 +539,7 @@ async fn the_driver_looks_in_time_and_gives_back_when_it_stops() {
     let mut running = JoinSet::new();
     running.spawn(Driver::new(world.stage(), 16, Wake::new(), around).run());
     let begun = Instant::now();
-    for look in 0..15_u32 {
+    for look in 0..5_u32 {
         world.api.0.was_asked.notified().await;
         let late = begun.elapsed().saturating_sub(INTERVAL * look);
         assert!(
