@@ -46,6 +46,9 @@ const AT_WORK: Crowd = Crowd {
 /// What finished in the one that has few, so that there is something to look up.
 const FEW: i64 = 1_000;
 
+/// Tasks that finished lately, which are most of those that somebody asks for.
+const RECENT: i64 = 10_000;
+
 /// What each path took.
 type Times = BTreeMap<&'static str, Vec<f64>>;
 
@@ -230,10 +233,15 @@ impl<'g> Walk<'g> {
     /// What people and programs ask for.
     async fn read(&mut self) -> Result<()> {
         let manifest = self.manifest;
-        let numbers = self.finished.unsigned_abs();
-        let number = i64::try_from(1 + self.dice.number() % numbers)?;
-        self.timed("a record by its ID", work::look_up(manifest, number))
-            .await?;
+        let number = |among: i64| {
+            let back = self.dice.number() % among.unsigned_abs();
+            i64::try_from(back).map(|back| self.finished - back)
+        };
+        let (number, old) = (number(RECENT.min(self.finished))?, number(self.finished)?);
+        let recent = work::look_up(manifest, number);
+        self.timed("a record of the last hours", recent).await?;
+        let old = work::look_up(manifest, old);
+        self.timed("a record of any age (caches)", old).await?;
         let soon = Clock::system().now().plus(Span::from_secs(7200));
         let late = Clock::system().now().plus(Span::from_secs(3 * 86_400));
         self.timed("at_risk, none", manifest.at_risk(soon, 100))

@@ -79,7 +79,10 @@ impl Statement {
                     }
                     match kind {
                         Kind::Sqlite => whole.push_str(name),
-                        Kind::Postgres => whole.push_str(&format!("${}", place + 1)),
+                        Kind::Postgres => {
+                            whole.push('$');
+                            whole.push_str(&(place + 1).to_string());
+                        }
                     }
                 }
             }

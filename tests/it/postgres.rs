@@ -6,8 +6,6 @@ mod moving;
 mod pooler;
 pub(crate) mod server;
 
-use std::time::Duration;
-
 use reelvault::simulator;
 use reelvault::simulator::bucket::Effect;
 use reelvault::simulator::bucket::Fault;
@@ -105,39 +103,31 @@ async fn a_frozen_machine_that_wakes_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_frozen_machine_that_wakes_opens_no_upload() {
+async fn whoever_lost_its_lease_opens_no_upload() {
     let server = Server::shared();
     let (outside, database) = fleet(&server).await;
-    // The second try keeps the name of the first, and is frozen when it has seen that nothing stands there.
-    let refused = Fault::new(Operation::CreateMultipartUpload, Effect::INTERNAL_ERROR);
-    outside.bucket.plant(refused);
-    outside.add(1).await;
-    let one = outside.home.start().await;
+    // The second try keeps the name of the first, and so writes nothing before it opens an upload.
     let bucket = &outside.bucket;
-    bucket.reached(Operation::CreateMultipartUpload, 1).await;
+    let create = Operation::CreateMultipartUpload;
+    bucket.plant(Fault::new(create, Effect::INTERNAL_ERROR));
+    outside.add(1).await;
+    let daemon = outside.home.start().await;
+    bucket.reached(create, 1).await;
     let late = Effect::Delay(Span::from_secs(1));
     bucket.plant(Fault::new(Operation::HeadObject, late));
     let heads = bucket.count(Operation::HeadObject);
     bucket.reached(Operation::HeadObject, heads + 1).await;
-    one.signal("STOP");
-    let second = beside(&outside, &database, "two");
-    let two = second.start().await;
-    outside.archived(&two).await;
-    // What tells of the lost lease is late, and whoever waits for no answer would be quicker.
-    let slow = "BEGIN; SELECT id FROM assets FOR UPDATE; SELECT pg_sleep(3); COMMIT";
-    let (held, name) = (Server::shared(), database.name.clone());
-    let slow = tokio::task::spawn_blocking(move || held.sql(&name, slow));
-    let waits = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-    while server.sql("postgres", waits).trim() != "1" {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let creates = bucket.count(Operation::CreateMultipartUpload);
-    one.signal("CONT");
-    one.says("the lease was lost").await;
-    slow.await.unwrap();
-    outside.home.hear(&one.stop().await);
-    second.hear(&two.stop().await);
-    assert_eq!(bucket.count(Operation::CreateMultipartUpload), creates);
+    // Somebody else claims it, and dies.
+    let claim = "UPDATE assets SET lease_token = lease_token + 1, lease_owner = 'other/1',
+        lease_expires_at = FLOOR(EXTRACT(EPOCH FROM clock_timestamp()) * 1000) + 4000";
+    server.sql(&database.name, claim);
+    outside.archived(&daemon).await;
+    outside.home.hear(&daemon.stop().await);
+    assert_eq!(
+        bucket.count(create),
+        2,
+        "one that was refused, and its owner's"
+    );
     outside.assert_all_safe();
 }
 

@@ -306,12 +306,30 @@ CREATE TABLE counts (
     PRIMARY KEY (kind, state, session)
 ) WITH (fillfactor = 50);
 
+-- New rows are counted once a statement: a number that one transaction changes for each of many rows leaves as many
+-- versions of itself in the way of the next change.
+CREATE FUNCTION count_new_tasks() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO counts AS known (kind, state, session, rows)
+    SELECT 'tasks', state, pg_backend_pid(), COUNT(*) FROM added GROUP BY state
+    ON CONFLICT (kind, state, session) DO UPDATE SET rows = known.rows + excluded.rows;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION count_new_assets() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO counts AS known (kind, state, session, rows, bytes)
+    SELECT 'assets', state, pg_backend_pid(), COUNT(*), COALESCE(SUM(size) FILTER (WHERE state = 'archived'), 0)
+    FROM added GROUP BY state
+    ON CONFLICT (kind, state, session) DO UPDATE
+    SET rows = known.rows + excluded.rows, bytes = known.bytes + excluded.bytes;
+    RETURN NULL;
+END $$;
+
 CREATE FUNCTION count_tasks() RETURNS TRIGGER LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP <> 'INSERT' THEN
-        INSERT INTO counts AS known (kind, state, session, rows) VALUES ('tasks', OLD.state, pg_backend_pid(), -1)
-        ON CONFLICT (kind, state, session) DO UPDATE SET rows = known.rows - 1;
-    END IF;
+    INSERT INTO counts AS known (kind, state, session, rows) VALUES ('tasks', OLD.state, pg_backend_pid(), -1)
+    ON CONFLICT (kind, state, session) DO UPDATE SET rows = known.rows - 1;
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO counts AS known (kind, state, session, rows) VALUES ('tasks', NEW.state, pg_backend_pid(), 1)
         ON CONFLICT (kind, state, session) DO UPDATE SET rows = known.rows + 1;
@@ -321,11 +339,9 @@ END $$;
 
 CREATE FUNCTION count_assets() RETURNS TRIGGER LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP <> 'INSERT' THEN
-        INSERT INTO counts AS known (kind, state, session, rows, bytes)
-        VALUES ('assets', OLD.state, pg_backend_pid(), -1, CASE OLD.state WHEN 'archived' THEN -OLD.size ELSE 0 END)
-        ON CONFLICT (kind, state, session) DO UPDATE SET rows = known.rows - 1, bytes = known.bytes + excluded.bytes;
-    END IF;
+    INSERT INTO counts AS known (kind, state, session, rows, bytes)
+    VALUES ('assets', OLD.state, pg_backend_pid(), -1, CASE OLD.state WHEN 'archived' THEN -OLD.size ELSE 0 END)
+    ON CONFLICT (kind, state, session) DO UPDATE SET rows = known.rows - 1, bytes = known.bytes + excluded.bytes;
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO counts AS known (kind, state, session, rows, bytes)
         VALUES ('assets', NEW.state, pg_backend_pid(), 1, CASE NEW.state WHEN 'archived' THEN NEW.size ELSE 0 END)
@@ -334,10 +350,14 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE TRIGGER tasks_counted AFTER INSERT OR DELETE ON tasks FOR EACH ROW EXECUTE FUNCTION count_tasks();
+CREATE TRIGGER tasks_counted_in AFTER INSERT ON tasks REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION count_new_tasks();
+CREATE TRIGGER tasks_counted_out AFTER DELETE ON tasks FOR EACH ROW EXECUTE FUNCTION count_tasks();
 CREATE TRIGGER tasks_counted_on AFTER UPDATE OF state ON tasks
     FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION count_tasks();
 -- Also what goes with its task.
-CREATE TRIGGER assets_counted AFTER INSERT OR DELETE ON assets FOR EACH ROW EXECUTE FUNCTION count_assets();
+CREATE TRIGGER assets_counted_in AFTER INSERT ON assets REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION count_new_assets();
+CREATE TRIGGER assets_counted_out AFTER DELETE ON assets FOR EACH ROW EXECUTE FUNCTION count_assets();
 CREATE TRIGGER assets_counted_on AFTER UPDATE OF state ON assets
     FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION count_assets();

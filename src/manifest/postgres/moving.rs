@@ -33,18 +33,6 @@ use crate::manifest::moving::Row;
 use crate::manifest::moving::TABLES;
 use crate::manifest::moving::Table;
 
-/// One transaction that changes the same number a million times leaves as many versions of it for each change to pass.
-const COUNT_LATER: &str =
-    "ALTER TABLE tasks DISABLE TRIGGER USER; ALTER TABLE assets DISABLE TRIGGER USER";
-
-const COUNT: &str = "
-    INSERT INTO counts (kind, state, session, rows) SELECT 'tasks', state, 0, COUNT(*) FROM tasks GROUP BY state;
-    INSERT INTO counts (kind, state, session, rows, bytes)
-    SELECT 'assets', state, 0, COUNT(*), COALESCE(SUM(size) FILTER (WHERE state = 'archived'), 0)::bigint
-    FROM assets GROUP BY state;
-    ALTER TABLE tasks ENABLE TRIGGER USER;
-    ALTER TABLE assets ENABLE TRIGGER USER";
-
 const VERB: &str = "migrate";
 
 /// One snapshot for all that is read.
@@ -115,7 +103,6 @@ impl Server {
         }
         let made = migrate::bring_up(&server.tx()?, 0).await;
         made.map_err(|fault| server.named(fault))?;
-        server.run(COUNT_LATER).await?;
         Ok(server)
     }
 
@@ -226,7 +213,6 @@ impl Server {
 
     /// Takes the mark away and makes all of it durable.
     pub(in crate::manifest) async fn finish(mut self) -> Result<(), ManifestError> {
-        self.run(COUNT).await?;
         self.run("DROP TABLE reelvault_moving; COMMIT").await?;
         self.leave().await;
         Ok(())
