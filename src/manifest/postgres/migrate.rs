@@ -20,9 +20,12 @@ const LOCK: &str = "-- manifest::migrate
 pub(super) const TRY_LOCK: &str = "-- manifest::migrate
     SELECT pg_try_advisory_xact_lock(7453291001)";
 
+// Tables are looked up as rows. By their names the server would look into a cache, which goes on saying "none" within a
+// transaction that has once found none.
+
 /// Whether a move to here was begun: its mark is a table of its own, and the only one until the move is done.
 const IS_UNFINISHED: &str = "-- manifest::migrate
-    SELECT to_regclass('reelvault_moving') IS NOT NULL";
+    SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'reelvault_moving' AND pg_table_is_visible(oid))";
 
 const MOVED_FROM: &str = "
     SELECT source FROM reelvault_moving";
@@ -34,11 +37,11 @@ const SERVER: &str = "-- manifest::migrate
     SELECT current_setting('server_version_num')::bigint";
 
 const STANDS: &str = "-- manifest::migrate
-    SELECT to_regclass('reelvault_schema') IS NOT NULL";
+    SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'reelvault_schema' AND pg_table_is_visible(oid))";
 
 /// Another program's table of this name would be in the way.
 const IS_FOREIGN: &str = "-- manifest::migrate
-    SELECT to_regclass('tasks') IS NOT NULL";
+    SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'tasks' AND pg_table_is_visible(oid))";
 
 const VERSION: &str = "-- manifest::migrate
     SELECT MAX(version) FROM reelvault_schema";
