@@ -11,7 +11,6 @@
 //! A reader that does not move while another waits for it loses its place: it holds up nobody for long, whatever it waits
 //! for itself, be it a store that hangs or memory that the other holds. What it then missed it fetches by range.
 
-mod digest;
 mod pump;
 mod reader;
 #[cfg(test)]
@@ -36,7 +35,6 @@ use crate::model::asset::SourceIdentity;
 use crate::model::digest::Crc64;
 use crate::origin::OriginError;
 
-pub(crate) use digest::Hashers;
 pub(crate) use pump::Pump;
 pub(crate) use reader::Reader;
 
@@ -114,7 +112,6 @@ impl Download {
         progress: Progress,
         strides: Vec<u64>,
         bandwidth: Bandwidth,
-        hashers: Hashers,
     ) -> (Self, Pump) {
         let start = source.offset();
         let download = Self(Arc::new(Shared {
@@ -131,14 +128,7 @@ impl Download {
             room: Notify::new(),
             news: Notify::new(),
         }));
-        let pump = Pump::new(
-            download.clone(),
-            source,
-            progress,
-            strides,
-            bandwidth,
-            hashers,
-        );
+        let pump = Pump::new(download.clone(), source, progress, strides, bandwidth);
         (download, pump)
     }
 

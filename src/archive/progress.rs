@@ -30,33 +30,10 @@ impl Progress {
 
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.hash(bytes);
-        self.walk(bytes);
-    }
-
-    /// Walks over the next bytes; their digest is [`Progress::hash`]'s.
-    pub(super) fn walk(&mut self, bytes: &[u8]) {
-        self.walk.update(bytes);
-    }
-
-    /// Digests the next bytes.
-    pub(super) fn hash(&mut self, bytes: &[u8]) {
         if let Some(sha256) = &mut self.sha256 {
             sha256.update(bytes);
         }
-    }
-
-    pub(super) fn has_sha256(&self) -> bool {
-        self.sha256.is_some()
-    }
-
-    /// Gives the digest away until [`Progress::put_sha256`] brings it back.
-    pub(super) fn take_sha256(&mut self) -> Option<Sha256Digester> {
-        self.sha256.take()
-    }
-
-    pub(super) fn put_sha256(&mut self, sha256: Sha256Digester) {
-        self.sha256 = Some(sha256);
+        self.walk.update(bytes);
     }
 
     /// The digest of all bytes so far.

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use crate::archive::Config;
 use crate::archive::bandwidth::Bandwidth;
 use crate::archive::delivery::Delivery;
-use crate::archive::download::Hashers;
 use crate::archive::gate::Gate;
 use crate::archive::gauge::Gauge;
 use crate::archive::slots::Slots;
@@ -70,7 +69,6 @@ pub struct Archive {
     keep_trying: bool,
     budget: Budget,
     spare: SpareLanes,
-    hashers: Hashers,
     slots: Slots,
     bandwidth: Bandwidth,
     gauge: Gauge,
@@ -159,7 +157,6 @@ impl Stage for Archive {
             config: &self.config,
             budget: &self.budget,
             spare: &self.spare,
-            hashers: &self.hashers,
             slots: &self.slots,
             bandwidth: &self.bandwidth,
             gauge: &self.gauge,
@@ -226,7 +223,6 @@ impl Archive {
             gates: gates.collect(),
             slots: Slots::new(concurrent),
             spare: SpareLanes::new(parts.config.lanes, parts.budget.clone()),
-            hashers: Hashers::new(parts.budget.clone()),
             manifest: parts.manifest,
             stores: parts.stores,
             downloads: parts.downloads,

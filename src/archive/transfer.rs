@@ -24,7 +24,6 @@ use crate::archive::delivery::Need;
 use crate::archive::delivery::Way;
 use crate::archive::download::Download;
 use crate::archive::download::Facts;
-use crate::archive::download::Hashers;
 use crate::archive::gauge::Gauge;
 use crate::archive::gauge::Line;
 use crate::archive::gauge::Moving;
@@ -77,8 +76,6 @@ pub(crate) struct Transfer<'a> {
     pub(crate) budget: &'a Budget,
     /// Connections beyond one a download.
     pub(crate) spare: &'a SpareLanes,
-    /// Threads for SHA-256.
-    pub(crate) hashers: &'a Hashers,
     /// Whose bytes move now.
     pub(crate) slots: &'a Slots,
     /// The limit on all downloads.
@@ -194,13 +191,7 @@ impl Transfer<'_> {
             .iter()
             .map(|(delivery, need)| delivery.stride(need, &facts))
             .collect();
-        let (download, pump) = Download::new(
-            source,
-            progress,
-            strides,
-            self.bandwidth.clone(),
-            self.hashers.clone(),
-        );
+        let (download, pump) = Download::new(source, progress, strides, self.bandwidth.clone());
         let ways: Vec<Way<'_>> = wanting
             .iter()
             .map(|(delivery, need)| {

@@ -31,8 +31,8 @@ use crate::http::guard::Guard;
 use crate::http::roots::Roots;
 use crate::units::Span;
 
-/// What one call to the kernel reads at most. Answers are small, and what is read back is read by whoever waits for it.
-const STROKE_BYTES: usize = 16 * 1024;
+/// What is read ahead. Answers are small, and each connection holds this.
+const STROKE_BYTES: usize = 4 * 1024;
 
 /// See [`Store::http_client`](crate::store::Store::http_client).
 pub(super) fn build(connect_timeout: Span, roots: &Roots) -> Result<SharedHttpClient, ClientError> {

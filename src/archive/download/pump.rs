@@ -11,8 +11,6 @@ use crate::archive::bandwidth::Bandwidth;
 use crate::archive::download::Download;
 use crate::archive::download::Mark;
 use crate::archive::download::State;
-use crate::archive::download::digest::Digesting;
-use crate::archive::download::digest::Hashers;
 use crate::archive::length;
 use crate::archive::progress::Progress;
 use crate::archive::source::Source;
@@ -30,8 +28,7 @@ pub(super) const HELD_UP_MAX: Duration = Duration::from_secs(3);
 pub(crate) struct Pump {
     download: Download,
     source: Source,
-    digests: Digesting,
-    hashers: Hashers,
+    progress: Progress,
     crc: Crc64Digester,
     marked_at: u64,
     /// The lengths of parts that readers cut the body into.
@@ -55,14 +52,12 @@ impl Pump {
         progress: Progress,
         strides: Vec<u64>,
         bandwidth: Bandwidth,
-        hashers: Hashers,
     ) -> Self {
         Self {
             download,
             marked_at: source.offset(),
             source,
-            digests: Digesting::new(progress, hashers.clone()),
-            hashers,
+            progress,
             crc: Crc64Digester::new(),
             strides,
             bandwidth,
@@ -75,7 +70,7 @@ impl Pump {
         let end = loop {
             match self.step().await {
                 Ok(true) => {}
-                Ok(false) => break Ok(self.digests.caught_up().await.clone()),
+                Ok(false) => break Ok(self.progress.clone()),
                 Err(error) => break Err(error),
             }
         };
@@ -89,36 +84,31 @@ impl Pump {
         self.demand().await?;
         let offset = self.source.offset();
         let Some(frame) = self.source.next(self.next_mark(offset) - offset).await? else {
-            self.mark(offset).await;
+            self.mark(offset);
             return Ok(false);
         };
         let head = offset + length(&frame);
-        self.digests.update(&frame).await;
+        self.progress.update(&frame);
         self.crc.update(&frame);
-        let is_last = Some(head) == self.download.facts().identity.length;
-        if head == self.next_mark(offset) || is_last {
-            self.mark(head).await;
+        let total = self.download.facts().identity.length;
+        if head == self.next_mark(offset) || Some(head) == total {
+            self.mark(head);
         }
         let passed = length(&frame);
-        let end = if is_last {
-            Some(self.digests.caught_up().await.clone())
-        } else {
-            None
-        };
-        self.give(frame, head, end);
+        self.give(frame, head, Some(head) == total);
         self.bandwidth.pass(passed).await;
-        Ok(!is_last)
+        Ok(Some(head) != total)
     }
 
     /// Puts a frame that ends at `head` into the window. How the body ends is told with the last one, since the
     /// check before it wants to know.
-    fn give(&self, frame: Bytes, head: u64, end: Option<Progress>) {
+    fn give(&self, frame: Bytes, head: u64, is_last: bool) {
         let mut state = self.download.state();
         state.frames.push_back(frame);
         state.head = head;
         state.trim();
-        if let Some(progress) = end {
-            state.end = Some(Ok(progress));
+        if is_last {
+            state.end = Some(Ok(self.progress.clone()));
         }
         drop(state);
         self.download.0.news.notify_waiters();
@@ -161,7 +151,7 @@ impl Pump {
             let (offset, progress) = jump;
             if let Some(progress) = Progress::load(&progress) {
                 self.source.seek(offset).await?;
-                self.digests = Digesting::new(progress, self.hashers.clone());
+                self.progress = progress;
                 self.crc = Crc64Digester::new();
                 self.marked_at = offset;
                 let mut state = self.download.state();
@@ -180,7 +170,7 @@ impl Pump {
         strides.map(next).min().unwrap_or(u64::MAX)
     }
 
-    async fn mark(&mut self, offset: u64) {
+    fn mark(&mut self, offset: u64) {
         if offset == self.marked_at {
             return;
         }
@@ -188,7 +178,7 @@ impl Pump {
         let mark = Mark {
             since: self.marked_at,
             crc64nvme: crc.value(),
-            progress: self.digests.caught_up().await.save(),
+            progress: self.progress.save(),
         };
         self.download.state().marks.insert(offset, mark);
         self.marked_at = offset;

@@ -13,7 +13,6 @@ use http::Response;
 use super::pump::HELD_UP_MAX;
 use super::pump::WINDOW_SHARED;
 use super::*;
-use crate::archive::download::Hashers;
 use crate::archive::gauge::Gauge;
 use crate::archive::gauge::Moving;
 use crate::archive::source::SpareLanes;
@@ -120,13 +119,7 @@ async fn download() -> (Download, Pump, Arc<Mutex<Vec<String>>>) {
     let source = Source::open(origin, 0, None, patience, spare);
     let source = source.await.unwrap();
     let progress = Progress::new(true);
-    let (download, pump) = Download::new(
-        source,
-        progress,
-        vec![STRIDE],
-        Bandwidth::new(None),
-        Hashers::new(Budget::new(ByteSize::mib(4))),
-    );
+    let (download, pump) = Download::new(source, progress, vec![STRIDE], Bandwidth::new(None));
     (download, pump, asked)
 }
 
