@@ -36,6 +36,7 @@ use url::Url;
 pub(crate) use self::flow::Flow;
 pub(crate) use self::line::Cause;
 use self::line::Dialer;
+pub(crate) use self::line::LineError;
 pub(crate) use self::line::Payload;
 use self::line::broken;
 use self::shelf::Shelf;
@@ -61,20 +62,6 @@ pub(crate) struct Lines(Arc<Pool>);
 struct Pool {
     dialer: Dialer,
     shelf: Shelf,
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LineError {
-    /// No connection stands. Without a cause, it took too long.
-    #[error("no connection{}", .0.as_ref().map_or(": it took too long".to_owned(), |cause| format!(": {cause}")))]
-    Dial(#[source] Option<Cause>),
-    /// The connection broke, or the request's body did.
-    #[error(transparent)]
-    Broken(hyper::Error),
-    /// The headers took too long.
-    #[error("no answer in time")]
-    Timeout,
 }
 
 impl Lines {
@@ -116,7 +103,7 @@ impl Lines {
                 },
             }
         }
-        let mut line = dialer.dial(url).await.map_err(LineError::Dial)?;
+        let mut line = dialer.dial(url).await?;
         match within(timeout, line.ask(request)).await? {
             Ok(answer) => Ok(flowing(answer, line)),
             Err(error) => Err(LineError::Broken(error.into_error())),
@@ -212,11 +199,11 @@ impl Inner {
         let host = || url.host_str().unwrap_or_default().to_owned();
         match answer {
             Ok(answer) => Ok(answer.map(futures::StreamExt::boxed)),
-            Err(LineError::Dial(None)) => Err(HttpError::Connect {
+            Err(LineError::DialedTooLong) => Err(HttpError::Connect {
                 host: host(),
                 what: "it took too long".to_owned(),
             }),
-            Err(LineError::Dial(Some(cause))) => {
+            Err(LineError::Dial(cause)) => {
                 Err(refusal(&*cause).unwrap_or_else(|| HttpError::Connect {
                     host: host(),
                     what: cause_of(&*cause),

@@ -89,9 +89,8 @@ impl Connector {
         let (url, request) = in_origin_form(request)?;
         let answer = self.lines.send(&url, request, self.read_timeout).await;
         let answer = answer.map_err(|error| match error {
-            LineError::Timeout | LineError::Dial(None) => ConnectorError::timeout(error.into()),
-            LineError::Dial(Some(_)) => ConnectorError::io(error.into()),
-            LineError::Broken(error) => ConnectorError::io(error.into()),
+            LineError::Timeout | LineError::DialedTooLong => ConnectorError::timeout(error.into()),
+            LineError::Dial(_) | LineError::Broken(_) => ConnectorError::io(error.into()),
         })?;
         let answer = answer.map(|flow| {
             let frames = StreamBody::new(flow.map_ok(Frame::data));

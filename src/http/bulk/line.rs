@@ -59,6 +59,23 @@ pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 /// The body of a request.
 pub(crate) type Payload = BoxBody<Bytes, Cause>;
 
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LineError {
+    /// No connection stands.
+    #[error("no connection")]
+    Dial(#[source] Cause),
+    /// No connection stands yet.
+    #[error("the connection took too long")]
+    DialedTooLong,
+    /// The connection broke, or the request's body did.
+    #[error(transparent)]
+    Broken(hyper::Error),
+    /// The headers took too long.
+    #[error("no answer in time")]
+    Timeout,
+}
+
 /// Makes connections.
 pub(super) struct Dialer {
     tcp: HttpConnector<GuardedResolver>,
@@ -95,10 +112,11 @@ impl Dialer {
         })
     }
 
-    /// Connects to the origin of `url`, which the guard has let through. No cause is said when it took too long.
-    pub(super) async fn dial(&self, url: &Url) -> Result<Line, Option<Cause>> {
+    /// Connects to the origin of `url`, which the guard has let through.
+    pub(super) async fn dial(&self, url: &Url) -> Result<Line, LineError> {
         let dialed = tokio::time::timeout(self.timeout.as_duration(), self.connect(url)).await;
-        dialed.map_err(|_| None)?.map_err(Some)
+        let dialed = dialed.map_err(|_| LineError::DialedTooLong)?;
+        dialed.map_err(LineError::Dial)
     }
 
     async fn connect(&self, url: &Url) -> Result<Line, Cause> {

@@ -18,12 +18,28 @@ CREATE FUNCTION audit_tell(did TEXT, of_kind TEXT, of_id BIGINT, owner TEXT) RET
     VALUES (format('%s %s %s %s, owner %s', current_setting('application_name'), did, of_kind, of_id, owner))
 $$;
 
+-- Whoever starts ends the claims of its machine's earlier lives, and the living those of a machine that is gone: without a
+-- word on anything else in the row.
+CREATE FUNCTION audit_is_release(old JSONB, new JSONB) RETURNS BOOLEAN LANGUAGE sql AS $$
+    SELECT new ->> 'lease_owner' IS NULL AND new ->> 'lease_expires_at' IS NULL
+        AND old - '{lease_owner, lease_expires_at}'::text[] = new - '{lease_owner, lease_expires_at}'::text[]
+        AND (
+            split_part(old ->> 'lease_owner', '/', 1) = split_part(current_setting('application_name'), '-', 1)
+            OR NOT EXISTS (
+                SELECT FROM machines
+                WHERE name = split_part(old ->> 'lease_owner', '/', 1)
+                    AND beat_at >= FLOOR(EXTRACT(EPOCH FROM statement_timestamp()) * 1000) - 15000
+            )
+        )
+$$;
+
 CREATE FUNCTION audit_lease() RETURNS TRIGGER LANGUAGE plpgsql AS $$
 BEGIN
     IF NEW.lease_token = OLD.lease_token THEN
         -- Renewed or ended, which only whoever made the claim may do.
         IF (NEW.lease_owner, NEW.lease_expires_at) IS DISTINCT FROM (OLD.lease_owner, OLD.lease_expires_at)
             AND NOT audit_is_mine(TG_TABLE_NAME, OLD.id, OLD.lease_token)
+            AND NOT audit_is_release(to_jsonb(OLD), to_jsonb(NEW))
         THEN
             PERFORM audit_tell('wrote to the lease of', TG_TABLE_NAME, OLD.id, OLD.lease_owner);
         END IF;
