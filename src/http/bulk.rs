@@ -1,5 +1,5 @@
 //! The transport for large bodies: HTTP/1.1 over connections that whoever waits for the answer drives. [`Bulk`] asks
-//! origins; [`Lines`], which it is made of, is what the S3 clients talk over as well.
+//! origins; `Lines`, which it is made of, is what the S3 clients talk over as well.
 //!
 //! The client of [`client`](crate::http::client) answers for task APIs. A body of gigabytes is dearer there than it has
 //! to be: each record is a call to the kernel, since nothing can be put between its socket and TLS; a task of its own
