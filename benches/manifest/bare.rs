@@ -125,7 +125,11 @@ fn claiming(most: usize, window_min: usize) -> Result<Values> {
         (":now", Value::Number(now)),
         (":lease_until", Value::Number(now + 60_000)),
         (":owner", Value::Text("bare/1".to_owned())),
+        (":hold", Value::Number(60_000)),
         (":before", Value::Number(i64::MAX)),
+        (":lacks_nothing", Value::Flag(true)),
+        (":providers", Value::Texts(Vec::new())),
+        (":destinations", Value::Texts(Vec::new())),
         (":most", number(most)?),
         (":window", number((most * 4).max(window_min))?),
     ])
