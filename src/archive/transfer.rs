@@ -103,7 +103,12 @@ impl Transfer<'_> {
         refused: Vec<Failure>,
     ) -> Result<(), Failure> {
         let look = self.slots.look().await;
-        let looking = join_all(deliveries.iter().map(Delivery::look));
+        let looking = async {
+            let looked = join_all(deliveries.iter().map(Delivery::look)).await;
+            // An origin that takes its time keeps nobody from looking.
+            drop(look);
+            looked
+        };
         let (looked, early) = match self.early_slot(&deliveries) {
             Some(slot) => {
                 let (looked, opened) = join(looking, self.open_at(0, None)).await;
@@ -111,7 +116,6 @@ impl Transfer<'_> {
             }
             None => (looking.await, None),
         };
-        drop(look);
         let mut outcomes: Vec<_> = refused.into_iter().map(Err).collect();
         let mut wanting = Vec::new();
         for (delivery, looked) in deliveries.iter().zip(looked) {
