@@ -245,3 +245,37 @@ async fn credentials_of_a_url_are_sent_as_such() {
     );
     assert!(head.contains(&format!("host: {address}\r\n")), "{head}");
 }
+
+/// What a request's body is made of may be a share of a transfer, which must not hang on to a peer that is dead.
+#[tokio::test]
+async fn a_request_that_is_given_up_takes_its_body_with_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = client(Span::from_secs(10));
+    let witness = std::sync::Arc::new(());
+    let held = std::sync::Arc::clone(&witness);
+    let frames = futures::stream::unfold((held, 1), |(held, left)| async move {
+        if left == 0 {
+            std::future::pending::<()>().await;
+        }
+        let frame = http_body::Frame::data(Bytes::from_static(b"first"));
+        Some((Ok(frame), (held, left - 1)))
+    });
+    let body: Payload = http_body_util::BodyExt::boxed(http_body_util::StreamBody::new(frames));
+    let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+    let request = http::Request::put("/").header(header::HOST, "store");
+    let sending = client.0.lines.send(&url, request.body(body).unwrap(), None);
+    let begun = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        read_head(&mut socket).await;
+        socket
+    };
+    let mut socket = tokio::select! {
+        _ = sending => panic!("it is never answered"),
+        socket = begun => socket,
+    };
+    assert_eq!(std::sync::Arc::strong_count(&witness), 1);
+    // And its connection, so that the peer knows.
+    let mut rest = Vec::new();
+    let read = socket.read_to_end(&mut rest).await;
+    assert!(read.is_err() || rest.len() < 64, "{rest:?}");
+}
