@@ -325,13 +325,20 @@ impl Manifest {
         most: usize,
         except: &[ProviderName],
     ) -> Result<Vec<ClaimedTask>, ManifestError> {
+        self.claim_due("claim_tasks", most, except, None).await
+    }
+
+    /// Claims for `hold`, or else for a lease.
+    async fn claim_due(
+        &self,
+        verb: &'static str,
+        most: usize,
+        except: &[ProviderName],
+        hold: Option<Span>,
+    ) -> Result<Vec<ClaimedTask>, ManifestError> {
         let mut except = except.to_vec();
         except.extend(self.passed_over().providers.into_keys());
-        let claimed = change!(
-            self,
-            "claim_tasks",
-            claims::claim_tasks(most, &except, None)
-        )?;
+        let claimed = change!(self, verb, claims::claim_tasks(most, &except, hold))?;
         self.remember_unknown(&claimed);
         Ok(claimed)
     }

@@ -14,18 +14,16 @@ use crate::cli::table::Table;
 use crate::cli::tasks::json;
 use crate::cli::tasks::parse_since;
 use crate::clock::Clock;
-use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::manifest::Manifest;
 use crate::manifest::row::event::DeliveryRecord;
 use crate::manifest::row::event::EventFilter;
 use crate::manifest::row::event::EventRecord;
-use crate::model::asset::AssetIndex;
 use crate::model::event::DeliveryState;
 use crate::model::event::EndpointName;
 use crate::model::event::EventKind;
-use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
+use crate::report::events::Told;
 
 /// Events read at once.
 const PAGE: usize = 500;
@@ -76,13 +74,8 @@ pub(crate) struct Replay {
 /// An event on a line of JSON.
 #[derive(Debug, Serialize)]
 struct Shown {
-    event: i64,
-    kind: EventKind,
-    at: Timestamp,
-    provider: ProviderName,
-    task_id: TaskId,
-    asset: Option<AssetIndex>,
-    reason: Option<String>,
+    #[serde(flatten)]
+    told: Told,
     deliveries: Vec<DeliveryRecord>,
 }
 
@@ -163,15 +156,8 @@ async fn replay(
 }
 
 fn shown(record: EventRecord) -> Shown {
-    let event = record.event;
     Shown {
-        event: event.number,
-        kind: event.kind,
-        at: event.at,
-        provider: event.task.provider,
-        task_id: event.task.id,
-        asset: event.index,
-        reason: event.reason,
+        told: record.event.into(),
         deliveries: record.deliveries,
     }
 }

@@ -16,7 +16,7 @@ pub(super) enum Engine {
 
 /// A verb that writes, in a transaction of its own.
 macro_rules! change {
-    ($manifest:expr, $name:literal, $room:ident::$verb:ident($($argument:expr),*)) => {
+    ($manifest:expr, $name:expr, $room:ident::$verb:ident($($argument:expr),*)) => {
         match &$manifest.engine {
             $crate::manifest::engine::Engine::Sqlite(engine) => {
                 let work = move |tx: &$crate::manifest::sqlite::Tx<'_>| {

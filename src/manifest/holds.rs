@@ -21,15 +21,7 @@ impl Manifest {
         except: &[ProviderName],
         hold: Span,
     ) -> Result<Vec<ClaimedTask>, ManifestError> {
-        let mut except = except.to_vec();
-        except.extend(self.passed_over().providers.into_keys());
-        let claimed = change!(
-            self,
-            "hold_tasks",
-            claims::claim_tasks(most, &except, Some(hold))
-        )?;
-        self.remember_unknown(&claimed);
-        Ok(claimed)
+        self.claim_due("hold_tasks", most, except, Some(hold)).await
     }
 
     /// Which of `leases` are lost, and which of all that this machine holds are to be looked at now.

@@ -83,9 +83,9 @@ struct Follower {
     looked_at: Option<Instant>,
 }
 
-/// An event as it is told: as `reelvault events list --json` prints it, without its deliveries.
-#[derive(Serialize)]
-struct Told {
+/// An event as it is told.
+#[derive(Debug, Serialize)]
+pub struct Told {
     event: i64,
     kind: EventKind,
     at: Timestamp,
@@ -93,6 +93,20 @@ struct Told {
     task_id: TaskId,
     asset: Option<AssetIndex>,
     reason: Option<String>,
+}
+
+impl From<Event> for Told {
+    fn from(event: Event) -> Self {
+        Self {
+            event: event.number,
+            kind: event.kind,
+            at: event.at,
+            provider: event.task.provider,
+            task_id: event.task.id,
+            asset: event.index,
+            reason: event.reason,
+        }
+    }
 }
 
 impl Events {
@@ -239,15 +253,7 @@ impl Follower {
 
 fn sent(event: Event) -> Sent {
     let number = event.number;
-    let told = Told {
-        event: number,
-        kind: event.kind,
-        at: event.at,
-        provider: event.task.provider,
-        task_id: event.task.id,
-        asset: event.index,
-        reason: event.reason,
-    };
-    let json = serde_json::to_string(&told).expect("words and numbers make a document");
+    let json =
+        serde_json::to_string(&Told::from(event)).expect("words and numbers make a document");
     Sent::default().id(number.to_string()).data(json)
 }

@@ -265,16 +265,9 @@ impl Watch {
 
     /// Claims from the manifest, to hold it as long as there is room for that.
     async fn claim_anew(&self, room: usize) -> Claimed {
-        let now = self.parts.clock.now();
-        let is_paused =
-            |provider: &&Provider| provider.paused_until().is_some_and(|until| until > now);
-        let paused: Vec<ProviderName> = self
-            .parts
-            .providers
-            .values()
-            .filter(is_paused)
-            .map(|provider| provider.name().clone())
-            .collect();
+        let providers = self.parts.providers.keys();
+        let paused = providers.filter(|name| self.paused_until(name).is_some());
+        let paused: Vec<ProviderName> = paused.cloned().collect();
         let manifest = &self.parts.manifest;
         // Before the claim: its answer may be late, the claim is not.
         let begun = Instant::now();

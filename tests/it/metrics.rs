@@ -11,7 +11,6 @@ use reelvault::telemetry::metrics::CONTENT_TYPE;
 use reelvault::telemetry::metrics::names;
 use reelvault::telemetry::metrics::names::Kind;
 use reelvault::units::ByteSize;
-use reelvault::units::Span;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -137,11 +136,7 @@ async fn two_daemons_in_one_process_share_nothing() {
 
 #[tokio::test]
 async fn a_lost_asset_is_a_step_of_a_counter() {
-    let mut plan = Plan::files_of(ByteSize::mib(1));
-    "output_ttl = \"1s\"".clone_into(&mut plan.provider);
-    plan.simulator.life = Span::ZERO;
-    plan.simulator.dead_status = 404;
-    let world = World::new(plan).await;
+    let world = World::new(Plan::lost()).await;
     with_caller(&world, async |caller| {
         world.submit(1).await;
         let id = world.simulator.tasks().remove(0);

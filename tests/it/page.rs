@@ -6,7 +6,6 @@ use std::time::Duration;
 use reelvault::model::task::LearnedVia;
 use reelvault::model::task::TaskId;
 use reelvault::units::ByteSize;
-use reelvault::units::Span;
 use serde_json::Value;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
@@ -394,11 +393,7 @@ async fn streams_have_a_bound() {
 
 #[tokio::test]
 async fn a_risk_and_a_loss_stand_in_front() {
-    let mut plan = Plan::files_of(ByteSize::mib(1));
-    "output_ttl = \"1s\"".clone_into(&mut plan.provider);
-    plan.simulator.life = Span::ZERO;
-    plan.simulator.dead_status = 404;
-    let world = World::new(plan).await;
+    let world = World::new(Plan::lost()).await;
     with_caller(&world, async |caller| {
         let id = world.submit(1).await.remove(0);
         assert_eq!(caller.ended(&id).await["state"], "lost");

@@ -89,6 +89,15 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Links that are dead by the time that anybody asks for them, and a provider that has no other.
+    pub(crate) fn lost() -> Self {
+        let mut plan = Self::files_of(ByteSize::mib(1));
+        "output_ttl = \"1s\"".clone_into(&mut plan.provider);
+        plan.simulator.life = Span::ZERO;
+        plan.simulator.dead_status = 404;
+        plan
+    }
+
     /// Tasks that complete at once with files of `size`, an S3 that is like AWS's, parts of [`PART`].
     pub(crate) fn files_of(size: ByteSize) -> Self {
         Self {
