@@ -4,11 +4,11 @@
 //! The client of [`client`](crate::http::client) answers for task APIs. A body of gigabytes is dearer there than it has
 //! to be: each record is a call to the kernel, since nothing can be put between its socket and TLS; a task of its own
 //! serves each connection and hands every frame over, which wakes another thread; and its buffers grow to what the peer
-//! sends. Here sockets are read in long strokes, one task does it all, and a connection holds no more than a stroke and
-//! a frame.
+//! sends. Here sockets are read in long strokes, one task does it all, and a connection holds little more than a frame.
 //!
 //! ```text
 //! line    a connection: resolved, guarded, encrypted, spoken over
+//! tls     the encryption
 //! shelf   those that wait for their next request
 //! flow    an answer's body as it comes, which lays its connection onto the shelf at the end
 //! ```
@@ -16,6 +16,7 @@
 mod flow;
 mod line;
 mod shelf;
+mod tls;
 
 use std::sync::Arc;
 
@@ -46,14 +47,12 @@ use crate::http::Transport;
 use crate::http::client::ClientConfig;
 use crate::http::client::ClientError;
 use crate::http::client::absolute;
+use crate::http::client::bound_headers;
 use crate::http::client::cause_of;
 use crate::http::client::refusal;
 use crate::http::guard::Guard;
 use crate::http::roots::Roots;
 use crate::units::Span;
-
-/// What one call to the kernel reads from an origin at most: eight records of TLS.
-const STROKE_BYTES: usize = 128 * 1024;
 
 /// Connections, each used again once its answer was read. Clones share them.
 #[derive(Clone)]
@@ -65,16 +64,14 @@ struct Pool {
 }
 
 impl Lines {
-    /// Connections to what `guard` lets through, each standing within `connect_timeout` and reading `stroke_bytes` at
-    /// once, which it holds.
+    /// Connections to what `guard` lets through, each standing within `connect_timeout`.
     pub(crate) fn new(
         guard: Guard,
         roots: &Roots,
         connect_timeout: Span,
-        stroke_bytes: usize,
     ) -> Result<Self, ClientError> {
         Ok(Self(Arc::new(Pool {
-            dialer: Dialer::new(guard, roots, connect_timeout, stroke_bytes)?,
+            dialer: Dialer::new(guard, roots, connect_timeout)?,
             shelf: Shelf::new(),
         })))
     }
@@ -151,12 +148,7 @@ impl Bulk {
         let user_agent = user_agent.map_err(|error| ClientError::Build(error.to_string()))?;
         let guard = config.guard.clone();
         Ok(Self(Arc::new(Inner {
-            lines: Lines::new(
-                guard.clone(),
-                &config.roots,
-                config.connect_timeout,
-                STROKE_BYTES,
-            )?,
+            lines: Lines::new(guard.clone(), &config.roots, config.connect_timeout)?,
             guard,
             user_agent,
             read_timeout: config.read_timeout,
@@ -198,7 +190,10 @@ impl Inner {
             .await;
         let host = || url.host_str().unwrap_or_default().to_owned();
         match answer {
-            Ok(answer) => Ok(answer.map(futures::StreamExt::boxed)),
+            Ok(answer) => {
+                bound_headers(&host(), answer.headers())?;
+                Ok(answer.map(futures::StreamExt::boxed))
+            }
             Err(LineError::DialedTooLong) => Err(HttpError::Connect {
                 host: host(),
                 what: "it took too long".to_owned(),

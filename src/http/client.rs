@@ -127,7 +127,7 @@ pub(super) fn absolute(uri: &http::Uri) -> Result<Url, HttpError> {
     })
 }
 
-fn bound_headers(host: &str, headers: &http::HeaderMap) -> Result<(), HttpError> {
+pub(super) fn bound_headers(host: &str, headers: &http::HeaderMap) -> Result<(), HttpError> {
     let lengths = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len());

@@ -31,13 +31,10 @@ use crate::http::guard::Guard;
 use crate::http::roots::Roots;
 use crate::units::Span;
 
-/// What is read ahead. Answers are small, and each connection holds this.
-const STROKE_BYTES: usize = 4 * 1024;
-
 /// See [`Store::http_client`](crate::store::Store::http_client).
 pub(super) fn build(connect_timeout: Span, roots: &Roots) -> Result<SharedHttpClient, ClientError> {
     // The operator names destinations, and they may well be inside.
-    let lines = Lines::new(Guard::private(), roots, connect_timeout, STROKE_BYTES)?;
+    let lines = Lines::new(Guard::private(), roots, connect_timeout)?;
     Ok(SharedHttpClient::new(Client(lines)))
 }
 

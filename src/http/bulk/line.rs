@@ -19,15 +19,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
-use tokio::io::BufReader;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tower_service::Service as _;
 use url::Host;
 use url::Url;
 
+use super::tls::TlsSocket;
 use crate::http::HttpError;
 use crate::http::client::ClientError;
 use crate::http::client::HEADERS_MAX;
@@ -37,12 +35,8 @@ use crate::http::guard::GuardedResolver;
 use crate::http::roots::Roots;
 use crate::units::Span;
 
-/// The buffer that hyper reads into, and so the largest frame and the bound on an answer's headers: one record of TLS.
-/// With a larger one each record would take up a buffer of which it fills a part.
-const RECORD_BYTES: usize = 16 * 1024;
-
-/// The same without TLS, where a read gives what the socket holds.
-const PLAIN_BYTES: usize = 64 * 1024;
+/// What hyper reads into, once a peer fills it: a frame is never twice as long.
+const BUFFER_MAX: usize = 64 * 1024;
 
 /// A peer whose machine is gone is found out after a few of these, even where a time-out is long.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -79,19 +73,12 @@ pub(crate) enum LineError {
 /// Makes connections.
 pub(super) struct Dialer {
     tcp: HttpConnector<GuardedResolver>,
-    tls: TlsConnector,
+    tls: Arc<rustls::ClientConfig>,
     timeout: Span,
-    /// What one call to the kernel reads at most under TLS. It is held by each connection.
-    stroke_bytes: usize,
 }
 
 impl Dialer {
-    pub(super) fn new(
-        guard: Guard,
-        roots: &Roots,
-        timeout: Span,
-        stroke_bytes: usize,
-    ) -> Result<Self, ClientError> {
+    pub(super) fn new(guard: Guard, roots: &Roots, timeout: Span) -> Result<Self, ClientError> {
         let mut tcp = HttpConnector::new_with_resolver(GuardedResolver::new(guard));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -106,9 +93,8 @@ impl Dialer {
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             tcp,
-            tls: TlsConnector::from(Arc::new(tls)),
+            tls: Arc::new(tls),
             timeout,
-            stroke_bytes,
         })
     }
 
@@ -123,12 +109,10 @@ impl Dialer {
         let tcp = self.tcp.clone().call(url.as_str().parse()?).await?;
         let tcp = tcp.into_inner();
         if url.scheme() != "https" {
-            return Ok(Line::over(Box::new(tcp), PLAIN_BYTES).await?);
+            return Ok(Line::over(Box::new(tcp)).await?);
         }
-        let name = server_name(url)?;
-        let strokes: BufReader<TcpStream> = BufReader::with_capacity(self.stroke_bytes, tcp);
-        let socket = self.tls.connect(name, strokes).await?;
-        Ok(Line::over(Box::new(socket), RECORD_BYTES).await?)
+        let socket = TlsSocket::connect(tcp, Arc::clone(&self.tls), server_name(url)?).await?;
+        Ok(Line::over(Box::new(socket)).await?)
     }
 }
 
@@ -149,9 +133,9 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    async fn over(socket: Box<dyn Socket>, frame_bytes: usize) -> hyper::Result<Self> {
+    async fn over(socket: Box<dyn Socket>) -> hyper::Result<Self> {
         let (requests, connection) = http1::Builder::new()
-            .read_buf_exact_size(Some(frame_bytes))
+            .max_buf_size(BUFFER_MAX)
             .max_headers(HEADERS_MAX)
             .handshake(TokioIo::new(socket))
             .await?;

@@ -216,7 +216,7 @@ async fn frames_are_bounded_whatever_the_peer_sends_at_once() {
         let mut total = 0;
         while let Some(frame) = body.next().await {
             let frame = frame.unwrap();
-            assert!(frame.len() <= 64 << 10, "{}", frame.len());
+            assert!(frame.len() <= 128 << 10, "{}", frame.len());
             total += frame.len();
         }
         total
