@@ -152,7 +152,7 @@ impl From<ManifestError> for Complaint {
             ManifestError::Older { .. } => Self::new(Exit::Manifest, what)
                 .hint("start the daemon once: it brings the manifest up to date, with a backup beside it"),
             ManifestError::Unfinished { from, .. } => {
-                let hint = format!("run `reelvault manifest migrate --from {from:?}` to here again: it begins anew");
+                let hint = format!("run `reelvault manifest migrate --from {from:?}` to here again: it goes on where it was");
                 Self::new(Exit::Manifest, what).hint(hint)
             }
             ManifestError::Untrusted { .. } => Self::new(Exit::Manifest, what).hint(

@@ -1,28 +1,31 @@
 //! A move: everything of one manifest into another one on the other engine, compared before anybody may use it.
 //!
 //! ```text
-//!   source  nobody works on it: locked, one snapshot  --pages--> digest
-//!                                                         |        = ?
-//!   target  marked as unfinished, nothing stands before the end --pages--> digest     then the mark goes
+//!   source  nobody works on it: locked, one snapshot
+//!              | 1. compare what is there   | 2. copy the rest   | 3. compare what was copied
+//!   target  marked as unfinished, each page is a transaction                                  then the mark goes
 //! ```
 //!
-//! On a server the copy is one transaction, in a file it has another name until it is whole. Whoever dies in between
-//! leaves a target with a mark and nothing else, which every other command refuses and the next try begins anew.
+//! Nothing says how far a move is but the rows of the copy: each table is filled in the order of its keys. Whoever dies
+//! in between leaves a target that every other command refuses. The next try compares what is there with the source as it
+//! is by then, and goes on behind it; where the two differ, the source has changed meanwhile, and all is copied anew. So
+//! each row of the copy is compared once by the try that ends the move, whoever wrote it.
 
 mod cell;
 mod end;
 mod tables;
+mod way;
 
 #[cfg(test)]
 mod tests;
 
 pub(super) use self::cell::Cell;
 pub(super) use self::cell::Row;
-use self::cell::Tally;
 use self::end::End;
 pub(super) use self::tables::TABLES;
 pub(super) use self::tables::Table;
-use self::tables::ready;
+use self::way::Alike;
+use self::way::Way;
 use super::Config;
 use super::ManifestError;
 
@@ -79,14 +82,12 @@ pub enum MoveError {
         to: String,
     },
     /// What the target gives back is not what the source gave.
-    #[error("table {table} differs: {rows_from} rows were read and {rows_to} are there")]
+    #[error("table {table} differs after its first {rows} rows")]
     Differs {
         /// The table.
         table: &'static str,
-        /// Rows of the source.
-        rows_from: u64,
-        /// Rows of the target.
-        rows_to: u64,
+        /// Rows that are the same.
+        rows: u64,
     },
 }
 
@@ -99,15 +100,30 @@ fn machines(count: usize) -> String {
 
 /// How far a move is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// The table.
-    pub table: &'static str,
-    /// Whether rows are compared by now, not copied.
-    pub is_comparing: bool,
-    /// Rows that were just done.
-    pub rows: u64,
-    /// Rows that there are to be done: each is copied and compared.
-    pub rows_all: u64,
+pub enum Step {
+    /// It was broken off before. What was copied is compared first.
+    GoesOn {
+        /// Rows that the target has.
+        rows: u64,
+        /// Rows that the source has.
+        rows_all: u64,
+    },
+    /// What was copied before is not what the source has by now, and is thrown away.
+    Anew {
+        /// The first table that differs.
+        table: &'static str,
+    },
+    /// Rows were copied or compared.
+    Done {
+        /// Their table.
+        table: &'static str,
+        /// Whether they were compared, not copied.
+        is_comparing: bool,
+        /// What is done by now: each row is copied and compared.
+        done: u64,
+        /// What there is to be done.
+        done_at_end: u64,
+    },
 }
 
 /// What was moved, or would be: how many rows of each table.
@@ -132,54 +148,38 @@ pub async fn look(from: &Config, to: &Config) -> Result<Moved, MoveError> {
     counts(&mut source).await
 }
 
-/// Moves everything, and tells `progress` how far it is. Leases are ended in the copy; all else stays as it is.
+/// Moves everything, or what an earlier try has left, and tells `progress` how far it is. Leases are ended in the copy;
+/// all else stays as it is.
 pub async fn migrate(
     from: &Config,
     to: &Config,
-    mut progress: impl FnMut(Step) + Send,
+    progress: impl FnMut(Step) + Send,
 ) -> Result<Moved, MoveError> {
     check_kinds(from, to)?;
     let mut source = End::source(from).await?;
     let counts = counts(&mut source).await?;
-    let rows_all = 2 * counts.iter().map(|(_, rows)| rows).sum::<u64>();
     let mut target = End::target(to, &name_of(from)).await?;
-    let mut read = Vec::with_capacity(TABLES.len());
-    let mut tell = |table: &Table, is_comparing, rows| {
-        progress(Step {
-            table: table.name,
-            is_comparing,
-            rows,
-            rows_all,
-        });
-    };
+    let mut tables = Vec::with_capacity(TABLES.len());
     for table in &TABLES {
         let columns = columns(table, &mut source, &mut target).await?;
-        let told = |rows| tell(table, false, rows);
-        let tally = copy(table, &columns, &mut source, &mut target, told).await?;
-        if table.has_ids {
-            // IDs of rows that are gone are not given again.
-            let last = source.last_id(table).await?;
-            target.skip_ids(table, last).await?;
-        }
-        read.push((columns, tally));
+        tables.push(Alike::none(table, columns));
     }
-    for ((table, (columns, read)), (_, rows_from)) in TABLES.iter().zip(&read).zip(counts) {
-        let told = |rows| tell(table, true, rows);
-        let there = count_up(table, columns, &mut target, told).await?;
-        if there != *read || there.rows() != rows_from {
-            return Err(MoveError::Differs {
-                table: table.name,
-                rows_from,
-                rows_to: there.rows(),
-            });
+    let there = sum(&self::counts(&mut target).await?);
+    let mut way = Way::new(source, target, sum(&counts), progress);
+    if there > 0 {
+        way.go_on(&mut tables, there).await?;
+    }
+    for alike in &tables {
+        way.copy(alike).await?;
+    }
+    for (alike, (table, rows)) in tables.iter_mut().zip(&counts) {
+        if !way.compare(alike).await? || alike.rows() != *rows {
+            let rows = alike.rows();
+            return Err(MoveError::Differs { table, rows });
         }
     }
-    target.finish().await?;
-    source.leave().await;
-    let moved = TABLES.iter().zip(read);
-    Ok(moved
-        .map(|(table, (_, tally))| (table.name, tally.rows()))
-        .collect())
+    way.finish().await?;
+    Ok(counts)
 }
 
 fn check_kinds(from: &Config, to: &Config) -> Result<(), MoveError> {
@@ -192,12 +192,16 @@ fn check_kinds(from: &Config, to: &Config) -> Result<(), MoveError> {
     Ok(())
 }
 
-async fn counts(source: &mut End) -> Result<Moved, MoveError> {
+async fn counts(end: &mut End) -> Result<Moved, MoveError> {
     let mut counts = Vec::with_capacity(TABLES.len());
     for table in &TABLES {
-        counts.push((table.name, source.count(table).await?));
+        counts.push((table.name, end.count(table).await?));
     }
     Ok(counts)
+}
+
+fn sum(counts: &Moved) -> u64 {
+    counts.iter().map(|(_, rows)| rows).sum()
 }
 
 /// The columns of a table, which both have to have.
@@ -215,49 +219,4 @@ async fn columns(
         });
     }
     Ok(from)
-}
-
-/// Copies a table page by page: while one is written, the next is read.
-async fn copy(
-    table: &Table,
-    columns: &[String],
-    source: &mut End,
-    target: &mut End,
-    mut told: impl FnMut(u64),
-) -> Result<Tally, MoveError> {
-    let mut tally = Tally::default();
-    let mut page = source.page(table, columns, &table.before_all()).await?;
-    loop {
-        page.iter_mut().for_each(|row| ready(columns, row));
-        let Some(last) = page.last() else {
-            return Ok(tally);
-        };
-        let last = table.key_of(columns, last)?;
-        let rows = tally.add_all(&page);
-        let (next, ()) = tokio::try_join!(
-            source.page(table, columns, &last),
-            target.put(table, columns, page)
-        )?;
-        told(rows);
-        page = next;
-    }
-}
-
-/// Reads back what stands in the target.
-async fn count_up(
-    table: &Table,
-    columns: &[String],
-    target: &mut End,
-    mut told: impl FnMut(u64),
-) -> Result<Tally, MoveError> {
-    let mut tally = Tally::default();
-    let mut after = table.before_all();
-    loop {
-        let page = target.page(table, columns, &after).await?;
-        let Some(last) = page.last() else {
-            return Ok(tally);
-        };
-        after = table.key_of(columns, last)?;
-        told(tally.add_all(&page));
-    }
 }

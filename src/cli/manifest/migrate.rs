@@ -26,7 +26,8 @@ pub(crate) struct Arguments {
     /// The manifest that is moved, and left as it is: `sqlite:/path/to/manifest.db` or `postgres://user@host/database`
     #[arg(long, value_name = "URL")]
     from: String,
-    /// Where it goes, on the other engine: nothing is there yet. The password of a server is `manifest.password`
+    /// Where it goes, on the other engine: nothing is there yet, or what an earlier try has left. The password of a
+    /// server is `manifest.password`
     #[arg(long, value_name = "URL")]
     to: String,
     /// Only say what would be moved, and what is in the way
@@ -127,15 +128,33 @@ impl Bar {
     }
 
     fn show(&self, step: Step) {
-        let Some(bar) = &self.0 else { return };
-        let does = if step.is_comparing {
-            "compares"
-        } else {
-            "copies"
-        };
-        bar.set_length(step.rows_all);
-        bar.set_message(format!("{does} {}", step.table));
-        bar.inc(step.rows);
+        match step {
+            Step::GoesOn { rows, rows_all } => self.say(&format!(
+                "going on at {rows} of {rows_all} rows: they are compared first"
+            )),
+            Step::Anew { table } => self.say(&format!(
+                "table {table} is not what the source has by now: all of it is copied anew"
+            )),
+            Step::Done {
+                table,
+                is_comparing,
+                done,
+                done_at_end,
+            } => {
+                let Some(bar) = &self.0 else { return };
+                let does = if is_comparing { "compares" } else { "copies" };
+                bar.set_length(done_at_end);
+                bar.set_message(format!("{does} {table}"));
+                bar.set_position(done);
+            }
+        }
+    }
+
+    fn say(&self, line: &str) {
+        match &self.0 {
+            Some(bar) => bar.suspend(|| talk!("{line}")),
+            None => talk!("{line}"),
+        }
     }
 
     fn clear(&self) {
@@ -156,12 +175,12 @@ impl From<MoveError> for Complaint {
                 "stop them first: a manifest that is worked on cannot be moved; one that was killed counts for another 15 seconds",
             ),
             MoveError::Occupied { .. } => Self::new(Exit::Manifest, what)
-                .hint("a move goes where no manifest is: name another place, or take away what is there"),
+                .hint("a move goes where no manifest is: name another place, or take away what is there; if a move there was killed at its very end, the copy is whole and can be used"),
             MoveError::OfAnother { source_name, .. } => Self::new(Exit::Manifest, what).hint(format!(
                 "finish it with --from {source_name:?}, or name another place",
             )),
             MoveError::Busy { .. } => {
-                Self::new(Exit::Manifest, what).hint("wait until it is done, and look what is there then")
+                Self::new(Exit::Manifest, what).hint("wait until it is done, and look what is there then; one that was killed counts for a moment")
             }
             MoveError::Columns { .. } => Self::new(Exit::Manifest, what),
             MoveError::Differs { .. } => Self::new(Exit::Differs, what)

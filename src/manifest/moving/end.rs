@@ -43,7 +43,7 @@ impl End {
         }
     }
 
-    /// The copy, which has all tables and no row yet.
+    /// The copy, which has all tables, and the rows of an earlier try.
     pub(super) async fn target(config: &Config, from: &str) -> Result<Self, MoveError> {
         Ok(if config.is_shared() {
             End::Server(Box::new(Server::target(config, from).await?))
@@ -86,14 +86,19 @@ impl End {
         at_end!(self, |it| it.page(table, columns, after))
     }
 
-    /// Writes rows.
+    /// Writes rows, all or none. They outlive whatever becomes of this process.
     pub(super) async fn put(
         &mut self,
         table: &Table,
         columns: &[String],
         rows: Vec<Row>,
-    ) -> Result<(), ManifestError> {
+    ) -> Result<(), MoveError> {
         at_end!(self, |it| it.put(table, columns, rows))
+    }
+
+    /// Throws away every row.
+    pub(super) async fn clear(&mut self) -> Result<(), MoveError> {
+        at_end!(self, |it| it.clear())
     }
 
     /// Makes the copy a manifest like any other, durably.

@@ -23,12 +23,12 @@ pub(super) const TRY_LOCK: &str = "-- manifest::migrate
 // Tables are looked up as rows. By their names the server would look into a cache, which goes on saying "none" within a
 // transaction that has once found none.
 
-/// Whether a move to here was begun: its mark is a table of its own, and the only one until the move is done.
+/// Whether a move to here was begun: its mark is a table of its own, until all of it is there.
 const IS_UNFINISHED: &str = "-- manifest::migrate
     SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'reelvault_moving' AND pg_table_is_visible(oid))";
 
-const MOVED_FROM: &str = "
-    SELECT source FROM reelvault_moving";
+const MARK: &str = "
+    SELECT source, token FROM reelvault_moving";
 
 /// The bounds of verbs are not for this.
 const PATIENCE: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0";
@@ -65,14 +65,31 @@ pub(super) fn newest() -> u32 {
     u32::try_from(MIGRATIONS.len()).expect("there are few migrations")
 }
 
-/// Tells how the database stands. An older server, a newer schema and somebody else's tables are errors.
+/// The mark of a move that is not finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// Where it comes from.
+    pub(super) source: String,
+    /// One more at each try.
+    pub(super) token: i64,
+}
+
+/// Tells how the database stands. An older server, an unfinished move, a newer schema and somebody else's tables are
+/// errors.
 pub(super) async fn standing(tx: &Tx<'_>) -> Result<Standing, Fault> {
     let server: Option<i64> = value(tx, SERVER, []).await?;
     check_server(server.unwrap_or_default())?;
-    if let Some(from) = moved_from(tx).await? {
-        let target = tx.engine.shown.clone();
-        return Err(Fault::Known(ManifestError::Unfinished { target, from }));
+    if let Some(mark) = mark(tx).await? {
+        return Err(Fault::Known(ManifestError::Unfinished {
+            target: tx.engine.shown.clone(),
+            from: mark.source,
+        }));
     }
+    standing_of_tables(tx).await
+}
+
+/// The same, whether they are the copy of an unfinished move or not.
+pub(super) async fn standing_of_tables(tx: &Tx<'_>) -> Result<Standing, Fault> {
     if value(tx, STANDS, []).await? != Some(true) {
         if value(tx, IS_FOREIGN, []).await? != Some(true) {
             return Ok(Standing::Empty);
@@ -93,12 +110,19 @@ pub(super) async fn standing(tx: &Tx<'_>) -> Result<Standing, Fault> {
     }
 }
 
-/// Where a move that was not finished came from, if there is one.
-pub(super) async fn moved_from(tx: &Tx<'_>) -> Result<Option<String>, Fault> {
+/// The mark of a move that was not finished, if there is one.
+pub(super) async fn mark(tx: &Tx<'_>) -> Result<Option<Mark>, Fault> {
     if value(tx, IS_UNFINISHED, []).await? != Some(true) {
         return Ok(None);
     }
-    value(tx, MOVED_FROM, []).await
+    let rows = tx.rows(MARK, &[]).await?;
+    let read = |row: &tokio_postgres::Row| {
+        Ok(Mark {
+            source: row.try_get(0)?,
+            token: row.try_get(1)?,
+        })
+    };
+    rows.first().map(read).transpose()
 }
 
 /// Refuses a server that lacks what the statements use. The version is the server's own number for it.
@@ -115,18 +139,19 @@ pub(super) fn check_server(version: i64) -> Result<(), ManifestError> {
 /// Brings the database to the newest schema.
 pub(super) async fn migrate(tx: &Tx<'_>) -> Result<(), Fault> {
     tx.batch(PATIENCE).await?;
-    // Once without waiting: a move that is under way holds the lock until its end.
+    // Once without waiting: a move that is under way has the lock nearly all the time.
     standing(tx).await?;
     execute(tx, LOCK, []).await?;
-    match standing(tx).await? {
-        Standing::Current => Ok(()),
-        Standing::Older(found) => bring_up(tx, found).await,
-        Standing::Empty => bring_up(tx, 0).await,
-    }
+    bring_up(tx, standing(tx).await?).await
 }
 
-/// Brings a database with schema `done` to the newest one, under the lock.
-pub(super) async fn bring_up(tx: &Tx<'_>, done: u32) -> Result<(), Fault> {
+/// Brings a database that stands like this to the newest schema, under the lock.
+pub(super) async fn bring_up(tx: &Tx<'_>, standing: Standing) -> Result<(), Fault> {
+    let done = match standing {
+        Standing::Current => return Ok(()),
+        Standing::Older(found) => found,
+        Standing::Empty => 0,
+    };
     if done == 0 {
         tx.batch(BEGIN).await?;
     }

@@ -1,7 +1,9 @@
 //! A server as one end of a move.
 //!
-//! The copy is one transaction, from its tables to its last row. A mark is there before it and goes with it: without the
-//! mark, a daemon that starts too early would take the empty database for its own.
+//! The copy is made with a mark in it, which is the last to go: as long as it is there, nobody takes the database for a
+//! manifest. Each page is a transaction, and the next one is open already when it has ended. All of them have the lock
+//! that makers of manifests take, and go on only under the token that this try was given: in the moment between two,
+//! another try may have come and gone.
 
 use bytes::Bytes;
 use deadpool_postgres::Client;
@@ -39,8 +41,20 @@ const VERB: &str = "migrate";
 const BEGIN_SOURCE: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ";
 
 /// The bounds of verbs are not for this: a move takes as long as there are rows. Another's lock is waited for no longer.
-const PATIENCE: &str =
+const PATIENCE_OF_SOURCE: &str =
     "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
+
+/// What a server that dies loses of the last pages is copied again, so none of them waits for its disk.
+const PATIENCE_OF_TARGET: &str =
+    "SET LOCAL statement_timeout = 0; SET LOCAL synchronous_commit = off";
+
+/// The last of all waits, and the disk has everything before it by then.
+const FINISH: &str = "SET LOCAL synchronous_commit TO DEFAULT; DROP TABLE reelvault_moving; COMMIT";
+
+const MARK: &str =
+    "CREATE TABLE reelvault_moving (source TEXT NOT NULL, token BIGINT NOT NULL DEFAULT 0)";
+
+const NEXT_TOKEN: &str = "UPDATE reelvault_moving SET token = token + 1 RETURNING token";
 
 /// The parts of a key by their names as parameters. No key has more.
 const KEY_PARAMS: [&str; 2] = [":first", ":second"];
@@ -50,6 +64,8 @@ pub(in crate::manifest) struct Server {
     engine: Postgres,
     /// With an open transaction. It is closed with this, and what was not committed never was.
     client: Option<Client>,
+    /// That of this try. 0 for a source.
+    token: i64,
 }
 
 impl Server {
@@ -62,7 +78,7 @@ impl Server {
             machines::machines(tx).await
         });
         server.check_nobody_lives(seen?)?;
-        server.begin(BEGIN_SOURCE).await?;
+        server.begin(BEGIN_SOURCE, PATIENCE_OF_SOURCE).await?;
         let tables: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
         let lock = format!("LOCK TABLE machines, {} IN SHARE MODE", tables.join(", "));
         let locked = server.tx()?.batch(&lock).await;
@@ -78,31 +94,22 @@ impl Server {
         from: &str,
     ) -> Result<(), MoveError> {
         let mut server = Self::of(config)?;
-        server.begin("BEGIN READ ONLY").await?;
+        server.begin("BEGIN READ ONLY", PATIENCE_OF_TARGET).await?;
         server.check_free(from).await.map(|_| ())
     }
 
-    /// Begins the copy of the manifest named `from`, in the place of one that was begun before.
+    /// The copy of the manifest named `from`, as an earlier try left it.
     pub(in crate::manifest) async fn target(
         config: &Config,
         from: &str,
     ) -> Result<Self, MoveError> {
         let mut server = Self::of(config)?;
-        server.begin("BEGIN").await?;
+        server.begin("BEGIN", PATIENCE_OF_TARGET).await?;
         server.lock().await?;
-        if !server.check_free(from).await? {
-            let marked = server.mark(from).await;
-            marked.map_err(|fault| server.named(fault))?;
-        }
-        server.run("COMMIT").await?;
-        // From here on nobody takes the database for a manifest, however this ends.
-        server.begin("BEGIN").await?;
-        server.lock().await?;
-        if !server.check_free(from).await? {
-            return Err(server.busy());
-        }
-        let made = migrate::bring_up(&server.tx()?, 0).await;
-        made.map_err(|fault| server.named(fault))?;
+        let is_marked = server.check_free(from).await?;
+        let token = server.mark(from, is_marked).await;
+        server.token = token.map_err(|fault| server.named(fault))?;
+        server.commit().await?;
         Ok(server)
     }
 
@@ -189,7 +196,7 @@ impl Server {
         table: &Table,
         columns: &[String],
         rows: Vec<Row>,
-    ) -> Result<(), ManifestError> {
+    ) -> Result<(), MoveError> {
         let (name, columns) = (table.name, columns.join(", "));
         let sql = format!("COPY {name} ({columns}) FROM STDIN");
         let text = rows.iter().fold(Vec::new(), |mut text, row| {
@@ -206,14 +213,21 @@ impl Server {
         let sent = u64::try_from(rows.len()).unwrap_or(u64::MAX);
         if copied != sent {
             let what = format!("of {sent} rows of {name} the server took {copied}");
-            return Err(self.named(Fault::of_ours(what)));
+            return Err(self.named(Fault::of_ours(what)).into());
         }
-        Ok(())
+        self.commit().await
+    }
+
+    pub(in crate::manifest) async fn clear(&mut self) -> Result<(), MoveError> {
+        let tables: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
+        let clear = format!("TRUNCATE counts, {} RESTART IDENTITY", tables.join(", "));
+        self.run(&clear).await?;
+        self.commit().await
     }
 
     /// Takes the mark away and makes all of it durable.
     pub(in crate::manifest) async fn finish(mut self) -> Result<(), ManifestError> {
-        self.run("DROP TABLE reelvault_moving; COMMIT").await?;
+        self.run(FINISH).await?;
         self.leave().await;
         Ok(())
     }
@@ -233,16 +247,30 @@ impl Server {
         Ok(Self {
             engine,
             client: None,
+            token: 0,
         })
     }
 
-    async fn begin(&mut self, begin: &str) -> Result<(), ManifestError> {
+    async fn begin(&mut self, begin: &str, patience: &str) -> Result<(), ManifestError> {
         if self.client.is_none() {
             let client = self.engine.pool.get().await;
             self.client = Some(client.map_err(|error| self.named(error.into()))?);
         }
         self.run(begin).await?;
-        self.run(PATIENCE).await
+        self.run(patience).await
+    }
+
+    /// Ends the transaction and begins the next one, in which nobody else writes to the copy.
+    async fn commit(&mut self) -> Result<(), MoveError> {
+        self.run("COMMIT").await?;
+        self.begin("BEGIN", PATIENCE_OF_TARGET).await?;
+        self.lock().await?;
+        let mark = migrate::mark(&self.tx()?).await;
+        let mark = mark.map_err(|fault| self.named(fault))?;
+        match mark {
+            Some(mark) if mark.token == self.token => Ok(()),
+            Some(_) | None => Err(self.busy()),
+        }
     }
 
     async fn run(&mut self, sql: &str) -> Result<(), ManifestError> {
@@ -283,13 +311,16 @@ impl Server {
         }
     }
 
-    async fn mark(&self, from: &str) -> Result<(), Fault> {
+    /// Makes the tables, or brings up those of an earlier try. Gives the token of this one.
+    async fn mark(&self, from: &str, is_marked: bool) -> Result<i64, Fault> {
         let tx = self.tx()?;
-        tx.batch("CREATE TABLE reelvault_moving (source TEXT NOT NULL)")
-            .await?;
-        let params = named_params! { ":from": *from };
-        execute(&tx, "INSERT INTO reelvault_moving VALUES (:from)", params).await?;
-        Ok(())
+        if !is_marked {
+            tx.batch(MARK).await?;
+            let params = named_params! { ":from": *from };
+            execute(&tx, "INSERT INTO reelvault_moving VALUES (:from)", params).await?;
+        }
+        migrate::bring_up(&tx, migrate::standing_of_tables(&tx).await?).await?;
+        Ok(value(&tx, NEXT_TOKEN, []).await?.unwrap_or_default())
     }
 
     fn check_nobody_lives(

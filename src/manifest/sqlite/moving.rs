@@ -1,9 +1,11 @@
 //! A file as one end of a move.
 //!
 //! The copy has a name of its own beside that of the manifest until it is whole: then it is renamed. Whoever finds the
-//! other name knows that a move is unfinished.
+//! other name knows that a move is unfinished. Where it comes from stands in a table of its own, which is made last and
+//! goes last: a copy without it is begun anew.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -21,13 +23,16 @@ use super::check_folder;
 use super::check_readable;
 use super::execute;
 use super::lock::DaemonLock;
+use super::log_ahead;
 use super::make_file;
+use super::open_writable;
 use super::prepare;
 use super::sync_folder;
 use super::value;
 use crate::manifest::ManifestError;
 use crate::manifest::migrate;
 use crate::manifest::migrate::MIGRATIONS;
+use crate::manifest::migrate::Standing;
 use crate::manifest::moving::Cell;
 use crate::manifest::moving::MoveError;
 use crate::manifest::moving::Row;
@@ -40,20 +45,32 @@ const MARK: &str = "CREATE TABLE reelvault_moving (source TEXT NOT NULL) STRICT"
 
 const READ_MARK: &str = "SELECT source FROM reelvault_moving";
 
+/// The endings of a file's name, and of those that SQLite puts beside it.
+const FILES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+
 /// A manifest that is moved, or that is being made.
 pub(in crate::manifest) struct File {
     /// Taken while a thread works with it.
-    connection: Option<Connection>,
+    held: Option<Held>,
     /// The manifest's own name.
     path: PathBuf,
-    /// No daemon starts meanwhile.
+}
+
+/// The lock goes wherever the connection goes: whoever gets it finds nobody at work any more.
+struct Held {
+    connection: Connection,
+    /// No daemon starts meanwhile, and no other move.
     lock: DaemonLock,
 }
 
 /// Where a copy is until it is whole.
 fn unfinished_path(path: &Path) -> PathBuf {
+    beside(path, ".moving")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".moving");
+    name.push(ending);
     name.into()
 }
 
@@ -91,9 +108,8 @@ impl File {
             };
             let connection = open().map_err(|fault| fault.named(VERB))?;
             Ok(Self {
-                connection: Some(connection),
+                held: Some(Held { connection, lock }),
                 path,
-                lock,
             })
         })
         .await
@@ -103,7 +119,8 @@ impl File {
     pub(in crate::manifest) fn check_target(path: &Path, from: &str) -> Result<(), MoveError> {
         check_folder(path)?;
         let target = format!("sqlite:{}", path.display());
-        if path.exists() {
+        // A log that was left behind would be taken for that of the copy.
+        if FILES.iter().any(|ending| beside(path, ending).exists()) {
             return Err(MoveError::Occupied { target });
         }
         match source_of(path) {
@@ -115,31 +132,32 @@ impl File {
         }
     }
 
-    /// Begins the copy of the manifest named `from`, in the place of one that was begun before.
+    /// The copy of the manifest named `from`, as an earlier try left it.
     pub(in crate::manifest) async fn target(
         path: PathBuf,
         from: String,
     ) -> Result<Self, MoveError> {
         on_thread(move || {
-            check_folder(&path)?;
-            let lock = DaemonLock::take(&path)?;
+            // Before the lock too: a daemon that works there is no move.
+            Self::check_target(&path, &from)?;
+            let lock = DaemonLock::take(&path).map_err(|error| {
+                if matches!(error, ManifestError::Locked { .. }) {
+                    let target = format!("sqlite:{}", path.display());
+                    return MoveError::Busy { target };
+                }
+                error.into()
+            })?;
             // Nobody makes a manifest of this name between the look and the new file.
             let alone = alone_in_folder(&path);
             Self::check_target(&path, &from)?;
-            let unfinished = unfinished_path(&path);
-            let begin = || -> Result<Connection, ManifestError> {
-                if unfinished.exists() {
-                    fs::remove_file(&unfinished).map_err(|error| failed(&unfinished, &error))?;
-                }
-                make_file(&unfinished).map_err(|error| failed(&unfinished, &error))?;
-                make(&unfinished, &from)
+            let connection = match reopen(&path)? {
+                Some(connection) => connection,
+                None => make(&path, &from)?,
             };
-            let connection = begin()?;
             drop(alone);
             Ok(Self {
-                connection: Some(connection),
+                held: Some(Held { connection, lock }),
                 path,
-                lock,
             })
         })
         .await
@@ -225,30 +243,48 @@ impl File {
         table: &Table,
         columns: &[String],
         rows: Vec<Row>,
-    ) -> Result<(), ManifestError> {
+    ) -> Result<(), MoveError> {
         let places = vec!["?"; columns.len()].join(", ");
         let (name, columns) = (table.name, columns.join(", "));
         let sql = format!("INSERT INTO {name} ({columns}) VALUES ({places})");
-        self.with(move |db| {
+        let put = self.with(move |db| {
             let tx = db.unchecked_transaction()?;
             for row in rows {
                 execute(&tx, &sql, params_from_iter(row))?;
             }
             Ok(tx.commit()?)
-        })
-        .await
+        });
+        Ok(put.await?)
+    }
+
+    /// Makes the copy anew, with nothing in it.
+    pub(in crate::manifest) async fn clear(&mut self) -> Result<(), MoveError> {
+        let from: Option<String> = self.with(|db| value(db, READ_MARK, [])).await?;
+        let path = self.path.clone();
+        let Held { connection, lock } = self.held.take().ok_or(ManifestError::Closed)?;
+        let held = on_thread(move || {
+            let alone = alone_in_folder(&path);
+            drop(connection);
+            let connection = make(&path, &from.unwrap_or_default())?;
+            drop(alone);
+            Ok::<_, ManifestError>(Held { connection, lock })
+        });
+        self.held = Some(held.await?);
+        Ok(())
     }
 
     /// Gives the copy its name, once all of it is on the disk.
     pub(in crate::manifest) async fn finish(mut self) -> Result<(), ManifestError> {
-        self.with(|db| execute(db, "DROP TABLE reelvault_moving", []))
-            .await?;
+        self.with(|db| {
+            // Most of the work first: a copy that loses its mark before it has its name is begun anew.
+            empty_log(db)?;
+            execute(db, "DROP TABLE reelvault_moving", [])?;
+            empty_log(db)
+        })
+        .await?;
+        let Self { held, path } = self;
+        let Held { connection, lock } = held.ok_or(ManifestError::Closed)?;
         on_thread(move || {
-            let Self {
-                connection,
-                path,
-                lock,
-            } = self;
             drop(connection);
             let unfinished = unfinished_path(&path);
             let name = || -> std::io::Result<()> {
@@ -276,41 +312,78 @@ impl File {
         &mut self,
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, ManifestError> {
-        let connection = self.connection.take().ok_or(ManifestError::Closed)?;
-        let (connection, outcome) = on_thread(move || {
-            let outcome = work(&connection);
-            Ok::<_, ManifestError>((connection, outcome))
+        let held = self.held.take().ok_or(ManifestError::Closed)?;
+        let (held, outcome) = on_thread(move || {
+            let outcome = work(&held.connection);
+            Ok::<_, ManifestError>((held, outcome))
         })
         .await?;
-        self.connection = Some(connection);
+        self.held = Some(held);
         outcome.map_err(|fault| fault.named(VERB))
     }
 }
 
-/// Makes a manifest without rows in an empty file, with the mark in it.
+/// Opens the copy that an earlier try left, if it can be gone on with.
+fn reopen(path: &Path) -> Result<Option<Connection>, ManifestError> {
+    if source_of(path).is_none() {
+        return Ok(None);
+    }
+    let unfinished = unfinished_path(path);
+    let connection = open(&unfinished)?;
+    Ok(
+        match migrate::standing(&connection, &unfinished, MIGRATIONS)? {
+            Standing::Current => Some(connection),
+            Standing::Older(_) | Standing::Empty => None,
+        },
+    )
+}
+
+/// Makes the copy, without rows and with the mark in it, in the place of one that stands there.
 fn make(path: &Path, from: &str) -> Result<Connection, ManifestError> {
-    let open = || -> Result<Connection, Fault> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
-        prepare(&connection)?;
-        // What is left behind by a crash is begun anew, so nothing has to be on the disk before the end.
-        connection.query_row("PRAGMA journal_mode = OFF", [], |_| Ok(()))?;
-        connection.pragma_update(None, "synchronous", "OFF")?;
-        Ok(connection)
+    let unfinished = unfinished_path(path);
+    let place = || -> std::io::Result<()> {
+        // The file goes before its log, without which it would be less than it says. A new one comes after the log is
+        // gone, which it would take for its own.
+        for ending in FILES {
+            match fs::remove_file(beside(&unfinished, ending)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        make_file(&unfinished)
     };
-    let mut connection = open().map_err(|fault| fault.named(VERB))?;
-    migrate::migrate(&mut connection, path, MIGRATIONS)?;
+    ({ place })().map_err(|error| failed(&unfinished, &error))?;
+    let mut connection = open(&unfinished)?;
+    migrate::migrate(&mut connection, &unfinished, MIGRATIONS)?;
     let mark = || -> Result<(), Fault> {
-        execute(&connection, MARK, [])?;
-        execute(
-            &connection,
-            "INSERT INTO reelvault_moving VALUES (?1)",
-            [from],
-        )?;
-        Ok(())
+        let tx = connection.unchecked_transaction()?;
+        execute(&tx, MARK, [])?;
+        execute(&tx, "INSERT INTO reelvault_moving VALUES (?1)", [from])?;
+        Ok(tx.commit()?)
     };
     mark().map_err(|fault| fault.named(VERB))?;
     Ok(connection)
+}
+
+fn open(unfinished: &Path) -> Result<Connection, ManifestError> {
+    let connection = open_writable(unfinished)?;
+    log_ahead(&connection, unfinished)?;
+    // Rows that go with the power are copied again.
+    let set = connection.pragma_update(None, "synchronous", "NORMAL");
+    set.map_err(|error| Fault::from(error).named(VERB))?;
+    Ok(connection)
+}
+
+/// Brings everything out of the log into the file, and onto the disk. Whoever just reads the mark is waited for.
+fn empty_log(db: &Connection) -> Result<(), Fault> {
+    let is_busy: Option<i64> = value(db, "PRAGMA wal_checkpoint(TRUNCATE)", [])?;
+    if is_busy != Some(0) {
+        return Err(Fault::Known(ManifestError::Engine {
+            verb: VERB,
+            what: "another program reads the copy".to_owned(),
+        }));
+    }
+    Ok(())
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> ManifestError {
