@@ -35,7 +35,7 @@ use crate::http::guard::GuardedResolver;
 use crate::http::roots::Roots;
 use crate::units::Span;
 
-/// What hyper reads into, once a peer fills it: a frame is never twice as long.
+/// What hyper reads into, once a peer fills it: a frame is at most twice as long.
 const BUFFER_MAX: usize = 64 * 1024;
 
 /// A peer whose machine is gone is found out after a few of these, even where a time-out is long.

@@ -1,7 +1,7 @@
 //! TLS for large bodies: long strokes of records, decrypted where they were read and encrypted where they are sent from.
 //!
-//! The stroke is the thread's, so that a connection holds no more than it must: what a record still lacks to be whole,
-//! and what its socket did not take.
+//! The stroke is the thread's, so that a connection holds no more than it must: the beginning of a record, what its
+//! reader had no room for, and what its socket did not take.
 
 use std::cell::RefCell;
 use std::io;
@@ -13,6 +13,7 @@ use std::task::Poll;
 use std::task::ready;
 
 use bytes::Buf as _;
+use bytes::BufMut as _;
 use bytes::BytesMut;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt as _;
@@ -29,14 +30,18 @@ use tokio_rustls::rustls::unbuffered::EncodeTlsData;
 use tokio_rustls::rustls::unbuffered::UnbufferedStatus;
 use tokio_rustls::rustls::unbuffered::WriteTraffic;
 
-/// What one call to the kernel reads at most: sixteen records.
-const STROKE_BYTES: usize = 256 * 1024;
-
-/// What one call to the kernel writes, before it is encrypted. Each record adds some bytes, so it is below the stroke.
+/// What one call to the kernel writes, before it is encrypted.
 const WRITE_BYTES: usize = 128 * 1024;
 
-/// A record on the wire is never longer.
+/// A record on the wire is never longer with the ciphers that we speak.
 const RECORD_MAX: usize = 5 + 16 * 1024 + 256;
+
+/// What a connection keeps at most of what it has received: records of a message that is not whole. The largest that
+/// rustls puts together has 64 KiB.
+const PARTIAL_MAX: usize = 128 * 1024;
+
+/// Room for what is kept and a record more, and for what is written, to which each record adds some bytes.
+const STROKE_BYTES: usize = PARTIAL_MAX + 2 * RECORD_MAX;
 
 thread_local! {
     /// Nobody keeps anything in it.
@@ -64,17 +69,23 @@ impl TlsSocket {
         let (mut partial, mut surplus) = (Vec::new(), BytesMut::new());
         loop {
             let taken = session.hear(&mut partial, |plain| surplus.extend_from_slice(plain));
-            // Of what is wrong with it, the peer is told as well.
-            tcp.write_all_buf(&mut session.unsent).await?;
-            partial.drain(..taken?);
+            // What is wrong with it is told to the peer as well, and says more than that the peer does not listen.
+            let told = tcp.write_all_buf(&mut session.unsent).await;
+            session.check()?;
+            told?;
+            partial.drain(..taken);
             if !session.tls.is_handshaking() {
                 break;
             }
-            partial.reserve(RECORD_MAX);
-            if tcp.read_buf(&mut partial).await? == 0 {
+            if partial.len() > PARTIAL_MAX {
+                return Err(endless());
+            }
+            let mut room = (&mut partial).limit(RECORD_MAX);
+            if tcp.read_buf(&mut room).await? == 0 {
                 return Err(hung_up());
             }
         }
+        partial.shrink_to_fit();
         Ok(Self {
             tcp,
             session,
@@ -91,9 +102,12 @@ impl TlsSocket {
         plain: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let held = self.partial.len();
+        if held > PARTIAL_MAX {
+            return Poll::Ready(Err(endless()));
+        }
         // What is decrypted is shorter, so that it has room.
         let most = stroke.len().min(plain.remaining().max(held + RECORD_MAX));
-        let mut received = ReadBuf::new(stroke.get_mut(..most).unwrap_or_default());
+        let mut received = ReadBuf::new(stroke.split_at_mut(most).0);
         received.put_slice(&self.partial);
         ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut received))?;
         let received = received.filled_mut();
@@ -105,10 +119,9 @@ impl TlsSocket {
             let (fits, over) = record.split_at(record.len().min(plain.remaining()));
             plain.put_slice(fits);
             surplus.extend_from_slice(over);
-        })?;
+        });
         self.partial.clear();
-        let rest = received.get(taken..).unwrap_or_default();
-        self.partial.extend_from_slice(rest);
+        self.partial.extend_from_slice(received.split_at(taken).1);
         Poll::Ready(Ok(()))
     }
 
@@ -121,7 +134,7 @@ impl TlsSocket {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_send(cx))?;
         let (taken, sealed) = self.session.say(&mut self.partial, plain, stroke)?;
-        let mut sealed = stroke.get(..sealed).unwrap_or_default();
+        let mut sealed = stroke.split_at(sealed).0;
         // What the protocol has to say by itself comes before.
         if self.session.unsent.is_empty()
             && let Poll::Ready(sent) = Pin::new(&mut self.tcp).poll_write(cx, sealed)
@@ -147,6 +160,14 @@ impl TlsSocket {
     }
 }
 
+/// A peer that goes on and on with one message.
+fn endless() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the peer sends a message that has no end",
+    )
+}
+
 fn hung_up() -> io::Error {
     io::Error::new(
         io::ErrorKind::UnexpectedEof,
@@ -166,12 +187,10 @@ impl AsyncRead for TlsSocket {
             plain.put_slice(&this.surplus.split_to(fits));
             return Poll::Ready(Ok(()));
         }
-        let before = plain.filled().len();
-        while plain.filled().len() == before && !this.session.is_ended {
-            // Such as the answer to a request for new keys.
-            if let Poll::Ready(Err(error)) = this.poll_send(cx) {
-                return Poll::Ready(Err(error));
-            }
+        let (before, room) = (plain.filled().len(), plain.remaining());
+        while room > 0 && plain.filled().len() == before && !this.session.is_ended {
+            // After what came before it.
+            this.session.check()?;
             ready!(STROKE.with_borrow_mut(|stroke| this.poll_stroke(cx, stroke, plain)))?;
         }
         Poll::Ready(Ok(()))
@@ -206,7 +225,7 @@ impl AsyncWrite for TlsSocket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.session.end(&mut this.partial)?;
+        this.session.end(&mut this.partial);
         ready!(this.poll_send(cx))?;
         Pin::new(&mut this.tcp).poll_shutdown(cx)
     }
@@ -235,8 +254,16 @@ impl Session {
     }
 
     /// Takes the whole records of `received`, says how long they were, and gives what was in them.
-    fn hear(&mut self, received: &mut [u8], give: impl FnMut(&[u8])) -> io::Result<usize> {
-        self.turn(received, give, |_| Ok(()))
+    fn hear(&mut self, received: &mut [u8], give: impl FnMut(&[u8])) -> usize {
+        self.turn(received, give, |_| {})
+    }
+
+    /// Says what the peer did wrong.
+    fn check(&self) -> io::Result<()> {
+        match &self.failure {
+            Some(failure) => Err(io::Error::new(io::ErrorKind::InvalidData, failure.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Encrypts some of `plain` into `room`; how much of the one it took, and of the other.
@@ -247,107 +274,95 @@ impl Session {
         room: &mut [u8],
     ) -> io::Result<(usize, usize)> {
         let (mut taken, mut filled) = (0, 0);
-        let mut may_speak = false;
+        let mut said = Err(io::ErrorKind::BrokenPipe.into());
         let seal = |traffic: &mut WriteTraffic<'_, ClientConnectionData>| {
-            may_speak = true;
-            for slice in plain {
-                let fits = slice.len().min(WRITE_BYTES - taken);
-                let (slice, room) = (slice.get(..fits), room.get_mut(filled..));
-                let slice = slice.unwrap_or_default();
-                let sealed = traffic.encrypt(slice, room.unwrap_or_default());
+            said = plain.iter().try_for_each(|slice| {
+                let slice = slice.split_at(slice.len().min(WRITE_BYTES - taken)).0;
+                let sealed = traffic.encrypt(slice, room.split_at_mut(filled).1);
                 filled += sealed.map_err(io::Error::other)?;
-                taken += fits;
-            }
-            Ok(())
+                taken += slice.len();
+                Ok(())
+            });
         };
         // Nothing is whole in `partial`, and so nothing is given.
-        self.turn(partial, |_| {}, seal)?;
-        if may_speak {
-            Ok((taken, filled))
-        } else {
-            Err(io::ErrorKind::BrokenPipe.into())
-        }
+        self.turn(partial, |_| {}, seal);
+        self.check()?;
+        said.map(|()| (taken, filled))
     }
 
     /// Says that nothing more comes.
-    fn end(&mut self, partial: &mut [u8]) -> io::Result<()> {
-        let mut room = [0; 1024];
-        let mut said = 0;
+    fn end(&mut self, partial: &mut [u8]) {
+        let (mut room, mut filled) = ([0; 1024], 0);
         let close = |traffic: &mut WriteTraffic<'_, ClientConnectionData>| {
-            said = traffic
-                .queue_close_notify(&mut room)
-                .map_err(io::Error::other)?;
-            Ok(())
+            // Where there is no room the peer misses a courtesy.
+            filled = traffic.queue_close_notify(&mut room).unwrap_or_default();
         };
-        self.turn(partial, |_| {}, close)?;
-        self.unsent
-            .extend_from_slice(room.get(..said).unwrap_or_default());
-        Ok(())
+        self.turn(partial, |_| {}, close);
+        self.unsent.extend_from_slice(room.split_at(filled).0);
     }
 
-    /// Goes on as far as `received` allows, and lets `speak` in the end, should that be possible by then.
+    /// Goes on as far as `received` allows, and lets `speak` in the end, should that be possible by then. How much was
+    /// taken of `received`.
     fn turn(
         &mut self,
         received: &mut [u8],
         mut give: impl FnMut(&[u8]),
-        speak: impl FnOnce(&mut WriteTraffic<'_, ClientConnectionData>) -> io::Result<()>,
-    ) -> io::Result<usize> {
-        if let Some(failure) = &self.failure {
-            return Err(invalid(failure.clone()));
-        }
+        speak: impl FnOnce(&mut WriteTraffic<'_, ClientConnectionData>),
+    ) -> usize {
         let mut taken = 0;
-        loop {
-            let rest = received.get_mut(taken..).unwrap_or_default();
-            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(rest);
+        while self.failure.is_none() {
+            let rest = received.split_at_mut(taken).1;
+            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(rest);
+            taken += discard;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
-                        let record = record.map_err(invalid)?;
-                        discard += record.discard;
-                        give(record.payload);
+                        match record {
+                            Ok(record) => {
+                                taken += record.discard;
+                                give(record.payload);
+                            }
+                            Err(error) => self.failure = Some(error),
+                        }
                     }
                 }
-                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.unsent)?,
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.unsent),
                 // Whoever called sends it.
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    speak(&mut traffic)?;
-                    return Ok(taken + discard);
+                    speak(&mut traffic);
+                    break;
                 }
                 Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
                     self.is_ended = true;
-                    return Ok(taken + discard);
+                    break;
                 }
                 // The handshake needs more; all else is not for clients.
-                Ok(_) => return Ok(taken + discard),
+                Ok(_) => break,
                 Err(error) => {
-                    let last = self.tls.process_tls_records(&mut []);
-                    if let Ok(ConnectionState::EncodeTlsData(alert)) = last.state {
-                        encode(alert, &mut self.unsent)?;
+                    // Without an alert that waits, rustls would go on with the records that it has just refused.
+                    if self.tls.wants_write()
+                        && let UnbufferedStatus {
+                            state: Ok(ConnectionState::EncodeTlsData(alert)),
+                            ..
+                        } = self.tls.process_tls_records(&mut [])
+                    {
+                        encode(alert, &mut self.unsent);
                     }
-                    self.failure = Some(error.clone());
-                    return Err(invalid(error));
+                    self.failure = Some(error);
                 }
             }
-            taken += discard;
         }
+        taken
     }
 }
 
-fn invalid(error: rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
 /// Appends what the protocol says by itself.
-fn encode(
-    mut data: EncodeTlsData<'_, ClientConnectionData>,
-    unsent: &mut BytesMut,
-) -> io::Result<()> {
+fn encode(mut data: EncodeTlsData<'_, ClientConnectionData>, unsent: &mut BytesMut) {
     let start = unsent.len();
     unsent.resize(start + RECORD_MAX, 0);
-    let written = data.encode(unsent.get_mut(start..).unwrap_or_default());
-    unsent.truncate(start + written.map_err(io::Error::other)?);
-    Ok(())
+    let written = data.encode(unsent.split_at_mut(start).1);
+    unsent.truncate(start + written.expect("one record, which has room"));
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The encrypted connection against a server of the same library, which does as it pleases.
 
-use std::time::Duration;
-
+use futures::future::poll_fn;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -52,6 +51,11 @@ async fn pair(version: &'static SupportedProtocolVersion) -> (TlsSocket, TlsStre
         acceptor.accept(tcp).await.unwrap()
     };
     tokio::join!(client, server)
+}
+
+/// Writes what goes out without waiting.
+async fn try_to_write(client: &mut TlsSocket, much: &[u8]) -> Poll<io::Result<usize>> {
+    poll_fn(|cx| Poll::Ready(Pin::new(&mut *client).poll_write(cx, much))).await
 }
 
 fn content() -> Vec<u8> {
@@ -222,8 +226,7 @@ async fn a_peer_that_reads_nothing_costs_no_more_than_a_stroke() {
     let much = vec![7; 1 << 20];
     let mut sent = 0;
     // The sockets take what they take, and then nothing.
-    while let Ok(more) = tokio::time::timeout(Duration::from_millis(200), client.write(&much)).await
-    {
+    while let Poll::Ready(more) = try_to_write(&mut client, &much).await {
         sent += more.unwrap();
     }
     assert!(sent > 0);
@@ -262,15 +265,148 @@ async fn a_stranger_is_told_why_it_is_left() {
     tokio::join!(client, server);
 }
 
+/// What comes of it when a server answers the first message with `said`, and then waits.
+async fn greeted_with(said: &[u8]) -> io::Error {
+    let (_, config) = configs(&TLS13);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = async {
+        let tcp = TcpStream::connect(listener.local_addr().unwrap());
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsSocket::connect(tcp.await.unwrap(), config, name).await
+    };
+    let server = async {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        // Whoever has had enough of it hangs up.
+        tcp.write_all(said).await.ok();
+        tcp.read_to_end(&mut Vec::new()).await.ok();
+    };
+    let (connected, ()) = tokio::join!(client, server);
+    connected.err().unwrap()
+}
+
 #[tokio::test]
-async fn garbage_is_an_error_and_no_more() {
+async fn no_greeting_is_more_than_an_error() {
+    // One record of a message that is to have 64 KiB and a byte.
+    let too_long = [0x16, 3, 3, 0, 4, 2, 1, 0, 0];
+    // Five bytes of a longer message, and then another kind of record.
+    let interrupted = [
+        0x16, 3, 3, 0, 5, 2, 0, 0, 0x50, 3, 0x15, 3, 3, 0, 2, 2, 0x28,
+    ];
+    let plain = *b"HTTP/1.1 400 Bad Request\r\n\r\n";
+    for greeting in [&too_long[..], &interrupted, &plain] {
+        let error = greeted_with(greeting).await;
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{greeting:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_greeting_without_end_is_given_up() {
+    // A message of 60,000 bytes, each in a record of its own.
+    let mut endless = vec![0x16, 3, 3, 0, 4, 2, 0, 0xea, 0x60];
+    for _ in 0..60_000 {
+        endless.extend([0x16, 3, 3, 0, 1, 0]);
+    }
+    let error = greeted_with(&endless).await;
+    assert!(error.to_string().contains("no end"), "{error}");
+}
+
+#[tokio::test]
+async fn garbage_is_an_error_after_what_came_before_it() {
     let (mut client, mut server) = pair(&TLS13).await;
+    server.write_all(b"good").await.unwrap();
+    server.flush().await.unwrap();
     let garbage = b"HTTP/1.1 400 Bad Request\r\n\r\n";
     server.get_mut().0.write_all(garbage).await.unwrap();
+    let mut room = [0; 1000];
+    while client.tcp.peek(&mut room).await.unwrap() < garbage.len() + 4 + 22 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(client.read(&mut room).await.unwrap(), 4);
     for _ in 0..2 {
-        let read = client.read(&mut [0; 100]).await;
+        let read = client.read(&mut room).await;
         let kind = read.map_err(|error| error.kind());
         assert_eq!(kind, Err(io::ErrorKind::InvalidData));
-        server.get_mut().0.write_all(garbage).await.unwrap();
     }
+    assert!(client.write(b"more").await.is_err());
+    // And it can be hung up, which tells the peer.
+    client.shutdown().await.unwrap();
+    let told = server.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert!(told.to_string().contains("alert"), "{told}");
+}
+
+#[tokio::test]
+async fn an_answer_is_heard_although_nobody_takes_the_rest_of_the_question() {
+    let (mut client, mut server) = pair(&TLS13).await;
+    let much = vec![7; 1 << 20];
+    // As in a request whose body the sockets do not take any more.
+    while try_to_write(&mut client, &much).await.is_ready() {}
+    assert!(!client.session.unsent.is_empty());
+    server.write_all(b"slow down").await.unwrap();
+    server.flush().await.unwrap();
+    // With bytes that nobody has read, this resets the connection.
+    drop(server);
+    let mut answer = [0; 9];
+    client.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"slow down");
+    assert!(client.flush().await.is_err());
+}
+
+#[tokio::test]
+async fn without_room_nothing_is_read() {
+    let (mut client, mut server) = pair(&TLS13).await;
+    server.write_all(b"later").await.unwrap();
+    server.flush().await.unwrap();
+    client.tcp.readable().await.unwrap();
+    assert_eq!(client.read(&mut []).await.unwrap(), 0);
+    assert!(client.surplus.is_empty());
+    let mut read = [0; 5];
+    client.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"later");
+}
+
+#[tokio::test]
+async fn a_chain_that_takes_many_records_is_read() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let certificate = made.cert.der().clone();
+    let mut server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone(); 60], key)
+        .unwrap();
+    server.max_fragment_size = Some(100);
+    let (_, config) = configs(&TLS13);
+    let mut config = rustls::ClientConfig::clone(&config);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(
+        Arc::new(roots),
+        Arc::clone(config.crypto_provider()),
+    );
+    config
+        .dangerous()
+        .set_certificate_verifier(verifier.build().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = async {
+        let tcp = TcpStream::connect(listener.local_addr().unwrap());
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = TlsSocket::connect(tcp.await.unwrap(), Arc::new(config), name)
+            .await
+            .unwrap();
+        let mut read = String::new();
+        client.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, "hello");
+    };
+    let server = async {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut server = TlsAcceptor::from(Arc::new(server))
+            .accept(tcp)
+            .await
+            .unwrap();
+        server.write_all(b"hello").await.unwrap();
+        server.shutdown().await.unwrap();
+    };
+    tokio::join!(client, server);
 }
