@@ -22,6 +22,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("sqlite/006_discovery.sql"),
     include_str!("sqlite/007_holds.sql"),
     include_str!("sqlite/008_counts.sql"),
+    include_str!("sqlite/009_warned.sql"),
 ];
 
 /// "Reel", as the first migration writes it.

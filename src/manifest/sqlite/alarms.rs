@@ -42,9 +42,10 @@ pub(in crate::manifest) fn at_risk(
     Ok(found.into_iter().map(|(_, risk)| risk).collect())
 }
 
-const REARM_TASKS: &str = "-- manifest::raise_alarms
+pub(super) const REARM_TASKS: &str = "-- manifest::raise_alarms
     UPDATE tasks SET warned_at = NULL
-    WHERE state = 'watching' AND deadline_at >= :before AND warned_at IS NOT NULL";
+    -- The plus: not by the index of states, which has all that are watched.
+    WHERE +state = 'watching' AND deadline_at >= :before AND warned_at IS NOT NULL";
 
 const WARN_TASK: &str = "-- manifest::raise_alarms
     UPDATE tasks SET warned_at = :now WHERE id = :id";

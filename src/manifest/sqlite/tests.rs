@@ -632,6 +632,10 @@ async fn claims_and_look_ups_find_their_indexes() {
             ],
         ),
         (
+            super::alarms::REARM_TASKS,
+            ["tasks_warned (deadline_at>?)", "SEARCH"],
+        ),
+        (
             super::reads::TALLY_DEADLINE,
             ["tasks_state (state=?)", "assets_state (state=?)"],
         ),
