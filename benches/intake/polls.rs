@@ -115,6 +115,8 @@ async fn measure(tasks: usize, span: Duration) -> Result<()> {
     // A first look is written; at the next one they are claimed to be held.
     let held = once_polled(&mut provider, &daemon, 2 * all).await?;
     print("claimed to be held", swept, held);
+    // Who had its second look early has its third by now, and others wait for theirs: the rest is claimed meanwhile.
+    once_polled(&mut provider, &daemon, 3 * all).await?;
     // And at their intervals, as it goes on.
     let from = Moment::now(&mut provider, &daemon)?;
     tokio::time::sleep(span).await;

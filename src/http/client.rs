@@ -1,4 +1,4 @@
-//! The transport for task APIs: [`Reqwest`], guarded, bounded in time, following and retrying nothing.
+//! The transport for task APIs: guarded, bounded in time, following and retrying nothing.
 
 mod exchange;
 
@@ -61,7 +61,7 @@ pub struct ClientConfig {
 /// What a client is for, which decides how it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
-    /// Many small answers: [`Reqwest`], which offers HTTP/2.
+    /// Many small answers: [`Reqwest`], which offers HTTP/2, and [`Bulk`] to peers that cannot speak it.
     Answers,
     /// Large bodies: [`Bulk`]. HTTP/2 would cost more for its windows than the connections that it saves.
     Files,
@@ -78,8 +78,38 @@ pub enum ClientError {
 /// Builds the client that `config` describes, with connections of its own.
 pub fn connect(config: &ClientConfig) -> Result<Http, ClientError> {
     match config.traffic {
-        Traffic::Answers => Ok(Http::new(Reqwest::new(config)?)),
+        Traffic::Answers => Ok(Http::new(Answers {
+            encrypted: Reqwest::new(config)?,
+            plain: Bulk::new(config)?,
+        })),
         Traffic::Files => Ok(Http::new(Bulk::new(config)?)),
+    }
+}
+
+/// Without encryption no peer speaks HTTP/2. Over a connection for each request, to drive it in place takes a quarter less
+/// than a client does with its pool and a task for each connection.
+struct Answers {
+    encrypted: Reqwest,
+    plain: Bulk,
+}
+
+impl Transport for Answers {
+    fn send(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> BoxFuture<'static, Result<http::Response<Body>, HttpError>> {
+        if request.uri().scheme() == Some(&http::uri::Scheme::HTTP) {
+            self.plain.send(request)
+        } else {
+            self.encrypted.send(request)
+        }
+    }
+
+    fn send_streaming(
+        &self,
+        request: http::Request<Body>,
+    ) -> Result<Exchange, Box<http::Request<Body>>> {
+        self.encrypted.send_streaming(request)
     }
 }
 

@@ -18,8 +18,9 @@ use super::line::Line;
 /// CDNs close idle connections after 5 to 60 s; one that is closed while a request goes out costs another one.
 const IDLE: Duration = Duration::from_secs(15);
 
-/// Connections kept for one origin: as many as the widest configuration has transfers in flight.
-const LINES_MAX: usize = 64;
+/// Connections kept for one origin: as many as there can be looks under way at tasks of one provider. The widest
+/// configuration has half as many transfers in flight.
+const LINES_MAX: usize = 128;
 
 /// The shelf of one client.
 #[derive(Clone)]

@@ -29,13 +29,10 @@ fn config(guard: Guard) -> ClientConfig {
 
 /// The client for answers and the one for files.
 fn clients(config: &ClientConfig) -> [Http; 2] {
-    [Traffic::Answers, Traffic::Files].map(|traffic| {
-        let config = ClientConfig {
-            traffic,
-            ..config.clone()
-        };
-        connect(&config).unwrap()
-    })
+    [
+        Http::new(Reqwest::new(config).unwrap()),
+        Http::new(Bulk::new(config).unwrap()),
+    ]
 }
 
 fn private() -> [Http; 2] {
