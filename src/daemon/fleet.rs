@@ -16,6 +16,7 @@ use crate::manifest::machines::BEAT_EVERY;
 use crate::manifest::row::machine::Arrival;
 use crate::manifest::row::machine::Arrived;
 use crate::provider::Provider;
+use crate::work::settle::write_patiently;
 
 /// How often it is found out what this machine lacks, and whether its clock is right.
 const COMPARE_EVERY: Duration = Duration::from_mins(1);
@@ -93,7 +94,9 @@ impl Fleet {
         };
         let mut heard = None;
         loop {
-            match (manifest.arrive(&arrival).await?, heard) {
+            // Somebody who froze may hold rows that were ours: not for long, the server sees to that.
+            let arrived = write_patiently(dice, || manifest.arrive(&arrival)).await?;
+            match (arrived, heard) {
                 (Arrived::Yes, _) => break,
                 (Arrived::Taken(beat), Some(before)) if beat != before => {
                     let name = arrival.name;

@@ -152,6 +152,61 @@ async fn a_name_is_one_machines_and_a_dead_ones_is_taken_over() {
 }
 
 #[tokio::test]
+async fn whoever_arrives_waits_for_rows_that_a_frozen_machine_has_locked() {
+    let server = Server::shared();
+    let (outside, database) = fleet(&server).await;
+    outside.add(1).await;
+    // What an earlier run of this machine had, in a transaction that does not move.
+    let earlier = "UPDATE tasks SET lease_owner = 'one/earlier', lease_expires_at = 9000000000000";
+    server.sql(&database.name, earlier);
+    let frozen = "SELECT id FROM tasks FOR UPDATE; SELECT pg_sleep(60)";
+    let mut frozen = std::process::Command::new("psql")
+        .args([
+            "-h",
+            &server.socket(),
+            "-U",
+            "reelvault",
+            "-d",
+            &database.name,
+            "-c",
+            frozen,
+        ])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let holders =
+        "FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    while server.sql(&database.name, &format!("SELECT count(*) {holders}")) != "1\n" {
+        assert!(frozen.try_wait().unwrap().is_none());
+    }
+    let arriving = tokio::spawn({
+        let home = beside(&outside, &database, "one");
+        async move { home.start().await }
+    });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    // The server ends a wait after five seconds: what is waited for here is the second one.
+    let mut waited = 0;
+    let mut was_waiting = false;
+    while waited < 2 {
+        let is_waiting = server.sql(&database.name, waits) != "0\n";
+        waited += usize::from(is_waiting && !was_waiting);
+        was_waiting = is_waiting;
+        assert!(!arriving.is_finished(), "nothing was in its way");
+        tokio::task::yield_now().await;
+    }
+    server.sql(
+        &database.name,
+        &format!("SELECT pg_terminate_backend(pid) {holders}"),
+    );
+    frozen.wait().unwrap();
+    let daemon = arriving.await.unwrap();
+    outside.archived(&daemon).await;
+    daemon.stop().await;
+    outside.assert_all_safe();
+}
+
+#[tokio::test]
 async fn a_server_that_dies_under_a_daemon_costs_time_and_nothing_else() {
     let server = Server::own();
     let (outside, _database) = fleet(&server).await;
