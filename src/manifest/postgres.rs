@@ -476,6 +476,8 @@ impl Fault {
             SqlState::T_R_DEADLOCK_DETECTED,
             // A statement prepared before another machine migrated.
             SqlState::FEATURE_NOT_SUPPORTED,
+            // The mark of a move that ended between the look whether there is one and the look what it says.
+            SqlState::UNDEFINED_TABLE,
         ];
         self.code().is_some_and(|code| again.contains(code))
     }

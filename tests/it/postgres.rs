@@ -49,6 +49,16 @@ fn beside(outside: &Outside, database: &Database, name: &str) -> Home {
     home
 }
 
+/// A file in the folder of a home, as `manifest.url` wants it.
+fn file(home: &Home, name: &str) -> String {
+    format!("sqlite:{}", home.path().join(name).display())
+}
+
+/// The arguments of a move.
+fn migrate<'a>(from: &'a str, to: &'a str) -> [&'a str; 6] {
+    ["manifest", "migrate", "--from", from, "--to", to]
+}
+
 #[tokio::test]
 async fn two_machines_archive_everything_once() {
     let server = Server::shared();

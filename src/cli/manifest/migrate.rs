@@ -180,7 +180,7 @@ impl From<MoveError> for Complaint {
                 "finish it with --from {source_name:?}, or name another place",
             )),
             MoveError::Busy { .. } => {
-                Self::new(Exit::Manifest, what).hint("wait until it is done, and look what is there then; one that was killed counts for a moment")
+                Self::new(Exit::Manifest, what).hint("wait until it is done, and look what is there then; one that was killed counts for a moment, and one whose machine vanished for a minute")
             }
             MoveError::Columns { .. } => Self::new(Exit::Manifest, what),
             MoveError::Differs { .. } => Self::new(Exit::Differs, what)

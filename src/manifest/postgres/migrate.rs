@@ -13,7 +13,7 @@ pub(super) const MIGRATIONS: &[&str] = &[include_str!("001_begin.sql")];
 const SERVER_MIN: i64 = 140_000;
 
 /// Two programs that start at once bring the schema up one after the other. The number is this lock's own.
-const LOCK: &str = "-- manifest::migrate
+pub(super) const LOCK: &str = "-- manifest::migrate
     SELECT pg_advisory_xact_lock(7453291001)";
 
 /// The same lock, for who does not wait for it.
@@ -110,7 +110,8 @@ pub(super) async fn standing_of_tables(tx: &Tx<'_>) -> Result<Standing, Fault> {
     }
 }
 
-/// The mark of a move that was not finished, if there is one.
+/// The mark of a move that was not finished, if there is one. Without the lock it may go between the two looks: the
+/// server's fault is then one of those for which a verb is done again.
 pub(super) async fn mark(tx: &Tx<'_>) -> Result<Option<Mark>, Fault> {
     if value(tx, IS_UNFINISHED, []).await? != Some(true) {
         return Ok(None);

@@ -3,13 +3,15 @@
 //! The copy is made with a mark in it, which is the last to go: as long as it is there, nobody takes the database for a
 //! manifest. Each page is a transaction, and the next one is open already when it has ended. All of them have the lock
 //! that makers of manifests take, and go on only under the token that this try was given: in the moment between two,
-//! another try may have come and gone.
+//! another try may have begun. Whoever else takes the lock there is waited for: a daemon that looks what is there, or a
+//! move to another schema of the database.
 
 use bytes::Bytes;
 use deadpool_postgres::Client;
 use deadpool_postgres::Object;
 use futures::SinkExt as _;
 use tokio_postgres::Column;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::Fault;
@@ -45,8 +47,14 @@ const PATIENCE_OF_SOURCE: &str =
     "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
 
 /// What a server that dies loses of the last pages is copied again, so none of them waits for its disk.
-const PATIENCE_OF_TARGET: &str =
-    "SET LOCAL statement_timeout = 0; SET LOCAL synchronous_commit = off";
+const PATIENCE_OF_TARGET: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '5s';
+    SET LOCAL synchronous_commit = off";
+
+/// What a machine that vanished had locked is free in less than a minute. Nothing else ends a COPY whose rows do not
+/// come any more: the server looks at its bounds between rows. Over a socket of its own it takes no notice of these.
+const SILENCE_OF_CLIENT: &str =
+    "SET LOCAL tcp_keepalives_idle = 20; SET LOCAL tcp_keepalives_interval = 5;
+    SET LOCAL tcp_user_timeout = '40s'";
 
 /// The last of all waits, and the disk has everything before it by then.
 const FINISH: &str = "SET LOCAL synchronous_commit TO DEFAULT; DROP TABLE reelvault_moving; COMMIT";
@@ -95,7 +103,11 @@ impl Server {
     ) -> Result<(), MoveError> {
         let mut server = Self::of(config)?;
         server.begin("BEGIN READ ONLY", PATIENCE_OF_TARGET).await?;
-        server.check_free(from).await.map(|_| ())
+        let checked = server.check_free(from).await;
+        // The lock is free before anybody hears of it.
+        server.run("ROLLBACK").await?;
+        server.leave().await;
+        checked.map(|_| ())
     }
 
     /// The copy of the manifest named `from`, as an earlier try left it.
@@ -105,7 +117,6 @@ impl Server {
     ) -> Result<Self, MoveError> {
         let mut server = Self::of(config)?;
         server.begin("BEGIN", PATIENCE_OF_TARGET).await?;
-        server.lock().await?;
         let is_marked = server.check_free(from).await?;
         let token = server.mark(from, is_marked).await;
         server.token = token.map_err(|fault| server.named(fault))?;
@@ -256,15 +267,21 @@ impl Server {
             let client = self.engine.pool.get().await;
             self.client = Some(client.map_err(|error| self.named(error.into()))?);
         }
-        self.run(begin).await?;
-        self.run(patience).await
+        self.run(&format!("{begin}; {patience}; {SILENCE_OF_CLIENT}"))
+            .await
     }
 
-    /// Ends the transaction and begins the next one, in which nobody else writes to the copy.
+    /// Ends the transaction and begins the next one, in which nobody else writes to the copy. All at once, so that few
+    /// come in between.
     async fn commit(&mut self) -> Result<(), MoveError> {
-        self.run("COMMIT").await?;
-        self.begin("BEGIN", PATIENCE_OF_TARGET).await?;
-        self.lock().await?;
+        let lock = migrate::LOCK;
+        let next = format!("COMMIT; BEGIN; {PATIENCE_OF_TARGET}; {SILENCE_OF_CLIENT}; {lock}");
+        match self.tx()?.batch(&next).await {
+            Err(fault) if fault.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                return Err(self.busy());
+            }
+            begun => begun.map_err(|fault| self.named(fault))?,
+        }
         let mark = migrate::mark(&self.tx()?).await;
         let mark = mark.map_err(|fault| self.named(fault))?;
         match mark {
@@ -278,23 +295,19 @@ impl Server {
         done.map_err(|fault| self.named(fault))
     }
 
-    /// Keeps others from making or migrating a manifest here until the transaction ends.
-    async fn lock(&mut self) -> Result<(), MoveError> {
-        let locked = value(&self.tx()?, migrate::TRY_LOCK, []).await;
-        match locked.map_err(|fault| self.named(fault))? {
-            Some(true) => Ok(()),
-            Some(false) | None => Err(self.busy()),
-        }
-    }
-
     fn busy(&self) -> MoveError {
         MoveError::Busy {
             target: self.engine.shown.clone(),
         }
     }
 
-    /// Whether the mark of an earlier try is there already. What else is there is refused.
-    async fn check_free(&mut self, from: &str) -> Result<bool, MoveError> {
+    /// Whether the mark of an earlier try is there already. What else is there is refused, and others are kept from
+    /// making or migrating a manifest here until the transaction ends.
+    async fn check_free(&self, from: &str) -> Result<bool, MoveError> {
+        let locked = value(&self.tx()?, migrate::TRY_LOCK, []).await;
+        if locked.map_err(|fault| self.named(fault))? != Some(true) {
+            return Err(self.busy());
+        }
         let target = self.engine.shown.clone();
         let standing = migrate::standing(&self.tx()?).await;
         match standing {

@@ -4,6 +4,7 @@
 //! other name knows that a move is unfinished. Where it comes from stands in a table of its own, which is made last and
 //! goes last: a copy without it is begun anew.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -17,6 +18,7 @@ use rusqlite::types::ToSqlOutput;
 use rusqlite::types::Value;
 use rusqlite::types::ValueRef;
 
+use super::EngineFault;
 use super::Fault;
 use super::alone_in_folder;
 use super::check_folder;
@@ -24,7 +26,6 @@ use super::check_readable;
 use super::execute;
 use super::lock::DaemonLock;
 use super::log_ahead;
-use super::make_file;
 use super::open_writable;
 use super::prepare;
 use super::sync_folder;
@@ -43,10 +44,13 @@ const VERB: &str = "migrate";
 /// Where the copy came from.
 const MARK: &str = "CREATE TABLE reelvault_moving (source TEXT NOT NULL) STRICT";
 
+const IS_MARKED: &str =
+    "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'reelvault_moving')";
+
 const READ_MARK: &str = "SELECT source FROM reelvault_moving";
 
-/// The endings of a file's name, and of those that SQLite puts beside it.
-const FILES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+/// The endings of the names of what SQLite puts beside a file.
+const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// A manifest that is moved, or that is being made.
 pub(in crate::manifest) struct File {
@@ -79,17 +83,50 @@ pub(super) fn check_finished(path: &Path) -> Result<(), ManifestError> {
     if !unfinished_path(path).exists() {
         return Ok(());
     }
+    let from = source_of(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let from = from.ok().flatten();
     Err(ManifestError::Unfinished {
-        target: format!("sqlite:{}", path.display()),
-        from: source_of(path).unwrap_or_else(|| "another manifest".to_owned()),
+        target: shown(path),
+        from: from.unwrap_or_else(|| "another manifest".to_owned()),
     })
 }
 
-/// Where an unfinished copy came from, as far as it got to say so.
-fn source_of(path: &Path) -> Option<String> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(unfinished_path(path), flags).ok()?;
-    value(&connection, READ_MARK, []).ok()?
+/// Where an unfinished copy came from, if there is one and it got to say so.
+fn source_of(path: &Path, access: OpenFlags) -> Result<Option<String>, ManifestError> {
+    let unfinished = unfinished_path(path);
+    let is_there = unfinished.try_exists();
+    if !is_there.map_err(|error| failed(&unfinished, &error))? {
+        return Ok(None);
+    }
+    let read = || -> Result<Option<String>, Fault> {
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&unfinished, flags)?;
+        if value(&connection, IS_MARKED, [])? != Some(true) {
+            return Ok(None);
+        }
+        value(&connection, READ_MARK, [])
+    };
+    read().map_err(|fault| failed(&unfinished, &EngineFault::of(fault).what))
+}
+
+/// Whether an earlier try has left a copy with its mark at `path`. What else is there is refused.
+fn check_free(path: &Path, from: &str, access: OpenFlags) -> Result<bool, MoveError> {
+    let target = shown(path);
+    // A log that was left behind would be taken for that of the copy.
+    if path.exists() || LOGS.iter().any(|ending| beside(path, ending).exists()) {
+        return Err(MoveError::Occupied { target });
+    }
+    match source_of(path, access)? {
+        Some(source_name) if source_name != from => Err(MoveError::OfAnother {
+            target,
+            source_name,
+        }),
+        source => Ok(source.is_some()),
+    }
+}
+
+fn shown(path: &Path) -> String {
+    format!("sqlite:{}", path.display())
 }
 
 impl File {
@@ -118,18 +155,13 @@ impl File {
     /// Whether a copy of the manifest named `from` may be made at `path`.
     pub(in crate::manifest) fn check_target(path: &Path, from: &str) -> Result<(), MoveError> {
         check_folder(path)?;
-        let target = format!("sqlite:{}", path.display());
-        // A log that was left behind would be taken for that of the copy.
-        if FILES.iter().any(|ending| beside(path, ending).exists()) {
-            return Err(MoveError::Occupied { target });
+        check_free(path, from, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        if DaemonLock::is_held(path) {
+            return Err(MoveError::Busy {
+                target: shown(path),
+            });
         }
-        match source_of(path) {
-            Some(source_name) if source_name != from => Err(MoveError::OfAnother {
-                target,
-                source_name,
-            }),
-            Some(_) | None => Ok(()),
-        }
+        Ok(())
     }
 
     /// The copy of the manifest named `from`, as an earlier try left it.
@@ -138,19 +170,29 @@ impl File {
         from: String,
     ) -> Result<Self, MoveError> {
         on_thread(move || {
-            // Before the lock too: a daemon that works there is no move.
-            Self::check_target(&path, &from)?;
+            check_folder(&path)?;
             let lock = DaemonLock::take(&path).map_err(|error| {
-                if matches!(error, ManifestError::Locked { .. }) {
-                    let target = format!("sqlite:{}", path.display());
-                    return MoveError::Busy { target };
+                if !matches!(error, ManifestError::Locked { .. }) {
+                    return error.into();
                 }
-                error.into()
+                let target = shown(&path);
+                // A daemon that works there is no move.
+                if path.exists() {
+                    MoveError::Occupied { target }
+                } else {
+                    MoveError::Busy { target }
+                }
             })?;
             // Nobody makes a manifest of this name between the look and the new file.
             let alone = alone_in_folder(&path);
-            Self::check_target(&path, &from)?;
-            let connection = match reopen(&path)? {
+            // Whoever died while the file was made has left something that SQLite rolls back first.
+            let access = OpenFlags::SQLITE_OPEN_READ_WRITE;
+            let left = if check_free(&path, &from, access)? {
+                reopen(&path)?
+            } else {
+                None
+            };
+            let connection = match left {
                 Some(connection) => connection,
                 None => make(&path, &from)?,
             };
@@ -325,9 +367,6 @@ impl File {
 
 /// Opens the copy that an earlier try left, if it can be gone on with.
 fn reopen(path: &Path) -> Result<Option<Connection>, ManifestError> {
-    if source_of(path).is_none() {
-        return Ok(None);
-    }
     let unfinished = unfinished_path(path);
     let connection = open(&unfinished)?;
     Ok(
@@ -341,18 +380,21 @@ fn reopen(path: &Path) -> Result<Option<Connection>, ManifestError> {
 /// Makes the copy, without rows and with the mark in it, in the place of one that stands there.
 fn make(path: &Path, from: &str) -> Result<Connection, ManifestError> {
     let unfinished = unfinished_path(path);
-    let place = || -> std::io::Result<()> {
-        // The file goes before its log, without which it would be less than it says. A new one comes after the log is
-        // gone, which it would take for its own.
-        for ending in FILES {
+    let clear = || -> std::io::Result<()> {
+        // Its name says that a move is unfinished, so it is emptied and not removed. That comes before its log goes,
+        // without which it would be less than it says; beside an empty file SQLite takes a log for nothing.
+        if unfinished.try_exists()? {
+            fs::File::create(&unfinished)?.sync_all()?;
+        }
+        for ending in LOGS {
             match fs::remove_file(beside(&unfinished, ending)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
         }
-        make_file(&unfinished)
+        Ok(())
     };
-    ({ place })().map_err(|error| failed(&unfinished, &error))?;
+    ({ clear })().map_err(|error| failed(&unfinished, &error))?;
     let mut connection = open(&unfinished)?;
     migrate::migrate(&mut connection, &unfinished, MIGRATIONS)?;
     let mark = || -> Result<(), Fault> {
@@ -386,7 +428,7 @@ fn empty_log(db: &Connection) -> Result<(), Fault> {
     Ok(())
 }
 
-fn failed(path: &Path, error: &std::io::Error) -> ManifestError {
+fn failed(path: &Path, error: &impl Display) -> ManifestError {
     ManifestError::Engine {
         verb: VERB,
         what: format!("{}: {error}", path.display()),

@@ -1,7 +1,8 @@
 //! A user moves the manifest: from a file to a server while uploads are open, and back.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::io::Read as _;
 use std::path::Path;
+use std::process::Child;
 use std::time::Duration;
 
 use reelvault::simulator::bucket::Operation;
@@ -10,8 +11,11 @@ use tokio_postgres::NoTls;
 
 use super::beside;
 use super::check;
+use super::file;
 use super::machine;
+use super::migrate;
 use super::outside;
+use super::server::Database;
 use super::server::Server;
 use crate::process::Home;
 use crate::process::Outcome;
@@ -24,19 +28,12 @@ const MANY: usize = 8_000;
 async fn a_daemon_goes_on_where_the_manifest_was_moved_to() {
     let (server, outside) = (Server::shared(), outside().await);
     let (home, database) = (&outside.home, server.database());
-    let file = format!("sqlite:{}/manifest.db", home.path().display());
+    let from = file(home, "manifest.db");
     let on_file = outside.config("", "");
     outside.add(6).await;
     let daemon = home.start().await;
     outside.bucket.reached(Operation::UploadPart, 2).await;
-    let there = [
-        "manifest",
-        "migrate",
-        "--from",
-        &file,
-        "--to",
-        &database.url,
-    ];
+    let there = migrate(&from, &database.url);
     let refused = home.run(&there).await;
     assert_eq!(refused.code, 11, "{refused:?}");
     check(&refused.stderr, "is in use by the daemon");
@@ -62,15 +59,8 @@ async fn a_daemon_goes_on_where_the_manifest_was_moved_to() {
     let second = beside(&outside, &database, "two");
     let two = second.start().await;
     outside.archived(&daemon).await;
-    let back = format!("sqlite:{}/back.db", home.path().display());
-    let home_again = [
-        "manifest",
-        "migrate",
-        "--from",
-        &database.url,
-        "--to",
-        &back,
-    ];
+    let back = file(home, "back.db");
+    let home_again = migrate(&database.url, &back);
     let refused = home.run(&home_again).await;
     assert_eq!(refused.code, 11, "{refused:?}");
     check(&refused.stderr, "2 machines of postgres://");
@@ -82,7 +72,7 @@ async fn a_daemon_goes_on_where_the_manifest_was_moved_to() {
 
     let before = home.done(&["manifest", "export"]).await;
     home.done(&home_again).await;
-    home.configure(&on_file.replace(&file, &back));
+    home.configure(&on_file.replace(&from, &back));
     assert_eq!(home.done(&["manifest", "export"]).await, before);
     outside.add(2).await;
     let daemon = home.start().await;
@@ -94,30 +84,36 @@ async fn a_daemon_goes_on_where_the_manifest_was_moved_to() {
 /// Runs a move and kills it as soon as something of it can be seen.
 async fn kill_midway(home: &Home, arguments: &[&str], is_seen: impl AsyncFnMut() -> bool) {
     let mut child = home.command(arguments).spawn().unwrap();
-    until(is_seen).await;
+    until(&mut child, is_seen).await;
+    kill(child);
+}
+
+fn kill(mut child: Child) {
     child.kill().unwrap();
     assert!(!child.wait().unwrap().success(), "too late to kill");
 }
 
-/// Waits for something that can only be looked for.
-async fn until(mut is_seen: impl AsyncFnMut() -> bool) {
+/// Waits until the server knows that a move was killed, and lets go of the lock that it had.
+fn let_go(server: &Server, database: &Database) {
+    let lock = "SET lock_timeout = '1min'; SELECT pg_advisory_xact_lock(7453291001)";
+    server.sql(&database.name, lock);
+}
+
+/// Waits for something that can only be looked for, while a move is under way.
+async fn until(child: &mut Child, mut is_seen: impl AsyncFnMut() -> bool) {
     let seen = async {
         while !is_seen().await {
+            if child.try_wait().unwrap().is_some() {
+                let mut said = String::new();
+                let stderr = child.stderr.as_mut().unwrap();
+                stderr.read_to_string(&mut said).unwrap();
+                panic!("the move ended unseen: {said}");
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let patience = Duration::from_mins(1);
-    tokio::time::timeout(patience, seen).await.unwrap();
-}
-
-/// Runs a move that was killed. The server may not know yet that nobody is there any more.
-async fn again(home: &Home, arguments: &[&str]) -> Outcome {
-    loop {
-        let outcome = home.run(arguments).await;
-        if !outcome.stderr.contains("somebody else is just making") {
-            return outcome;
-        }
-    }
+    let seen = tokio::time::timeout(Duration::from_mins(1), seen).await;
+    seen.expect("the move is not seen to get that far");
 }
 
 /// How many rows the copy had according to a move that went on with it.
@@ -126,7 +122,7 @@ fn rows_found(outcome: &Outcome) -> usize {
     check(&outcome.stdout, "compared row by row");
     let (_, rest) = outcome.stderr.split_once("going on at ").unwrap();
     let (rows, rest) = rest.split_once(" of ").unwrap();
-    check(rest, &format!("{} rows", 2 * MANY));
+    check(rest, &format!("{} rows", 2 * MANY + 1));
     rows.parse().unwrap()
 }
 
@@ -139,11 +135,14 @@ fn number(path: &Path, sql: &str) -> Option<usize> {
     number.map(|number| usize::try_from(number).unwrap())
 }
 
-/// Learns many tasks: as many rows of tasks, and as many of events.
+/// Learns many tasks: as many rows of tasks, as many of events, and one of pulse, which is copied last.
 async fn fill(home: &Home) {
     let ids: Vec<String> = (0..MANY).map(|number| format!("task-{number}")).collect();
     std::fs::write(home.path().join("ids"), ids.join("\n")).unwrap();
     home.done(&["import", "ids"]).await;
+    let db = rusqlite::Connection::open(home.path().join("manifest.db")).unwrap();
+    db.execute("INSERT INTO pulse (id, at) VALUES (1, 1)", [])
+        .unwrap();
 }
 
 async fn refused_as_unfinished(home: &Home) {
@@ -159,66 +158,65 @@ async fn refused_as_unfinished(home: &Home) {
 async fn a_move_that_is_killed_is_taken_by_no_daemon_and_goes_on() {
     let (server, outside) = (Server::shared(), outside().await);
     let (home, database) = (&outside.home, server.database());
-    let file = format!("sqlite:{}/manifest.db", home.path().display());
+    let from = file(home, "manifest.db");
     fill(home).await;
-    let there = [
-        "manifest",
-        "migrate",
-        "--from",
-        &file,
-        "--to",
-        &database.url,
-    ];
+    let there = migrate(&from, &database.url);
     let sql = |query: &str| server.sql(&database.name, query);
     let is_marked = "SELECT COUNT(*) FROM pg_tables WHERE tablename = 'reelvault_moving'";
     kill_midway(home, &there, async || sql(is_marked) == "1\n").await;
+    let_go(&server, &database);
     home.configure(&machine(&outside, &database.url, "one", ""));
     refused_as_unfinished(home).await;
 
-    // Killed while events are copied, and then while all of it is compared.
+    // Killed while events are copied, and then while all of it is compared. What comes last is locked, first against
+    // rows and then against looks, so that no move gets to its end unseen.
+    let mut talking = JoinSet::new();
+    let (one, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
+    talking.spawn(connection);
+    let (two, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
+    talking.spawn(connection);
+    let against_rows = "BEGIN; LOCK TABLE pulse IN SHARE MODE";
+    one.batch_execute(against_rows).await.unwrap();
     let copied = "SELECT COUNT(*) FROM events";
     kill_midway(home, &there, async || sql(copied) != "0\n").await;
+    let_go(&server, &database);
     let versions = || sql("SELECT id, xmin FROM tasks ORDER BY id");
     let written = versions();
     assert_eq!(written.lines().count(), MANY);
-    let (client, connection) = tokio_postgres::connect(&database.url, NoTls).await.unwrap();
-    let mut talking = JoinSet::new();
-    talking.spawn(connection);
-    let mut is_locked = false;
+    let mut child = home.command(&there).spawn().unwrap();
     let waits = "SELECT COUNT(*) FROM pg_stat_activity
         WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    // The last table to be compared is locked once all that there is to copy was copied.
-    kill_midway(home, &there, async || {
-        if !is_locked && sql(copied) == format!("{MANY}\n") {
-            let lock = "BEGIN; LOCK TABLE pulse IN ACCESS EXCLUSIVE MODE";
-            client.batch_execute(lock).await.unwrap();
-            is_locked = true;
-        }
-        is_locked && sql(waits) == "1\n"
-    })
-    .await;
-    client.batch_execute("ROLLBACK").await.unwrap();
+    until(&mut child, async || sql(waits) == "1\n").await;
+    let against_looks = two.batch_execute("BEGIN; LOCK TABLE pulse IN ACCESS EXCLUSIVE MODE");
+    let let_rows_in = async {
+        until(&mut child, async || sql(waits) == "2\n").await;
+        one.batch_execute("COMMIT").await.unwrap();
+    };
+    let (locked, ()) = tokio::join!(against_looks, let_rows_in);
+    locked.unwrap();
+    until(&mut child, async || sql(waits) == "1\n").await;
+    kill(child);
+    two.batch_execute("ROLLBACK").await.unwrap();
+    let_go(&server, &database);
     refused_as_unfinished(home).await;
-    assert_eq!(rows_found(&again(home, &there).await), 2 * MANY);
+    assert_eq!(rows_found(&home.run(&there).await), 2 * MANY + 1);
     assert_eq!(versions(), written, "copied again");
 
     let back = home.path().join("back.db");
-    let to = format!("sqlite:{}", back.display());
-    let home_again = ["manifest", "migrate", "--from", &database.url, "--to", &to];
+    let to = file(home, "back.db");
+    let home_again = migrate(&database.url, &to);
     let unfinished = home.path().join("back.db.moving");
     kill_midway(home, &home_again, async || unfinished.exists()).await;
     let copied = "SELECT COUNT(*) FROM tasks";
     let some = async || number(&unfinished, copied).is_some_and(|rows| rows > 0);
     kill_midway(home, &home_again, some).await;
     assert!(!back.exists());
-    home.configure(&outside.config("", "").replace(&file, &to));
+    home.configure(&outside.config("", "").replace(&from, &to));
     refused_as_unfinished(home).await;
     let looked = home.done(&[&home_again[..], &["--dry-run"]].concat()).await;
     check(&looked, "nothing was moved");
     let found = number(&unfinished, copied).unwrap();
-    let copy = std::fs::metadata(&unfinished).unwrap().ino();
-    assert!(rows_found(&again(home, &home_again).await) >= found);
-    assert_eq!(std::fs::metadata(&back).unwrap().ino(), copy, "begun anew");
+    assert!(rows_found(&home.run(&home_again).await) >= found);
     let tasks = home.done(&["status", "--json"]).await;
     check(&tasks, &format!("\"watching\":{MANY}"));
 }
@@ -227,30 +225,25 @@ async fn a_move_that_is_killed_is_taken_by_no_daemon_and_goes_on() {
 async fn what_was_added_after_a_kill_comes_over_and_what_was_changed_begins_anew() {
     let (server, outside) = (Server::shared(), outside().await);
     let (home, database) = (&outside.home, server.database());
-    let file = format!("sqlite:{}/manifest.db", home.path().display());
+    let from = file(home, "manifest.db");
     fill(home).await;
-    let there = [
-        "manifest",
-        "migrate",
-        "--from",
-        &file,
-        "--to",
-        &database.url,
-    ];
+    let there = migrate(&from, &database.url);
     let copied = || server.sql(&database.name, "SELECT COUNT(*) FROM tasks");
     let is_marked = || {
         let marks = "SELECT COUNT(*) FROM pg_tables WHERE tablename = 'reelvault_moving'";
         server.sql(&database.name, marks) == "1\n"
     };
     kill_midway(home, &there, async || is_marked() && copied() != "0\n").await;
+    let_go(&server, &database);
     home.done(&["add", "late-1"]).await;
     kill_midway(home, &there, async || copied() == format!("{}\n", MANY + 1)).await;
+    let_go(&server, &database);
     let db = rusqlite::Connection::open(home.path().join("manifest.db")).unwrap();
     let change = "UPDATE tasks SET percent = 17 WHERE task_id = 'task-4711'";
     assert_eq!(db.execute(change, []).unwrap(), 1);
     drop(db);
     let before = home.done(&["manifest", "export"]).await;
-    let moved = again(home, &there).await;
+    let moved = home.run(&there).await;
     assert_eq!(moved.code, 0, "{moved:?}");
     check(&moved.stderr, "going on at ");
     check(
@@ -269,27 +262,23 @@ async fn what_was_added_after_a_kill_comes_over_and_what_was_changed_begins_anew
 async fn a_server_that_dies_under_a_move_costs_no_more_than_its_last_pages() {
     let (server, outside) = (Server::own(), outside().await);
     let (home, database) = (&outside.home, server.database());
-    let file = format!("sqlite:{}/manifest.db", home.path().display());
+    let from = file(home, "manifest.db");
     fill(home).await;
-    let there = [
-        "manifest",
-        "migrate",
-        "--from",
-        &file,
-        "--to",
-        &database.url,
-    ];
+    let there = migrate(&from, &database.url);
     let sql = |query: &str| server.sql(&database.name, query);
     let is_marked = "SELECT COUNT(*) FROM pg_tables WHERE tablename = 'reelvault_moving'";
     let mut child = home.command(&there).spawn().unwrap();
-    until(async || sql(is_marked) == "1\n" && sql("SELECT COUNT(*) FROM events") != "0\n").await;
+    until(&mut child, async || {
+        sql(is_marked) == "1\n" && sql("SELECT COUNT(*) FROM events") != "0\n"
+    })
+    .await;
     // What it has by now is on its disk.
     sql("CHECKPOINT");
     let found: usize = sql("SELECT COUNT(*) FROM tasks").trim().parse().unwrap();
     server.stop();
     assert_eq!(child.wait().unwrap().code(), Some(11), "too late to stop");
     server.start();
-    assert!(rows_found(&again(home, &there).await) > found);
+    assert!(rows_found(&home.run(&there).await) > found);
     home.configure(&machine(&outside, &database.url, "one", ""));
     check(
         &home.done(&["status", "--json"]).await,
@@ -303,8 +292,7 @@ async fn what_cannot_be_moved_is_told_with_what_to_do() {
     let outside = outside().await;
     home.configure(&outside.config("", ""));
     let refused = async |from: &str, to: &str, code: i32, what: &str| {
-        let arguments = ["manifest", "migrate", "--from", from, "--to", to];
-        let outcome = home.run(&arguments).await;
+        let outcome = home.run(&migrate(from, to)).await;
         assert_eq!(outcome.code, code, "{outcome:?}");
         check(&outcome.stderr, what);
         assert!(!outcome.stderr.contains("sk-canary"), "{outcome:?}");

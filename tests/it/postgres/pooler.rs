@@ -12,7 +12,9 @@ use tempfile::TempDir;
 
 use super::beside;
 use super::check;
+use super::file;
 use super::machine;
+use super::migrate;
 use super::outside;
 use super::refused;
 use super::server::Database;
@@ -119,19 +121,11 @@ async fn daemons_behind_a_pooler_archive_everything_once() {
     outside.assert_all_safe();
 
     // The manifest can be moved through it as well.
-    let file = format!("sqlite:{}/back.db", outside.home.path().display());
-    let back = ["manifest", "migrate", "--from", &url, "--to", &file];
-    check(&outside.home.done(&back).await, "compared row by row");
-    let fresh = server.database();
-    let there = [
-        "manifest",
-        "migrate",
-        "--from",
-        &file,
-        "--to",
-        &pooler.url(&fresh),
-    ];
-    check(&outside.home.done(&there).await, "compared row by row");
+    let (file, fresh) = (file(&outside.home, "back.db"), server.database());
+    for (from, to) in [(&url, &file), (&file, &pooler.url(&fresh))] {
+        let moved = outside.home.done(&migrate(from, to)).await;
+        check(&moved, "compared row by row");
+    }
 }
 
 #[tokio::test]

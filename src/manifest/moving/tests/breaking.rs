@@ -1,8 +1,12 @@
 //! Moves that are broken off: what they leave is used by nobody, and the next try goes on with it as far as it is true.
 
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_postgres::NoTls;
 
 use super::*;
 
@@ -64,20 +68,19 @@ fn is_in_the_way(error: &MoveError) -> bool {
 async fn once_free<T>(
     mut attempt: impl AsyncFnMut() -> Result<T, MoveError>,
 ) -> Result<T, MoveError> {
+    let mut met = None;
     let look = async {
         loop {
             match attempt().await {
-                Err(error) if is_in_the_way(&error) => {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
+                Err(error) if is_in_the_way(&error) => met = Some(error),
                 outcome => return outcome,
             }
+            // Nobody tells when a thread or a connection that nobody waits for has ended.
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let patience = Duration::from_mins(1);
-    tokio::time::timeout(patience, look)
-        .await
-        .expect("somebody stays in the way")
+    let free = tokio::time::timeout(Duration::from_mins(1), look).await;
+    free.unwrap_or_else(|_| panic!("a try that was dropped stays in the way: {met:?}"))
 }
 
 /// Goes on to the end, and tells what had to be done.
@@ -215,17 +218,10 @@ async fn what_is_copied_is_not_copied_again() {
     assert_eq!(versions(), written);
 
     assert!(break_off(&there.config, &back, is_enough).await);
-    let file = std::fs::metadata(beside(&back, ".moving")).unwrap().ino();
     let told = go_on(&there.config, &back).await;
     assert!(
         told.found > 0 && told.copied > 0 && told.anew.is_none(),
         "{told:?}"
-    );
-    assert_eq!(
-        std::fs::metadata(Manifest::path(&back).unwrap())
-            .unwrap()
-            .ino(),
-        file
     );
     assert_same(&dump(&world.config), &dump(&back));
 }
@@ -350,9 +346,19 @@ async fn a_copy_that_was_spoilt_in_between_is_made_anew() {
     once_free(async || Ok(look(&there.config, &back).await?))
         .await
         .unwrap();
-    let db = rusqlite::Connection::open(beside(&back, ".moving")).unwrap();
+    let unfinished = beside(&back, ".moving");
+    let db = rusqlite::Connection::open(&unfinished).unwrap();
     db.execute(spoil, []).unwrap();
+    drop(db);
+    let file = std::fs::metadata(&unfinished).unwrap().ino();
     assert_eq!(go_on(&there.config, &back).await.anew, Some("assets"));
+    // Its name, which says that it is unfinished, never went.
+    assert_eq!(
+        std::fs::metadata(Manifest::path(&back).unwrap())
+            .unwrap()
+            .ino(),
+        file
+    );
     assert_same(&dump(&world.config), &dump(&back));
 }
 
@@ -369,6 +375,8 @@ async fn of_two_tries_at_once_one_is_refused() {
             "{:?}",
             two.err()
         );
+        let looked = End::check_target(config, "elsewhere").await;
+        assert!(matches!(looked, Err(MoveError::Busy { .. })), "{looked:?}");
         drop(one);
         once_free(async || begin().await.map(drop)).await.unwrap();
     }
@@ -380,6 +388,131 @@ async fn of_two_tries_at_once_one_is_refused() {
     sql("UPDATE reelvault_moving SET token = token + 1");
     let late = one.clear().await;
     assert!(matches!(late, Err(MoveError::Busy { .. })), "{late:?}");
+}
+
+/// A connection of somebody else to the server. It is closed with the set of tasks.
+async fn stranger(there: &Place) -> (tokio_postgres::Client, JoinSet<()>) {
+    let (client, connection) = tokio_postgres::connect(&there.config.url, NoTls)
+        .await
+        .unwrap();
+    let mut talking = JoinSet::new();
+    talking.spawn(async { connection.await.unwrap() });
+    (client, talking)
+}
+
+/// Waits until somebody waits for a lock in the database.
+async fn somebody_waits(there: &Place) {
+    let waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let look = async {
+        while there.server.sql(&there.database.name, waiting) == "0\n" {
+            tokio::task::yield_now().await;
+        }
+    };
+    let seen = tokio::time::timeout(Duration::from_secs(20), look).await;
+    seen.expect("nobody waits for a lock");
+}
+
+#[tokio::test]
+async fn whoever_looks_between_two_pages_is_waited_for() {
+    let there = place();
+    let mut moving = End::target(&there.config, "elsewhere").await.unwrap();
+    let (client, _talking) = stranger(&there).await;
+    let looks = async {
+        let lock = "BEGIN; SELECT pg_advisory_xact_lock(7453291001)";
+        client.batch_execute(lock).await.unwrap();
+        somebody_waits(&there).await;
+        client.batch_execute("COMMIT").await.unwrap();
+    };
+    let goes_on = async {
+        // Who waits already gets the lock first.
+        somebody_waits(&there).await;
+        moving.clear().await.unwrap();
+    };
+    tokio::join!(looks, goes_on);
+}
+
+#[tokio::test]
+async fn a_manifest_is_opened_in_the_moment_in_which_its_move_ends() {
+    let there = place();
+    let open = |access| Manifest::open(&there.config, Clock::system(), access);
+    open(Access::Writer).await.unwrap().close().await;
+    let (client, _talking) = stranger(&there).await;
+    for access in [Access::Daemon, Access::Writer, Access::Reader] {
+        let mark = "CREATE TABLE reelvault_moving (source TEXT, token BIGINT)";
+        client.batch_execute(mark).await.unwrap();
+        let end = "BEGIN; DROP TABLE reelvault_moving";
+        client.batch_execute(end).await.unwrap();
+        let ends = async {
+            // The mark is still there for whoever looks, and is not when it is read.
+            somebody_waits(&there).await;
+            client.batch_execute("COMMIT").await.unwrap();
+        };
+        let (opened, ()) = tokio::join!(open(access), ends);
+        opened.unwrap().close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_copy_whose_mark_cannot_be_read_is_left_as_it_is() {
+    let world = World::postgres(false).await;
+    fill(&world).await;
+    world.manifest.close().await;
+    let back = file_in(&world.folder, "back.db");
+    let is_enough = |step: Step| {
+        matches!(
+            step,
+            Step::Done {
+                table: "events",
+                ..
+            }
+        )
+    };
+    assert!(break_off(&world.config, &back, is_enough).await);
+    once_free(async || End::target(&back, &name_of(&world.config)).await.map(drop))
+        .await
+        .unwrap();
+    // As if the disk gave something else for a moment.
+    let file = std::fs::File::options()
+        .write(true)
+        .open(beside(&back, ".moving"))
+        .unwrap();
+    file.write_all_at(b"not SQLite", 0).unwrap();
+    for is_dry in [true, false] {
+        let refused = once_free(async || {
+            if is_dry {
+                look(&world.config, &back).await
+            } else {
+                migrate(&world.config, &back, |_| {}).await
+            }
+        });
+        let refused = refused.await;
+        let error = refused.expect_err("it is not SQLite").to_string();
+        assert!(
+            error.ends_with("back.db.moving: file is not a database"),
+            "{error}"
+        );
+    }
+    assert!(is_unfinished(&back, &world.config).await);
+    file.write_all_at(b"SQLite for", 0).unwrap();
+    let told = go_on(&world.config, &back).await;
+    assert!(told.found > 0 && told.anew.is_none(), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_file_whose_making_was_broken_off_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (other, back) = (folder.path().join("other.db"), file_in(&folder, "back.db"));
+    let db = rusqlite::Connection::open(&other).unwrap();
+    // Without a wait for the disk the journal says from the beginning that there is something to roll back.
+    let half = "PRAGMA synchronous = OFF; CREATE TABLE one (id INTEGER);
+        BEGIN; CREATE TABLE two (id INTEGER)";
+    db.execute_batch(half).unwrap();
+    std::fs::copy(&other, beside(&back, ".moving")).unwrap();
+    let journal = folder.path().join("other.db-journal");
+    std::fs::copy(journal, beside(&back, ".moving-journal")).unwrap();
+    let mut target = End::target(&back, "elsewhere").await.unwrap();
+    assert_eq!(target.count(&TABLES[0]).await.unwrap(), 0);
 }
 
 #[tokio::test]
