@@ -12,6 +12,7 @@ use url::Url;
 use crate::config::Config;
 use crate::daemon::wiring::Seams;
 use crate::daemon::wiring::api_client;
+use crate::http::client::Traffic;
 use crate::http::guard::Guard;
 use crate::intake::gateway;
 use crate::intake::gateway::Counts;
@@ -70,7 +71,13 @@ pub(super) fn gateway(config: &Config, around: Around<'_>) -> anyhow::Result<Gat
         })?;
         let one = Served {
             provider: provider.clone(),
-            http: api_client(settings, config, around.seams, ANSWER_TIMEOUT)?,
+            http: api_client(
+                settings,
+                config,
+                around.seams,
+                Traffic::Answers,
+                ANSWER_TIMEOUT,
+            )?,
             guard: callbacks.clone(),
             callback: hook(config, provider)?,
         };

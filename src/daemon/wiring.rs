@@ -651,7 +651,7 @@ pub fn provider(
         name.clone(),
         settings,
         config.deadline.default,
-        api_client(settings, config, seams, API_TIMEOUT)?,
+        api_client(settings, config, seams, Traffic::Looks, API_TIMEOUT)?,
         seams.clock.clone(),
         seams.env.as_ref(),
     );
@@ -663,11 +663,12 @@ pub(super) fn api_client(
     settings: &provider::Config,
     config: &Config,
     seams: &Seams,
+    traffic: Traffic,
     read_timeout: Span,
 ) -> anyhow::Result<Http> {
     (seams.http)(ClientConfig {
         guard: guard(settings, &[])?,
-        traffic: Traffic::Answers,
+        traffic,
         connect_timeout: config.transfer.connect_timeout,
         read_timeout,
         user_agent: USER_AGENT.to_owned(),

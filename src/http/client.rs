@@ -61,8 +61,10 @@ pub struct ClientConfig {
 /// What a client is for, which decides how it works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
-    /// Many small answers: [`Reqwest`], which offers HTTP/2, and [`Bulk`] to peers that cannot speak it.
+    /// Answers that are read whole or passed on: [`Reqwest`], which offers HTTP/2.
     Answers,
+    /// Many small answers: the same, and [`Bulk`] to peers that cannot speak HTTP/2.
+    Looks,
     /// Large bodies: [`Bulk`]. HTTP/2 would cost more for its windows than the connections that it saves.
     Files,
 }
@@ -78,7 +80,8 @@ pub enum ClientError {
 /// Builds the client that `config` describes, with connections of its own.
 pub fn connect(config: &ClientConfig) -> Result<Http, ClientError> {
     match config.traffic {
-        Traffic::Answers => Ok(Http::new(Answers {
+        Traffic::Answers => Ok(Http::new(Reqwest::new(config)?)),
+        Traffic::Looks => Ok(Http::new(Looks {
             encrypted: Reqwest::new(config)?,
             plain: Bulk::new(config)?,
         })),
@@ -88,12 +91,12 @@ pub fn connect(config: &ClientConfig) -> Result<Http, ClientError> {
 
 /// Without encryption no peer speaks HTTP/2. Over a connection for each request, to drive it in place takes a quarter less
 /// than a client does with its pool and a task for each connection.
-struct Answers {
+struct Looks {
     encrypted: Reqwest,
     plain: Bulk,
 }
 
-impl Transport for Answers {
+impl Transport for Looks {
     fn send(
         &self,
         request: http::Request<Bytes>,
@@ -103,13 +106,6 @@ impl Transport for Answers {
         } else {
             self.encrypted.send(request)
         }
-    }
-
-    fn send_streaming(
-        &self,
-        request: http::Request<Body>,
-    ) -> Result<Exchange, Box<http::Request<Body>>> {
-        self.encrypted.send_streaming(request)
     }
 }
 

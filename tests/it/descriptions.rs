@@ -36,7 +36,7 @@ const NOW: i64 = 1_795_528_800;
 fn client(guard: Guard) -> Http {
     let config = ClientConfig {
         guard,
-        traffic: Traffic::Answers,
+        traffic: Traffic::Looks,
         connect_timeout: Span::from_secs(5),
         read_timeout: Span::from_secs(5),
         user_agent: USER_AGENT.to_owned(),

@@ -46,7 +46,7 @@ fn config(server: &ServerGuard) -> Config {
 fn connect(name: &str, config: &Config) -> Provider {
     let client = ClientConfig {
         guard: Guard::private(),
-        traffic: Traffic::Answers,
+        traffic: Traffic::Looks,
         connect_timeout: Span::from_secs(5),
         read_timeout: Span::from_secs(5),
         user_agent: USER_AGENT.to_owned(),
