@@ -190,10 +190,9 @@ async fn whoever_arrives_waits_for_rows_that_a_frozen_machine_has_locked() {
     while server.sql(&database.name, &format!("SELECT count(*) {holders}")) != "1\n" {
         assert!(frozen.try_wait().unwrap().is_none());
     }
-    let arriving = tokio::spawn({
-        let home = beside(&outside, &database, "one");
-        async move { home.start().await }
-    });
+    let home = beside(&outside, &database, "one");
+    let mut arriving = tokio::task::JoinSet::new();
+    arriving.spawn(async move { home.start().await });
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     // The server ends a wait after five seconds: what is waited for here is the second one.
     let mut waited = 0;
@@ -202,7 +201,7 @@ async fn whoever_arrives_waits_for_rows_that_a_frozen_machine_has_locked() {
         let is_waiting = server.sql(&database.name, waits) != "0\n";
         waited += usize::from(is_waiting && !was_waiting);
         was_waiting = is_waiting;
-        assert!(!arriving.is_finished(), "nothing was in its way");
+        assert!(arriving.try_join_next().is_none(), "nothing was in its way");
         tokio::task::yield_now().await;
     }
     server.sql(
@@ -210,7 +209,7 @@ async fn whoever_arrives_waits_for_rows_that_a_frozen_machine_has_locked() {
         &format!("SELECT pg_terminate_backend(pid) {holders}"),
     );
     frozen.wait().unwrap();
-    let daemon = arriving.await.unwrap();
+    let daemon = arriving.join_next().await.unwrap().unwrap();
     outside.archived(&daemon).await;
     daemon.stop().await;
     outside.assert_all_safe();
