@@ -145,6 +145,9 @@ async fn fill(home: &Home) {
         .unwrap();
 }
 
+/// How many marks of an unfinished move the database has: one, or none.
+const IS_MARKED: &str = "SELECT COUNT(*) FROM pg_tables WHERE tablename = 'reelvault_moving'";
+
 async fn refused_as_unfinished(home: &Home) {
     for command in [&["run"][..], &["status"], &["add", "task-1"]] {
         let refused = home.run(command).await;
@@ -162,8 +165,7 @@ async fn a_move_that_is_killed_is_taken_by_no_daemon_and_goes_on() {
     fill(home).await;
     let there = migrate(&from, &database.url);
     let sql = |query: &str| server.sql(&database.name, query);
-    let is_marked = "SELECT COUNT(*) FROM pg_tables WHERE tablename = 'reelvault_moving'";
-    kill_midway(home, &there, async || sql(is_marked) == "1\n").await;
+    kill_midway(home, &there, async || sql(IS_MARKED) == "1\n").await;
     let_go(&server, &database);
     home.configure(&machine(&outside, &database.url, "one", ""));
     refused_as_unfinished(home).await;
@@ -266,10 +268,9 @@ async fn a_server_that_dies_under_a_move_costs_no_more_than_its_last_pages() {
     fill(home).await;
     let there = migrate(&from, &database.url);
     let sql = |query: &str| server.sql(&database.name, query);
-    let is_marked = "SELECT COUNT(*) FROM pg_tables WHERE tablename = 'reelvault_moving'";
     let mut child = home.command(&there).spawn().unwrap();
     until(&mut child, async || {
-        sql(is_marked) == "1\n" && sql("SELECT COUNT(*) FROM events") != "0\n"
+        sql(IS_MARKED) == "1\n" && sql("SELECT COUNT(*) FROM events") != "0\n"
     })
     .await;
     // What it has by now is on its disk.

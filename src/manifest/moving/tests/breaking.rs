@@ -182,6 +182,17 @@ async fn a_move_that_dies_anywhere_is_used_by_nobody_until_it_has_gone_on_to_its
     }
 }
 
+/// Whether a move has come to its events. The tables before are copied by then.
+fn has_events(step: Step) -> bool {
+    matches!(
+        step,
+        Step::Done {
+            table: "events",
+            ..
+        }
+    )
+}
+
 fn beside(config: &Config, ending: &str) -> PathBuf {
     let mut name = Manifest::path(config).unwrap().into_os_string();
     name.push(ending);
@@ -192,16 +203,7 @@ fn beside(config: &Config, ending: &str) -> PathBuf {
 async fn what_is_copied_is_not_copied_again() {
     let world = filled().await;
     let (there, back) = (place(), file_in(&world.folder, "back.db"));
-    let is_enough = |step: Step| {
-        matches!(
-            step,
-            Step::Done {
-                table: "events",
-                ..
-            }
-        )
-    };
-    assert!(break_off(&world.config, &there.config, is_enough).await);
+    assert!(break_off(&world.config, &there.config, has_events).await);
     // Each version of a row has the number of the transaction that wrote it.
     let versions = || {
         there.server.sql(
@@ -217,7 +219,7 @@ async fn what_is_copied_is_not_copied_again() {
     );
     assert_eq!(versions(), written);
 
-    assert!(break_off(&there.config, &back, is_enough).await);
+    assert!(break_off(&there.config, &back, has_events).await);
     let told = go_on(&there.config, &back).await;
     assert!(
         told.found > 0 && told.copied > 0 && told.anew.is_none(),
@@ -325,24 +327,15 @@ async fn a_source_that_has_changed_in_between_is_copied_as_it_is() {
 async fn a_copy_that_was_spoilt_in_between_is_made_anew() {
     let world = filled().await;
     let (there, back) = (place(), file_in(&world.folder, "back.db"));
-    let is_enough = |step: Step| {
-        matches!(
-            step,
-            Step::Done {
-                table: "events",
-                ..
-            }
-        )
-    };
     let spoil = "UPDATE assets SET attempts = attempts + 1";
-    assert!(break_off(&world.config, &there.config, is_enough).await);
+    assert!(break_off(&world.config, &there.config, has_events).await);
     there.server.sql(&there.database.name, spoil);
     assert_eq!(
         go_on(&world.config, &there.config).await.anew,
         Some("assets")
     );
 
-    assert!(break_off(&there.config, &back, is_enough).await);
+    assert!(break_off(&there.config, &back, has_events).await);
     once_free(async || Ok(look(&there.config, &back).await?))
         .await
         .unwrap();
@@ -459,16 +452,7 @@ async fn a_copy_whose_mark_cannot_be_read_is_left_as_it_is() {
     fill(&world).await;
     world.manifest.close().await;
     let back = file_in(&world.folder, "back.db");
-    let is_enough = |step: Step| {
-        matches!(
-            step,
-            Step::Done {
-                table: "events",
-                ..
-            }
-        )
-    };
-    assert!(break_off(&world.config, &back, is_enough).await);
+    assert!(break_off(&world.config, &back, has_events).await);
     once_free(async || End::target(&back, &name_of(&world.config)).await.map(drop))
         .await
         .unwrap();
@@ -519,16 +503,7 @@ async fn a_file_whose_making_was_broken_off_is_made_anew() {
 async fn a_copy_of_another_schema_is_made_anew_or_refused() {
     let world = filled().await;
     let (there, back) = (place(), file_in(&world.folder, "back.db"));
-    let is_enough = |step: Step| {
-        matches!(
-            step,
-            Step::Done {
-                table: "events",
-                ..
-            }
-        )
-    };
-    assert!(break_off(&world.config, &there.config, is_enough).await);
+    assert!(break_off(&world.config, &there.config, has_events).await);
     let sql = |sql: &str| there.server.sql(&there.database.name, sql);
     sql("INSERT INTO reelvault_schema (version, at) VALUES (99, 0)");
     let refused = once_free(async || migrate(&world.config, &there.config, |_| {}).await).await;
@@ -540,7 +515,7 @@ async fn a_copy_of_another_schema_is_made_anew_or_refused() {
     sql("DELETE FROM reelvault_schema WHERE version = 99");
     assert!(go_on(&world.config, &there.config).await.found > 0);
 
-    assert!(break_off(&there.config, &back, is_enough).await);
+    assert!(break_off(&there.config, &back, has_events).await);
     let version = |version: u32| {
         let db = rusqlite::Connection::open(beside(&back, ".moving")).unwrap();
         db.pragma_update(None, "user_version", version).unwrap();
