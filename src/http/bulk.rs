@@ -19,6 +19,8 @@ mod shelf;
 mod tls;
 
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 
 use aws_smithy_types::base64;
 use bytes::Bytes;
@@ -26,6 +28,8 @@ use futures::future::BoxFuture;
 use http::HeaderValue;
 use http::Method;
 use http::header;
+use http::uri::Authority;
+use http::uri::Scheme;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use http_body_util::Empty;
@@ -46,7 +50,6 @@ use crate::http::HttpError;
 use crate::http::Transport;
 use crate::http::client::ClientConfig;
 use crate::http::client::ClientError;
-use crate::http::client::absolute;
 use crate::http::client::bound_headers;
 use crate::http::client::cause_of;
 use crate::http::client::refusal;
@@ -139,6 +142,18 @@ struct Inner {
     lines: Lines,
     user_agent: HeaderValue,
     read_timeout: Span,
+    /// Whom the last request went to: the next most often goes there too.
+    latest: Mutex<Option<Arc<Peer>>>,
+}
+
+/// Whom requests go to, let through by the guard.
+struct Peer {
+    scheme: Scheme,
+    authority: Authority,
+    /// The two above.
+    url: Url,
+    host: HeaderValue,
+    credentials: Option<HeaderValue>,
 }
 
 impl Bulk {
@@ -152,6 +167,7 @@ impl Bulk {
             guard,
             user_agent,
             read_timeout: config.read_timeout,
+            latest: Mutex::default(),
         })))
     }
 }
@@ -180,14 +196,10 @@ impl Transport for Bulk {
 
 impl Inner {
     async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Body>, HttpError> {
-        let url = absolute(request.uri())?;
-        // The URL judged is the very value sent: a second parser might read the text in another way.
-        self.guard.check(&url)?;
-        let request = self.write_out(&url, request)?;
-        let answer = self
-            .lines
-            .send(&url, request, Some(self.read_timeout))
-            .await;
+        let peer = self.peer(request.uri())?;
+        let url = &peer.url;
+        let request = self.write_out(&peer, request);
+        let answer = self.lines.send(url, request, Some(self.read_timeout)).await;
         let host = || url.host_str().unwrap_or_default().to_owned();
         match answer {
             Ok(answer) => {
@@ -209,37 +221,59 @@ impl Inner {
         }
     }
 
-    /// The request in the form in which HTTP/1.1 sends it to an origin, with what is always said.
-    fn write_out(
-        &self,
-        url: &Url,
-        request: http::Request<Bytes>,
-    ) -> Result<http::Request<Payload>, HttpError> {
-        let target = url[Position::BeforePath..Position::AfterQuery].parse();
-        let target: http::Uri = target.map_err(|_| unsendable(url))?;
-        let authority = &url[Position::BeforeHost..Position::AfterPort];
-        let authority = HeaderValue::from_str(authority).map_err(|_| unsendable(url))?;
+    /// Whom `uri` names, if the guard lets requests through to there.
+    fn peer(&self, uri: &http::Uri) -> Result<Arc<Peer>, HttpError> {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peer) = latest.as_ref().filter(|peer| peer.is_named_by(uri)) {
+            return Ok(Arc::clone(peer));
+        }
+        let peer = Peer::read(uri).ok_or_else(|| HttpError::Forbidden {
+            host: uri.host().unwrap_or_default().to_owned(),
+            why: "not an absolute URL",
+        })?;
+        // The URL judged is the very value that is dialled: a second parser might read the text in another way.
+        self.guard.check(&peer.url)?;
+        Ok(Arc::clone(latest.insert(Arc::new(peer))))
+    }
+
+    /// The request in the form in which HTTP/1.1 sends it to `peer`, with what is always said.
+    fn write_out(&self, peer: &Peer, request: http::Request<Bytes>) -> http::Request<Payload> {
         let (mut parts, body) = request.into_parts();
-        parts.uri = target;
+        let target = parts.uri.into_parts().path_and_query;
+        parts.uri = target.map_or_else(http::Uri::default, http::Uri::from);
         parts.version = http::Version::HTTP_11;
         let mut say = |name: header::HeaderName, value: HeaderValue| {
             parts.headers.entry(name).or_insert(value);
         };
-        say(header::HOST, authority);
+        say(header::HOST, peer.host.clone());
         say(header::USER_AGENT, self.user_agent.clone());
         say(header::ACCEPT, HeaderValue::from_static("*/*"));
-        if let Some(credentials) = basic(url) {
-            say(header::AUTHORIZATION, credentials);
+        if let Some(credentials) = &peer.credentials {
+            say(header::AUTHORIZATION, credentials.clone());
         }
         let body = Full::new(body).map_err(|never| match never {});
-        Ok(http::Request::from_parts(parts, body.boxed()))
+        http::Request::from_parts(parts, body.boxed())
     }
 }
 
-fn unsendable(url: &Url) -> HttpError {
-    HttpError::Forbidden {
-        host: url.host_str().unwrap_or_default().to_owned(),
-        why: "not a URL that HTTP can send",
+impl Peer {
+    /// Nothing where `uri` names no host.
+    fn read(uri: &http::Uri) -> Option<Self> {
+        let (scheme, authority) = (uri.scheme()?, uri.authority()?);
+        let url = Url::parse(&format!("{scheme}://{authority}")).ok()?;
+        Some(Self {
+            scheme: scheme.clone(),
+            authority: authority.clone(),
+            host: HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort]).ok()?,
+            credentials: basic(&url),
+            url,
+        })
+    }
+
+    fn is_named_by(&self, uri: &http::Uri) -> bool {
+        uri.scheme() == Some(&self.scheme)
+            // Not as host names are compared: names and passwords before them have capitals that count.
+            && uri.authority().map(Authority::as_str) == Some(self.authority.as_str())
     }
 }
 

@@ -146,7 +146,7 @@ impl Transport for Reqwest {
 }
 
 /// The URL of a request, if it is one that names its host.
-pub(super) fn absolute(uri: &http::Uri) -> Result<Url, HttpError> {
+fn absolute(uri: &http::Uri) -> Result<Url, HttpError> {
     Url::parse(&uri.to_string()).map_err(|_| HttpError::Forbidden {
         host: uri.host().unwrap_or_default().to_owned(),
         why: "not an absolute URL",

@@ -70,9 +70,11 @@ impl Home {
     /// Lays `line` down, if there is room.
     pub(super) fn lay_down(&self, line: Line) {
         let mut waiting = self.shelf.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = waiting.lines.entry(self.origin.clone()).or_default();
-        if lines.len() < LINES_MAX {
-            lines.push((Instant::now(), line));
+        let laid = (Instant::now(), line);
+        match waiting.lines.get_mut(&self.origin) {
+            Some(lines) if lines.len() < LINES_MAX => lines.push(laid),
+            Some(_) => {}
+            None => drop(waiting.lines.insert(self.origin.clone(), vec![laid])),
         }
         while waiting.clearing.try_join_next().is_some() {}
         if waiting.clearing.is_empty() {
