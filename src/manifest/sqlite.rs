@@ -45,6 +45,7 @@ use rusqlite::ErrorCode;
 use rusqlite::OpenFlags;
 use rusqlite::Params;
 use rusqlite::Row;
+use rusqlite::config::DbConfig;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
@@ -371,6 +372,9 @@ fn prepare(connection: &Connection) -> Result<(), Fault> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     connection.pragma_update(None, "foreign_keys", true)?;
+    // One plan for a statement, whatever it is asked with: else each time that a bound of a range is bound anew, the engine
+    // compiles the statement again.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Sorting must not depend on room in a folder for temporary files.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(())
