@@ -1,5 +1,7 @@
 //! Foreign words made fit for logs, rows and terminals: no key, no URL's query, no control character, no great length.
 
+use std::borrow::Cow;
+
 use crate::secret::Secret;
 use crate::telemetry::redact;
 
@@ -12,8 +14,8 @@ pub(super) const WORD_CHARS: usize = 100;
 /// What may be shown of `text`: at most `chars_max` characters, and `key` never.
 pub(super) fn scrub(text: &str, chars_max: usize, key: Option<&Secret>) -> String {
     let keyless = match key {
-        Some(key) => text.replace(key.expose(), "***"),
-        None => text.to_owned(),
+        Some(key) if text.contains(key.expose()) => Cow::Owned(text.replace(key.expose(), "***")),
+        Some(_) | None => Cow::Borrowed(text),
     };
     let shown = redact::scrub(keyless.trim());
     match shown.char_indices().nth(chars_max) {

@@ -57,6 +57,9 @@ const READ_BYTES_MAX: usize = 16 * 1024;
 /// and those that reorder text are escaped; the length is bounded. In doubt it masks: an innocent word lost costs less
 /// than a signature told.
 pub fn scrub(text: &str) -> String {
+    if is_plain_word(text) {
+        return text.to_owned();
+    }
     let text = text
         .get(..text.floor_char_boundary(READ_BYTES_MAX))
         .unwrap_or(text);
@@ -70,6 +73,11 @@ pub fn scrub(text: &str) -> String {
         scrubber.tell(piece.strip_prefix(word).unwrap_or_default());
     }
     bounded(&scrubber.told)
+}
+
+/// Whether nothing in `text` can be a reason to change it, as in `processing` or a model's name.
+fn is_plain_word(text: &str) -> bool {
+    text.len() <= SCRUBBED_CHARS_MAX && text.chars().all(is_token_char) && !is_key(text)
 }
 
 /// What ends a word: nothing that can stand unescaped in a URL's query.
