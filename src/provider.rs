@@ -33,6 +33,7 @@ use crate::secret::SecretSource;
 use crate::units::Rate;
 use crate::units::Span;
 
+pub use api::Look;
 pub use api::Provider;
 pub use connect::ConnectError;
 pub use connect::describe;

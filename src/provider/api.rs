@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -66,8 +67,8 @@ pub(super) struct Inner {
     has_batch: AtomicBool,
 }
 
-/// What a look gave for each task.
-type Looks = Vec<(TaskId, Result<Sighting, ProviderError>)>;
+/// What a look at a task gave.
+pub type Look = Result<Sighting, ProviderError>;
 
 impl Provider {
     /// Divides the account's pace among so many machines, of which this is one.
@@ -253,8 +254,9 @@ impl Provider {
         Ok(sighting)
     }
 
-    /// Asks how many tasks stand, in batches where the provider has them. Answers in the order of `ids`.
-    pub async fn look_many(&self, ids: &[TaskId]) -> Looks {
+    /// Asks how several tasks stand, in batches where the provider has them. Gives a look for each of `ids`, in their
+    /// order.
+    pub async fn look_many(&self, ids: &[&TaskId]) -> Vec<Look> {
         let mut looks = Vec::with_capacity(ids.len());
         match &self.description().batch {
             Some(batch) => {
@@ -296,28 +298,29 @@ impl Provider {
 
     /// As many as fit into one batch. What a batch leaves out or garbles is asked for by itself, since only a look at the
     /// task proves anything; so is everything where the batch fails, since that call is not documented everywhere.
-    async fn look_chunk(&self, batch: &Batch, ids: &[TaskId]) -> Looks {
+    async fn look_chunk(&self, batch: &Batch, ids: &[&TaskId]) -> Vec<Look> {
         let seen = match self.look_batch(batch, ids).await {
             Ok(seen) => seen,
             Err(error @ ProviderError::Limited { .. }) => return same_for_all(ids, &error),
             Err(_) => BTreeMap::new(),
         };
         let is_absent = |id: &&TaskId| !seen.contains_key(*id);
-        let absent: Vec<TaskId> = ids.iter().filter(is_absent).cloned().collect();
-        let singly: BTreeMap<TaskId, _> = self.look_each(&absent).await.into_iter().collect();
-        let told = |id: &TaskId| {
-            let sighting = seen.get(id).cloned().map(Ok);
-            Some((id.clone(), sighting.or_else(|| singly.get(id).cloned())?))
+        let absent: Vec<&TaskId> = ids.iter().copied().filter(is_absent).collect();
+        let singly = self.look_each(&absent).await;
+        let singly: BTreeMap<&TaskId, Look> = absent.into_iter().zip(singly).collect();
+        let told = |id: &&TaskId| {
+            let sighting = seen.get(*id).cloned().map(Ok);
+            sighting.or_else(|| singly.get(*id).cloned())
         };
         ids.iter().filter_map(told).collect()
     }
 
     /// The tasks among `ids` that the batch tells of.
-    async fn look_batch(
+    async fn look_batch<'i>(
         &self,
         batch: &Batch,
-        ids: &[TaskId],
-    ) -> Result<BTreeMap<TaskId, Sighting>, ProviderError> {
+        ids: &[&'i TaskId],
+    ) -> Result<BTreeMap<&'i TaskId, Sighting>, ProviderError> {
         let mut seen = BTreeMap::new();
         let caller = &self.0.caller;
         let has_batch = self.0.has_batch.load(Ordering::Relaxed);
@@ -325,7 +328,7 @@ impl Provider {
         if ids.len() < 2 || !has_batch || caller.is_refused() {
             return Ok(seen);
         }
-        let list: Vec<&str> = ids.iter().map(TaskId::as_str).collect();
+        let list: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
         let (method, body) = match &batch.ids {
             Some(name) => {
                 let body = serde_json::json!({ name.as_str(): list }).to_string();
@@ -371,7 +374,7 @@ impl Provider {
                     serde_json::from_slice(text).is_ok_and(|said: Value| said == *task)
                 };
                 let sighting = self.with_answer(sighting, text.filter(is_it).unwrap_or_default());
-                seen.entry(id.clone()).or_insert(sighting);
+                seen.entry(*id).or_insert(sighting);
             }
         };
         let all = batch.tasks.each(&value, see);
@@ -387,7 +390,7 @@ impl Provider {
     }
 
     /// One by one. The first goes ahead alone: what keeps us from hearing about it keeps us from hearing about any.
-    async fn look_each(&self, ids: &[TaskId]) -> Looks {
+    async fn look_each(&self, ids: &[&TaskId]) -> Vec<Look> {
         let Some((first, rest)) = ids.split_first() else {
             return Vec::new();
         };
@@ -400,23 +403,23 @@ impl Provider {
         {
             return same_for_all(ids, error);
         }
+        let looks: Vec<OnceLock<Look>> = rest.iter().map(|_| OnceLock::new()).collect();
         // A look is a large future: a few that go from task to task cost less than one made for each.
         let next = AtomicUsize::new(0);
         let walk = async || {
-            let mut looks = Vec::with_capacity(rest.len() / LOOKS_AT_ONCE + 1);
             loop {
                 let place = next.fetch_add(1, Ordering::Relaxed);
-                let Some(id) = rest.get(place) else {
-                    return looks;
+                let (Some(id), Some(seen)) = (rest.get(place), looks.get(place)) else {
+                    return;
                 };
-                looks.push((place, (id.clone(), self.look(id).await)));
+                let look = self.look(id).await;
+                seen.get_or_init(|| look);
             }
         };
         let walks = (0..LOOKS_AT_ONCE.min(rest.len())).map(|_| walk());
-        let mut looks = walks.collect::<FuturesUnordered<_>>().concat().await;
-        looks.sort_unstable_by_key(|(place, _)| *place);
-        let rest = looks.into_iter().map(|(_, look)| look);
-        std::iter::once((first.clone(), look)).chain(rest).collect()
+        walks.collect::<FuturesUnordered<_>>().collect::<()>().await;
+        let looks = looks.into_iter().filter_map(OnceLock::into_inner);
+        std::iter::once(look).chain(looks).collect()
     }
 }
 
@@ -439,10 +442,8 @@ pub(super) fn is_no_such_call(status: StatusCode) -> bool {
     )
 }
 
-fn same_for_all(ids: &[TaskId], error: &ProviderError) -> Looks {
-    ids.iter()
-        .map(|id| (id.clone(), Err(error.clone())))
-        .collect()
+fn same_for_all(ids: &[&TaskId], error: &ProviderError) -> Vec<Look> {
+    ids.iter().map(|_| Err(error.clone())).collect()
 }
 
 #[cfg(test)]
@@ -472,17 +473,18 @@ mod tests {
             has_batch: AtomicBool::new(true),
         }));
         let ids = ["a", "b"].map(|id| id.parse::<TaskId>().unwrap());
+        let ids: Vec<&TaskId> = ids.iter().collect();
         let refused = provider.look_many(&ids).await;
         let is_refused = |error: &ProviderError| matches!(error, ProviderError::Refused { .. });
         assert!(
             refused
                 .iter()
-                .all(|(_, look)| look.as_ref().is_err_and(is_refused))
+                .all(|look| look.as_ref().is_err_and(is_refused))
         );
         assert_eq!(script.left(), 2);
         provider.0.caller.pace.resume();
         let accepted = provider.look_many(&ids).await;
-        assert!(accepted.iter().all(|(_, look)| look.is_ok()));
+        assert!(accepted.iter().all(Result::is_ok));
         assert_eq!(script.left(), 0);
     }
 }

@@ -31,6 +31,10 @@ use crate::units::Span;
 /// its share of tasks, and takes up those of a machine whose end nobody noticed.
 pub(super) const HOLD_LEASES: u32 = 10;
 
+/// How many leases long a claim is believed in: a look that comes later asks the manifest first. Who takes a task from us,
+/// or forgets it, makes our next looks useless but does them no harm: what they find is not written.
+pub(super) const BELIEVED_LEASES: u32 = 4;
+
 /// What may be held at most, some 200,000 tasks without tags; beyond that each look is written and ends its claim.
 const HELD_BYTES_MAX: ByteSize = ByteSize::mib(128);
 
@@ -52,6 +56,8 @@ pub(super) struct HeldTask {
     pub(super) last_unfinished_at: Option<Timestamp>,
     /// Until when the claim surely holds, by a clock that nobody sets.
     pub(super) until: Instant,
+    /// When the manifest last said that it does.
+    pub(super) confirmed_at: Instant,
 }
 
 /// The held tasks of one stage.
@@ -60,6 +66,8 @@ pub(super) struct Held {
     /// A look that is due at a task, and the write after it, must end before the claim does: its time is as much earlier.
     margin: Span,
     bytes_max: usize,
+    /// How long a claim is believed in.
+    believed: Span,
     shelf: Mutex<Shelf>,
 }
 
@@ -87,6 +95,7 @@ impl Held {
         Self {
             margin: lease,
             bytes_max: HELD_BYTES_MAX.as_usize(),
+            believed: lease.times(f64::from(BELIEVED_LEASES)),
             shelf: Mutex::default(),
         }
     }
@@ -160,6 +169,11 @@ impl Held {
             is_it.then(|| shelf.take(lease.row)).flatten()
         };
         leases.iter().filter_map(take).collect()
+    }
+
+    /// Whether the manifest is to be asked before a look at `task`.
+    pub(super) fn is_doubted(&self, task: &HeldTask, now: Instant) -> bool {
+        now.saturating_duration_since(task.confirmed_at) >= self.believed.as_duration()
     }
 
     /// Whether nothing is held.

@@ -177,16 +177,15 @@ impl Stage for Watch {
             let what = format!("provider {} is not configured here", batch.provider);
             return Err(Failure::wait_until(self.parts.clock.now(), what));
         };
-        let id = |held: &HeldTask| held.task.key.id.clone();
-        let ids: Vec<TaskId> = batch.tasks.iter().map(id).collect();
-        let answers = tokio::select! {
+        let ids: Vec<&TaskId> = batch.tasks.iter().map(|held| &held.task.key.id).collect();
+        let looks = tokio::select! {
             () = stop.cancelled() => return Err(Failure::drained()),
-            answers = provider.look_many(&ids) => answers,
+            looks = provider.look_many(&ids) => looks,
         };
         let mut seen = Vec::new();
         let mut unseen = Vec::new();
-        for (held, (_, answer)) in batch.tasks.iter().zip(answers) {
-            match answer {
+        for (held, look) in batch.tasks.iter().zip(looks) {
+            match look {
                 Ok(sighting) => {
                     let observation = self.read(provider, held, sighting);
                     if !self.keep(held, &observation) {
@@ -230,14 +229,17 @@ impl Watch {
         (left > Span::ZERO).then(|| Instant::now() + left.as_duration())
     }
 
-    /// Claims what is due in the manifest. Of what is due here comes back what is still ours; what somebody wants looked
-    /// at now, and what cannot be held any longer, is let go before and so among what is claimed.
+    /// Claims what is due in the manifest. Of what is due here comes back what is ours as far as we know; what somebody
+    /// wants looked at now, and what cannot be held any longer, is let go before and so among what is claimed.
     async fn claim_beside(&self, due: Due, room: usize) -> (Vec<HeldTask>, Claimed) {
         let Due { mut looks, overdue } = due;
         if looks.is_empty() && overdue.is_empty() && self.held.is_empty() {
             return (looks, self.claim_anew(room).await);
         }
-        let leases: Vec<Lease> = looks.iter().map(|held| held.task.lease).collect();
+        let asked_at = Instant::now();
+        let is_doubted = |held: &HeldTask| self.held.is_doubted(held, asked_at);
+        let doubted = looks.iter().filter(|held| is_doubted(held));
+        let leases: Vec<Lease> = doubted.map(|held| held.task.lease).collect();
         let news = match self.parts.manifest.held_news(&leases).await {
             Ok(news) => news,
             Err(error) => {
@@ -249,6 +251,8 @@ impl Watch {
         let lost: HashSet<_> = news.lost.iter().map(term).collect();
         let heard: HashSet<_> = news.heard.iter().map(term).collect();
         looks.retain(|held| !lost.contains(&term(&held.task.lease)));
+        let confirmed = looks.iter_mut().filter(|held| is_doubted(held));
+        confirmed.for_each(|held| held.confirmed_at = asked_at);
         let mut ended = overdue;
         ended.extend(looks.extract_if(.., |held| heard.contains(&term(&held.task.lease))));
         ended.extend(self.held.take(&news.heard));
@@ -285,6 +289,7 @@ impl Watch {
             last_unfinished_at: task.last_unfinished_at,
             task: Arc::new(task),
             until,
+            confirmed_at: begun,
         };
         Ok(claimed.into_iter().map(held).collect())
     }

@@ -20,6 +20,7 @@ use reelvault::origin::open::Origin;
 use reelvault::origin::open::Window;
 use reelvault::provider::Config;
 use reelvault::provider::ListError;
+use reelvault::provider::Look;
 use reelvault::provider::Place;
 use reelvault::provider::Provider;
 use reelvault::provider::ProviderError;
@@ -166,13 +167,14 @@ async fn ids_can_be_asked_for_together_in_a_query() {
     )
     .await;
     let provider = connect("kling", &server, "k-1");
-    let seen = provider.look_many(&["1", "2", "3"].map(id)).await;
-    let said = |(id, look): &(TaskId, Result<Sighting, ProviderError>)| match look {
-        Ok(sighting) => format!("{id} {}", sighting.progress),
-        Err(error) => format!("{id} {}", error.as_str()),
+    let ids = ["1", "2", "3"].map(id);
+    let seen = provider.look_many(&ids.each_ref()).await;
+    let said = |look: &Look| match look {
+        Ok(sighting) => sighting.progress.to_string(),
+        Err(error) => error.as_str().to_owned(),
     };
     let said: Vec<String> = seen.iter().map(said).collect();
-    assert_eq!(said, ["1 running", "2 pending", "3 no_such_task"]);
+    assert_eq!(said, ["running", "pending", "no_such_task"]);
     batch.assert_async().await;
     absent.assert_async().await;
 }

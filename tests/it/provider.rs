@@ -17,6 +17,7 @@ use reelvault::model::task::Progress;
 use reelvault::model::task::Sighting;
 use reelvault::model::task::TaskId;
 use reelvault::provider::Config;
+use reelvault::provider::Look;
 use reelvault::provider::Provider;
 use reelvault::provider::ProviderError;
 use reelvault::secret::SecretSource;
@@ -578,20 +579,21 @@ fn named(id: &str, status: &str) -> Value {
 
 /// What `look_many` told, in short.
 async fn told(provider: &Provider, ids: &[&str]) -> Vec<(String, String)> {
+    let names = ids.iter().map(|&name| name.to_owned());
     let ids: Vec<TaskId> = ids.iter().map(|text| id(text)).collect();
     // Spawned, to prove that it can be.
     let provider = provider.clone();
     let mut set = tokio::task::JoinSet::new();
-    set.spawn(async move { provider.look_many(&ids).await });
+    set.spawn(async move {
+        let ids: Vec<&TaskId> = ids.iter().collect();
+        provider.look_many(&ids).await
+    });
     let looks = set.join_next().await.unwrap().unwrap();
-    let short = |look: Result<Sighting, ProviderError>| match look {
+    let short = |look: Look| match look {
         Ok(sighting) => sighting.status,
         Err(error) => error.as_str().to_owned(),
     };
-    looks
-        .into_iter()
-        .map(|(id, look)| (id.to_string(), short(look)))
-        .collect()
+    names.zip(looks.into_iter().map(short)).collect()
 }
 
 fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
