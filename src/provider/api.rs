@@ -304,6 +304,9 @@ impl Provider {
             Err(error @ ProviderError::Limited { .. }) => return same_for_all(ids, &error),
             Err(_) => BTreeMap::new(),
         };
+        if seen.is_empty() {
+            return self.look_each(ids).await;
+        }
         let is_absent = |id: &&TaskId| !seen.contains_key(*id);
         let absent: Vec<&TaskId> = ids.iter().copied().filter(is_absent).collect();
         let singly = self.look_each(&absent).await;

@@ -77,7 +77,8 @@ pub fn scrub(text: &str) -> String {
 
 /// Whether nothing in `text` can be a reason to change it, as in `processing` or a model's name.
 fn is_plain_word(text: &str) -> bool {
-    text.len() <= SCRUBBED_CHARS_MAX && text.chars().all(is_token_char) && !is_key(text)
+    let is_plain = |byte: u8| is_token_char(char::from(byte));
+    text.len() <= SCRUBBED_CHARS_MAX && text.bytes().all(is_plain) && !is_key(text)
 }
 
 /// What ends a word: nothing that can stand unescaped in a URL's query.

@@ -58,6 +58,21 @@ pub(super) struct HeldTask {
     pub(super) until: Instant,
     /// When the manifest last said that it does.
     pub(super) confirmed_at: Instant,
+    /// What it takes, about.
+    bytes: usize,
+}
+
+impl HeldTask {
+    /// A task that was claimed at `claimed_at`, until `until`.
+    pub(super) fn new(task: ClaimedTask, claimed_at: Instant, until: Instant) -> Self {
+        Self {
+            last_unfinished_at: task.last_unfinished_at,
+            until,
+            confirmed_at: claimed_at,
+            bytes: bytes(&task),
+            task: Arc::new(task),
+        }
+    }
 }
 
 /// The held tasks of one stage.
@@ -218,7 +233,7 @@ impl Shelf {
     fn put(&mut self, task: HeldTask, look_at: Instant) {
         let row = task.task.lease.row;
         self.take(row);
-        self.bytes += bytes(&task);
+        self.bytes += task.bytes;
         self.looks.insert((look_at, row));
         self.tasks.insert(row, (look_at, task));
     }
@@ -226,14 +241,12 @@ impl Shelf {
     fn take(&mut self, row: i64) -> Option<HeldTask> {
         let (at, task) = self.tasks.remove(&row)?;
         self.looks.remove(&(at, row));
-        self.bytes = self.bytes.saturating_sub(bytes(&task));
+        self.bytes = self.bytes.saturating_sub(task.bytes);
         Some(task)
     }
 }
 
-/// What a held task takes, about.
-fn bytes(held: &HeldTask) -> usize {
-    let task = &held.task;
+fn bytes(task: &ClaimedTask) -> usize {
     let text = |text: &str| TEXT_BYTES + text.len();
     let tags = task.tags.iter().map(|(name, tag)| text(name) + text(tag));
     let words = [&task.model, &task.kind, &task.status];

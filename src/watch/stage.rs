@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
@@ -285,12 +284,7 @@ impl Watch {
         let is_behind = room > 0 && claimed.len() >= room;
         self.is_behind.store(is_behind, Ordering::Relaxed);
         let until = begun + hold.as_duration();
-        let held = |task: ClaimedTask| HeldTask {
-            last_unfinished_at: task.last_unfinished_at,
-            task: Arc::new(task),
-            until,
-            confirmed_at: begun,
-        };
+        let held = |task| HeldTask::new(task, begun, until);
         Ok(claimed.into_iter().map(held).collect())
     }
 
@@ -303,13 +297,13 @@ impl Watch {
             return false;
         }
         let wait = next_look_at.since(self.parts.clock.now());
-        let seen = match observation.sighting.progress {
-            Progress::Pending | Progress::Running => HeldTask {
-                last_unfinished_at: Some(self.parts.clock.now()),
-                ..held.clone()
-            },
-            Progress::Completed | Progress::Failed | Progress::Cancelled => held.clone(),
-        };
+        let mut seen = held.clone();
+        match observation.sighting.progress {
+            Progress::Pending | Progress::Running => {
+                seen.last_unfinished_at = Some(self.parts.clock.now());
+            }
+            Progress::Completed | Progress::Failed | Progress::Cancelled => {}
+        }
         self.held.keep(seen, Instant::now() + wait.as_duration())
     }
 
