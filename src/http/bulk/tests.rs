@@ -247,6 +247,46 @@ async fn credentials_of_a_url_are_sent_as_such() {
 }
 
 /// What a request's body is made of may be a share of a transfer, which must not hang on to a peer that is dead.
+/// Whom the last request went to is remembered, and must never stand for another.
+#[tokio::test]
+async fn each_request_goes_to_whom_it_names_as_it_names_them() {
+    let (one, other) = (
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    );
+    let client = client(Span::from_secs(10));
+    for (listener, credentials, target) in [
+        (&one, "", "/a?b=1"),
+        (&other, "", "/a?b=1"),
+        (&one, "Ann:x@", "?b=1"),
+        (&one, "ann:x@", "/%2e%2e/b"),
+        (&one, "", ""),
+    ] {
+        let address = listener.local_addr().unwrap();
+        let url = format!("http://{credentials}{address}{target}");
+        let served = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let head = read_head(&mut socket).await;
+            let closing = "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+            socket.write_all(closing.as_bytes()).await.unwrap();
+            head
+        };
+        let request = http::Request::get(&url).body(Bytes::new()).unwrap();
+        let (head, answer) = tokio::join!(served, client.send(request));
+        assert_eq!(answer.unwrap().status(), 204, "{url}");
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        assert!(
+            head.starts_with(&format!("GET {slash}{target} HTTP/1.1\r\n")),
+            "{head}"
+        );
+        assert!(head.contains(&format!("host: {address}\r\n")), "{head}");
+        let pair = credentials.strip_suffix('@').map(base64::encode);
+        let told = pair.map(|pair| format!("authorization: Basic {pair}\r\n"));
+        assert_eq!(head.contains("authorization"), told.is_some(), "{head}");
+        assert!(head.contains(&told.unwrap_or_default()), "{head}");
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_is_given_up_takes_its_body_with_it() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -354,13 +354,19 @@ async fn trusts_further_authorities_only_when_told() {
 }
 
 #[tokio::test]
-async fn offers_http2_for_answers_only() {
+async fn offers_http2_for_all_but_files() {
     let (acceptor, pem) = tls(&[b"h2", b"http/1.1"]);
-    let clients = clients(&ClientConfig {
-        roots: Roots::load(&pem).unwrap(),
-        ..config(Guard::private())
-    });
-    for (client, spoken) in clients.into_iter().zip([&b"h2"[..], b"http/1.1"]) {
+    for (traffic, spoken) in [
+        (Traffic::Answers, &b"h2"[..]),
+        (Traffic::Looks, b"h2"),
+        (Traffic::Files, b"http/1.1"),
+    ] {
+        let client = connect(&ClientConfig {
+            traffic,
+            roots: Roots::load(&pem).unwrap(),
+            ..config(Guard::private())
+        });
+        let client = client.unwrap();
         let (listener, address) = listen().await;
         let serve = async {
             let (socket, _) = listener.accept().await.unwrap();

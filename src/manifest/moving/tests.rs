@@ -2,6 +2,7 @@
 
 mod breaking;
 mod filling;
+mod meeting;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
