@@ -34,6 +34,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use http_body_util::Empty;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use url::Position;
 use url::Url;
@@ -41,6 +42,7 @@ use url::Url;
 pub(crate) use self::flow::Flow;
 pub(crate) use self::line::Cause;
 use self::line::Dialer;
+use self::line::Line;
 pub(crate) use self::line::LineError;
 pub(crate) use self::line::Payload;
 use self::line::broken;
@@ -87,15 +89,10 @@ impl Lines {
         mut request: http::Request<Payload>,
         timeout: Option<Span>,
     ) -> Result<http::Response<Flow>, LineError> {
-        let Pool { dialer, shelf } = &*self.0;
-        let flowing = |answer: http::Response<_>, line| {
-            let host = url.host_str().unwrap_or_default().to_owned();
-            answer.map(|body| Flow::new(host, body, line, shelf.home(url), timeout))
-        };
-        if let Some(mut line) = shelf.take(url) {
+        if let Some(mut line) = self.0.shelf.take(url) {
             let again = repeated(&request);
             match within(timeout, line.ask(request)).await? {
-                Ok(answer) => return Ok(flowing(answer, line)),
+                Ok(answer) => return Ok(self.flowing(url, answer, line, timeout)),
                 // The peer hung up while the connection waited: what it has not seen, or only reads, is asked on another.
                 Err(mut error) => match error.take_message().or(again) {
                     Some(unsent) => request = unsent,
@@ -103,11 +100,26 @@ impl Lines {
                 },
             }
         }
-        let mut line = dialer.dial(url).await?;
-        match within(timeout, line.ask(request)).await? {
-            Ok(answer) => Ok(flowing(answer, line)),
-            Err(error) => Err(LineError::Broken(error.into_error())),
-        }
+        // Boxed, or every request would carry the room that only the making of a connection needs.
+        let anew = Box::pin(async {
+            let mut line = self.0.dialer.dial(url).await?;
+            match within(timeout, line.ask(request)).await? {
+                Ok(answer) => Ok(self.flowing(url, answer, line, timeout)),
+                Err(error) => Err(LineError::Broken(error.into_error())),
+            }
+        });
+        anew.await
+    }
+
+    fn flowing(
+        &self,
+        url: &Url,
+        answer: http::Response<Incoming>,
+        line: Line,
+        timeout: Option<Span>,
+    ) -> http::Response<Flow> {
+        let host = url.host_str().unwrap_or_default().to_owned();
+        answer.map(|body| Flow::new(host, body, line, self.0.shelf.home(url), timeout))
     }
 }
 

@@ -208,7 +208,8 @@ impl Provider {
         let sighting = read.map_err(|amiss| caller.amiss(answer.status, amiss))?;
         let sighting = match &self.description().results.call {
             Some(call) if sighting.progress == Progress::Completed => {
-                self.call_results(call, &value, &names, sighting).await?
+                // Boxed: most looks find a task that runs on.
+                Box::pin(self.call_results(call, &value, &names, sighting)).await?
             }
             Some(_) | None => sighting,
         };
