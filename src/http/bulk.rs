@@ -54,6 +54,7 @@ use crate::http::client::ClientConfig;
 use crate::http::client::ClientError;
 use crate::http::client::bound_headers;
 use crate::http::client::cause_of;
+use crate::http::client::not_absolute;
 use crate::http::client::refusal;
 use crate::http::guard::Guard;
 use crate::http::roots::Roots;
@@ -239,10 +240,7 @@ impl Inner {
         if let Some(peer) = latest.as_ref().filter(|peer| peer.is_named_by(uri)) {
             return Ok(Arc::clone(peer));
         }
-        let peer = Peer::read(uri).ok_or_else(|| HttpError::Forbidden {
-            host: uri.host().unwrap_or_default().to_owned(),
-            why: "not an absolute URL",
-        })?;
+        let peer = Peer::read(uri).ok_or_else(|| not_absolute(uri))?;
         // The URL judged is the very value that is dialled: a second parser might read the text in another way.
         self.guard.check(&peer.url)?;
         Ok(Arc::clone(latest.insert(Arc::new(peer))))

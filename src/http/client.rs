@@ -147,10 +147,15 @@ impl Transport for Reqwest {
 
 /// The URL of a request, if it is one that names its host.
 fn absolute(uri: &http::Uri) -> Result<Url, HttpError> {
-    Url::parse(&uri.to_string()).map_err(|_| HttpError::Forbidden {
+    Url::parse(&uri.to_string()).map_err(|_| not_absolute(uri))
+}
+
+/// The error for a URL that names no host.
+pub(super) fn not_absolute(uri: &http::Uri) -> HttpError {
+    HttpError::Forbidden {
         host: uri.host().unwrap_or_default().to_owned(),
         why: "not an absolute URL",
-    })
+    }
 }
 
 pub(super) fn bound_headers(host: &str, headers: &http::HeaderMap) -> Result<(), HttpError> {

@@ -78,11 +78,9 @@ impl HeldTask {
 /// The held tasks of one stage.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// A look that is due at a task, and the write after it, must end before the claim does: its time is as much earlier.
-    margin: Span,
+    /// A look that is due at a task, and the write after it, must end before the claim does: its time is a lease earlier.
+    lease: Span,
     bytes_max: usize,
-    /// How long a claim is believed in.
-    believed: Span,
     shelf: Mutex<Shelf>,
 }
 
@@ -108,9 +106,8 @@ impl Held {
     /// Holds nothing yet; claims are for leases of this length, or for many of them.
     pub(super) fn new(lease: Span) -> Self {
         Self {
-            margin: lease,
+            lease,
             bytes_max: HELD_BYTES_MAX.as_usize(),
-            believed: lease.times(f64::from(BELIEVED_LEASES)),
             shelf: Mutex::default(),
         }
     }
@@ -124,7 +121,7 @@ impl Held {
     /// Keeps a task until `look_at`. Not where the claim would end too soon after that, or there is no room.
     pub(super) fn keep(&self, task: HeldTask, look_at: Instant) -> bool {
         let is_held_then = look_at
-            .checked_add(self.margin.as_duration())
+            .checked_add(self.lease.as_duration())
             .is_some_and(|end| end <= task.until);
         let mut shelf = self.shelf();
         let has_room = !shelf.is_closed && shelf.bytes < self.bytes_max;
@@ -158,7 +155,7 @@ impl Held {
             && at <= now
             && let Some(task) = shelf.take(row)
         {
-            if task.until < now + self.margin.as_duration() / 2 {
+            if task.until < now + self.lease.as_duration() / 2 {
                 due.overdue.push(task);
             } else if due.looks.len() >= most {
                 shelf.put(task, at);
@@ -188,7 +185,8 @@ impl Held {
 
     /// Whether the manifest is to be asked before a look at `task`.
     pub(super) fn is_doubted(&self, task: &HeldTask, now: Instant) -> bool {
-        now.saturating_duration_since(task.confirmed_at) >= self.believed.as_duration()
+        let believed = self.lease.times(f64::from(BELIEVED_LEASES));
+        now.saturating_duration_since(task.confirmed_at) >= believed.as_duration()
     }
 
     /// Whether nothing is held.

@@ -169,12 +169,12 @@ async fn ids_can_be_asked_for_together_in_a_query() {
     let provider = connect("kling", &server, "k-1");
     let ids = ["1", "2", "3"].map(id);
     let seen = provider.look_many(&ids.each_ref()).await;
-    let said = |look: &Look| match look {
-        Ok(sighting) => sighting.progress.to_string(),
-        Err(error) => error.as_str().to_owned(),
+    let said = |(id, look): (&TaskId, &Look)| match look {
+        Ok(sighting) => format!("{id} {}", sighting.progress),
+        Err(error) => format!("{id} {}", error.as_str()),
     };
-    let said: Vec<String> = seen.iter().map(said).collect();
-    assert_eq!(said, ["running", "pending", "no_such_task"]);
+    let said: Vec<String> = ids.iter().zip(&seen).map(said).collect();
+    assert_eq!(said, ["1 running", "2 pending", "3 no_such_task"]);
     batch.assert_async().await;
     absent.assert_async().await;
 }

@@ -246,7 +246,6 @@ async fn credentials_of_a_url_are_sent_as_such() {
     assert!(head.contains(&format!("host: {address}\r\n")), "{head}");
 }
 
-/// What a request's body is made of may be a share of a transfer, which must not hang on to a peer that is dead.
 /// Whom the last request went to is remembered, and must never stand for another.
 #[tokio::test]
 async fn each_request_goes_to_whom_it_names_as_it_names_them() {
@@ -287,6 +286,7 @@ async fn each_request_goes_to_whom_it_names_as_it_names_them() {
     }
 }
 
+/// What a request's body is made of may be a share of a transfer, which must not hang on to a peer that is dead.
 #[tokio::test]
 async fn a_request_that_is_given_up_takes_its_body_with_it() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
