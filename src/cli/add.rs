@@ -98,7 +98,7 @@ fn announcements(
     config: &Config,
     arguments: &Arguments,
 ) -> Result<(Vec<Announcement>, Vec<String>), Complaint> {
-    let accounts = wiring::accounts(config);
+    let accounts = wiring::announce::accounts(config);
     let announce = |line: Result<Line, String>| {
         let provider = arguments.provider.as_ref();
         let announced = accounts.announce(line?, provider, LearnedVia::Cli);

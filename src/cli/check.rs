@@ -201,7 +201,7 @@ fn told(config: &Config, seams: &Seams) -> Vec<Finding> {
     let mut findings = Vec::new();
     for settings in &config.notify {
         let subject = format!("notify {}", settings.endpoint());
-        findings.push(match wiring::endpoint(settings, config, seams) {
+        findings.push(match wiring::telling::endpoint(settings, config, seams) {
             Ok(_) => Finding::new(Grade::Ok, subject, "configured; nothing is sent to try it"),
             Err(error) => Finding::new(Grade::Fail, subject, sentence(&error)),
         });
@@ -231,7 +231,7 @@ async fn destinations(config: &Config, seams: &Seams, is_offline: bool) -> Vec<F
     let mut findings = Vec::new();
     for (name, settings) in &config.destination {
         let subject = format!("destination.{name}");
-        let store = match wiring::store(name, settings, seams).await {
+        let store = match wiring::connect::store(name, settings, seams).await {
             Ok(store) => store,
             Err(error) => {
                 findings.push(Finding::new(Grade::Fail, &subject, sentence(&error)));
@@ -274,7 +274,7 @@ fn webhook(name: &ProviderName, provider: &Provider, config: &Config) -> Option<
     let server = &config.server;
     let address = server.hooks.listen.or(server.listen);
     let subject = format!("provider.{name} webhook");
-    let Some(base) = wiring::base_url(server, address) else {
+    let Some(base) = wiring::face::base_url(server, address) else {
         let what = "it is taken, but nothing listens on TCP";
         return Some(
             Finding::new(Grade::Warn, subject, what)
@@ -297,9 +297,9 @@ fn webhook(name: &ProviderName, provider: &Provider, config: &Config) -> Option<
 
 async fn providers(config: &Config, seams: &Seams, is_offline: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (name, settings) in wiring::task_apis(config) {
+    for (name, settings) in wiring::connect::task_apis(config) {
         let subject = format!("provider.{name}");
-        let provider = match wiring::provider(name, settings, config, seams) {
+        let provider = match wiring::connect::provider(name, settings, config, seams) {
             Ok(provider) => provider,
             Err(error) => {
                 findings.push(Finding::new(Grade::Fail, subject, sentence(&error)));

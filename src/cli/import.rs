@@ -77,7 +77,7 @@ struct Summary {
 
 pub(crate) async fn import(config: Option<&Path>, arguments: Arguments) -> Result<Exit, Complaint> {
     let config = open::load(config)?.config;
-    let accounts = wiring::accounts(&config);
+    let accounts = wiring::announce::accounts(&config);
     let mut import = open_import(&arguments)?;
     let manifest = if arguments.dry_run {
         None

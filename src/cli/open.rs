@@ -89,7 +89,7 @@ pub(crate) async fn own_manifest(config: &Config) -> Result<Manifest, ManifestEr
 
 /// Where the destinations are.
 pub(crate) fn places(config: &Config) -> Places {
-    wiring::places(config)
+    wiring::face::places(config)
 }
 
 /// The real outside.

@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::config::Config;
 use crate::daemon::wiring::Seams;
-use crate::daemon::wiring::api_client;
+use crate::daemon::wiring::connect::api_client;
 use crate::http::client::Traffic;
 use crate::http::guard::Guard;
 use crate::intake::gateway;

@@ -237,10 +237,12 @@ impl World {
     pub(crate) async fn links(&self, address: Option<SocketAddr>) -> Links {
         let mut stores = BTreeMap::new();
         for (name, settings) in &self.config.destination {
-            let store = wiring::store(name, settings, &self.seams).await.unwrap();
+            let store = wiring::connect::store(name, settings, &self.seams)
+                .await
+                .unwrap();
             stores.insert(name.clone(), store);
         }
-        wiring::links(&self.config, &stores, address, &self.seams).unwrap()
+        wiring::face::links(&self.config, &stores, address, &self.seams).unwrap()
     }
 
     /// The folder of the manifest, which a test may put its own things into.

@@ -73,7 +73,7 @@ fn describe(config: Option<&Path>, name: &ProviderName) -> Result<(Description, 
         (Err(complaint), false) => return Err(complaint),
     };
     if let Some(config) = loaded.map(|loaded| loaded.config) {
-        let settings = wiring::task_apis(&config).find(|(it, _)| *it == name);
+        let settings = wiring::connect::task_apis(&config).find(|(it, _)| *it == name);
         if let Some((_, settings)) = settings {
             let mut described = provider::describe(name, settings)
                 .map_err(|error| Complaint::new(Exit::Configuration, error.to_string()))?;
