@@ -39,7 +39,7 @@ use crate::work::budget::Budget;
 use crate::work::budget::Share;
 
 /// A stripe is never shorter: each costs a request.
-const STRIPE_MIN: u64 = 256 << 10;
+const STRIPE_MIN: u64 = 128 << 10;
 
 /// A stripe is never longer: what is ahead is held in memory.
 const STRIPE_MAX: u64 = 4 << 20;
