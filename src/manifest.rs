@@ -34,6 +34,7 @@ use serde::Serialize;
 use self::elsewhere::Reach;
 use self::engine::Engine;
 use self::engine::change;
+use self::engine::lease;
 use self::engine::look;
 pub use self::error::ManifestError;
 use self::postgres::Postgres;
@@ -338,7 +339,7 @@ impl Manifest {
     ) -> Result<Vec<ClaimedTask>, ManifestError> {
         let mut except = except.to_vec();
         except.extend(self.passed_over().providers.into_keys());
-        let claimed = change!(self, verb, claims::claim_tasks(most, &except, hold))?;
+        let claimed = lease!(self, verb, claims::claim_tasks(most, &except, hold))?;
         self.remember_unknown(&claimed);
         Ok(claimed)
     }
@@ -378,7 +379,7 @@ impl Manifest {
     /// Claims at most `most` assets that are due, earliest deadline first, with all that is known of their objects.
     pub async fn claim_assets(&self, most: usize) -> Result<Vec<ClaimedAsset>, ManifestError> {
         let others = self.passed_over();
-        change!(
+        lease!(
             self,
             "claim_assets",
             claims::claim_assets(most, None, &others)
@@ -392,7 +393,7 @@ impl Manifest {
         before: Timestamp,
     ) -> Result<Vec<ClaimedAsset>, ManifestError> {
         let others = self.passed_over();
-        change!(
+        lease!(
             self,
             "claim_urgent_assets",
             claims::claim_assets(most, Some(before), &others)
@@ -513,7 +514,7 @@ impl Manifest {
     /// Claims at most `most` orphaned uploads that are due.
     pub async fn claim_orphans(&self, most: usize) -> Result<Vec<ClaimedOrphan>, ManifestError> {
         let others = self.passed_over();
-        change!(self, "claim_orphans", claims::claim_orphans(most, &others))
+        lease!(self, "claim_orphans", claims::claim_orphans(most, &others))
     }
 
     /// Ends the claim on an orphan: tried again at `due_at`, or, without one, aborted and done with.
@@ -547,7 +548,7 @@ impl Manifest {
         leases: &[Lease],
     ) -> Result<Vec<Lease>, ManifestError> {
         let leases = leases.to_vec();
-        change!(self, "renew", claims::renew(table, &leases))
+        lease!(self, "renew", claims::renew(table, &leases))
     }
 
     /// The earliest instant at which a row can be claimed, which may have passed.

@@ -3,6 +3,7 @@
 use super::Manifest;
 use super::ManifestError;
 use super::engine::change;
+use super::engine::lease;
 use crate::manifest::row::discovery::ClaimedDiscovery;
 use crate::manifest::row::discovery::DiscoverySettlement;
 use crate::manifest::row::discovery::Wanted;
@@ -24,7 +25,7 @@ impl Manifest {
         among: &[ProviderName],
     ) -> Result<Vec<ClaimedDiscovery>, ManifestError> {
         let among = among.to_vec();
-        change!(self, "claim_discoveries", discoveries::claim(most, &among))
+        lease!(self, "claim_discoveries", discoveries::claim(most, &among))
     }
 
     /// Writes how far the reading has come and ends the claim.

@@ -17,12 +17,18 @@ pub(super) enum Engine {
 /// A verb that writes, in a transaction of its own.
 macro_rules! change {
     ($manifest:expr, $name:expr, $room:ident::$verb:ident($($argument:expr),*)) => {
+        $crate::manifest::engine::change!(
+            $manifest, $name, $crate::manifest::sqlite::Lasting::ThroughPowerCuts,
+            $room::$verb($($argument),*)
+        )
+    };
+    ($manifest:expr, $name:expr, $lasting:expr, $room:ident::$verb:ident($($argument:expr),*)) => {
         match &$manifest.engine {
             $crate::manifest::engine::Engine::Sqlite(engine) => {
                 let work = move |tx: &$crate::manifest::sqlite::Tx<'_>| {
                     $crate::manifest::sqlite::$room::$verb(tx, $($argument),*)
                 };
-                engine.write($name, work).await
+                engine.write($name, $lasting, work).await
             }
             $crate::manifest::engine::Engine::Postgres(engine) => {
                 $crate::manifest::postgres::transact!(
@@ -36,6 +42,18 @@ macro_rules! change {
     };
 }
 pub(super) use change;
+
+/// A verb that gives or renews leases. A file of one machine need not sync for them: a power cut ends whoever holds one.
+/// A server must, since it may fall alone.
+macro_rules! lease {
+    ($manifest:expr, $name:expr, $room:ident::$verb:ident($($argument:expr),*)) => {
+        $crate::manifest::engine::change!(
+            $manifest, $name, $crate::manifest::sqlite::Lasting::AsLongAsProcesses,
+            $room::$verb($($argument),*)
+        )
+    };
+}
+pub(super) use lease;
 
 /// A verb that reads, from one snapshot.
 macro_rules! look {

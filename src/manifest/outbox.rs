@@ -3,6 +3,7 @@
 use super::Manifest;
 use super::ManifestError;
 use super::engine::change;
+use super::engine::lease;
 use super::engine::look;
 use crate::clock::Timestamp;
 use crate::manifest::row::event::ClaimedDelivery;
@@ -45,7 +46,7 @@ impl Manifest {
         most: usize,
         at_once: usize,
     ) -> Result<Vec<ClaimedDelivery>, ManifestError> {
-        change!(self, "claim_deliveries", deliveries::claim(most, at_once))
+        lease!(self, "claim_deliveries", deliveries::claim(most, at_once))
     }
 
     /// Writes that an endpoint took its message, which ends the claim. Gives the trouble that is over with it.

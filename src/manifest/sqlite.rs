@@ -54,6 +54,7 @@ use self::lock::DaemonLock;
 use self::readers::Readers;
 use self::writer::Desk;
 use self::writer::Job;
+pub(super) use self::writer::Lasting;
 use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::manifest::Access;
@@ -147,15 +148,16 @@ impl Sqlite {
         DaemonLock::is_held(path)
     }
 
-    /// Does `work` in a transaction and answers when it is durable.
+    /// Does `work` in a transaction and answers when it is as lasting as asked.
     ///
     /// Dropped before it entered the queue, it does nothing; dropped later, it is done all the same.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         verb: &'static str,
+        lasting: Lasting,
         work: impl FnOnce(&Tx<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, ManifestError> {
-        let (job, answered) = writer::job(verb, work);
+        let (job, answered) = writer::job(verb, lasting, work);
         if let Some((jobs, job)) = self.hand_in(job)? {
             jobs.send(job).await.map_err(|_| ManifestError::Closed)?;
         }
@@ -409,6 +411,7 @@ fn desk(
         owner: format!("pid-{}", std::process::id()),
         commits: commits.clone(),
         lock,
+        lasting: Lasting::ThroughPowerCuts,
     })
 }
 
@@ -479,8 +482,8 @@ fn set_mode(connection: &Connection) -> rusqlite::Result<String> {
 fn log_ahead(connection: &Connection, path: &Path) -> Result<(), ManifestError> {
     let set = || -> Result<String, Fault> {
         let mode = set_mode(connection)?;
-        // Acknowledged means synced: in WAL mode anything less loses the last commits with the power.
-        connection.pragma_update(None, "synchronous", "FULL")?;
+        // Acknowledged means synced, but for leases: in WAL mode anything less loses the last commits with the power.
+        connection.pragma_update(None, "synchronous", Lasting::ThroughPowerCuts.synchronous())?;
         connection.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;

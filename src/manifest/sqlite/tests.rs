@@ -10,6 +10,7 @@ use std::process::Stdio;
 use futures::future::join_all;
 use rusqlite::Connection;
 
+use super::Lasting;
 use super::Sqlite;
 use super::execute;
 use crate::clock::Clock;
@@ -177,7 +178,7 @@ async fn a_manifest_of_schema_1_is_brought_up_with_all_of_its_rows() {
 async fn what_waits_together_is_committed_together() {
     let world = World::sqlite(false).await;
     let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
-    let busy = sqlite(&world).write("busy", move |_| {
+    let busy = sqlite(&world).write("busy", Lasting::ThroughPowerCuts, move |_| {
         wait.recv().unwrap();
         Ok(())
     });
@@ -202,18 +203,56 @@ async fn what_waits_together_is_committed_together() {
 }
 
 #[tokio::test]
+async fn leases_alone_are_not_synced() {
+    const FULL: i64 = 2;
+    const NORMAL: i64 = 1;
+    let world = World::sqlite(false).await;
+    let sync = |lasting| {
+        sqlite(&world).write("sync", lasting, |tx| {
+            Ok(tx
+                .db
+                .pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0))?)
+        })
+    };
+    let (record, lease) = (Lasting::ThroughPowerCuts, Lasting::AsLongAsProcesses);
+    assert_eq!(sync(record).await.unwrap(), FULL);
+    assert_eq!(sync(lease).await.unwrap(), NORMAL);
+    assert_eq!(sync(record).await.unwrap(), FULL);
+    world.learn("claimed").await;
+    world.claim_task().await;
+    let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
+    let (inside, is_inside) = tokio::sync::oneshot::channel();
+    let busy = sqlite(&world).write("busy", lease, move |_| {
+        inside.send(()).unwrap();
+        wait.recv().unwrap();
+        Ok(())
+    });
+    let group = async {
+        is_inside.await.unwrap();
+        futures::join!(sync(lease), sync(record), async { go.send(()).unwrap() })
+    };
+    let (busy, (first, second, ())) = futures::join!(busy, group);
+    busy.unwrap();
+    assert_eq!(
+        (first.unwrap(), second.unwrap()),
+        (FULL, FULL),
+        "a group lasts as its most lasting"
+    );
+}
+
+#[tokio::test]
 async fn a_verb_that_fails_spoils_no_other_of_its_group() {
     let world = World::sqlite(false).await;
     world.learn("claimed").await;
     let task = world.claim_task().await;
     let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
     let (inside, is_inside) = tokio::sync::oneshot::channel();
-    let busy = sqlite(&world).write("busy", move |_| {
+    let busy = sqlite(&world).write("busy", Lasting::ThroughPowerCuts, move |_| {
         inside.send(()).unwrap();
         wait.recv().unwrap();
         Ok(())
     });
-    let half_done = sqlite(&world).write("half_done", |tx| {
+    let half_done = sqlite(&world).write("half_done", Lasting::ThroughPowerCuts, |tx| {
         execute(tx.db, "DELETE FROM tasks", [])?;
         execute(tx.db, "INSERT INTO nonsense VALUES (1)", []).map(|_| ())
     });
@@ -268,13 +307,13 @@ async fn when_the_engine_rolls_back_a_group_nobody_is_told_that_it_was_written()
     let world = World::sqlite(false).await;
     let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
     let (inside, is_inside) = tokio::sync::oneshot::channel();
-    let busy = sqlite(&world).write("busy", move |_| {
+    let busy = sqlite(&world).write("busy", Lasting::ThroughPowerCuts, move |_| {
         inside.send(()).unwrap();
         wait.recv().unwrap();
         Ok(())
     });
     // What the engine does by itself when the disk fails under it.
-    let failing = sqlite(&world).write("failing", |tx| {
+    let failing = sqlite(&world).write("failing", Lasting::ThroughPowerCuts, |tx| {
         execute(tx.db, "ROLLBACK", [])?;
         Err::<(), _>(ManifestError::Closed.into())
     });
@@ -309,7 +348,7 @@ async fn a_full_disk_is_told_to_all_whose_work_is_undone_and_passes() {
     let world = World::sqlite(false).await;
     world.learn("before").await;
     let limit = |pages: i64| {
-        sqlite(&world).write("limit", move |tx| {
+        sqlite(&world).write("limit", Lasting::ThroughPowerCuts, move |tx| {
             Ok(tx.db.pragma_update(None, "max_page_count", pages)?)
         })
     };
@@ -341,7 +380,7 @@ async fn reads_do_not_wait_for_the_writer() {
     world.learn("a").await;
     let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
     let (inside, is_inside) = tokio::sync::oneshot::channel();
-    let busy = sqlite(&world).write("busy", move |tx| {
+    let busy = sqlite(&world).write("busy", Lasting::ThroughPowerCuts, move |tx| {
         execute(tx.db, "DELETE FROM tasks", [])?;
         inside.send(()).unwrap();
         wait.recv().unwrap();

@@ -1,4 +1,4 @@
-//! The one writer: takes whatever waits in its queue into one transaction, syncs once, then answers everybody.
+//! The one writer: takes whatever waits in its queue into one transaction, syncs at most once, then answers everybody.
 
 use rusqlite::Connection;
 use tokio::sync::mpsc;
@@ -17,8 +17,33 @@ use crate::units::Span;
 /// The most verbs in one transaction: at some 10 us each the last of them waits no longer than for a slow sync.
 const GROUP_MAX: usize = 256;
 
-/// A verb on its way to the writer. Given the transaction it does its work, or it learns why there is none.
-pub(super) type Job = Box<dyn FnOnce(Result<&Tx<'_>, &EngineFault>) -> Answer + Send>;
+/// A verb on its way to the writer.
+pub(super) struct Job {
+    work: Work,
+    lasting: Lasting,
+}
+
+/// What an answered verb outlives, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::manifest) enum Lasting {
+    /// Written, and synced with the next that is: a power cut may undo it, together with all that came after.
+    AsLongAsProcesses,
+    /// Synced: it is there when the machine comes back.
+    ThroughPowerCuts,
+}
+
+impl Lasting {
+    /// In the engine's words, for a database with a write-ahead log.
+    pub(super) fn synchronous(self) -> &'static str {
+        match self {
+            Self::ThroughPowerCuts => "FULL",
+            Self::AsLongAsProcesses => "NORMAL",
+        }
+    }
+}
+
+/// Given the transaction it does its work, or it learns why there is none.
+type Work = Box<dyn FnOnce(Result<&Tx<'_>, &EngineFault>) -> Answer + Send>;
 
 /// A verb that did its work and is told whether that was made durable.
 pub(super) type Answer = Box<dyn FnOnce(Result<(), &EngineFault>) + Send>;
@@ -36,15 +61,18 @@ pub(super) struct Desk {
     pub(super) commits: watch::Sender<u64>,
     /// Held for as long as anything may be written.
     pub(super) lock: Option<DaemonLock>,
+    /// What the connection does at a commit.
+    pub(super) lasting: Lasting,
 }
 
 /// Makes a job out of a verb's work, and the end at which its answer comes.
 pub(super) fn job<T: Send + 'static>(
     verb: &'static str,
+    lasting: Lasting,
     work: impl FnOnce(&Tx<'_>) -> Result<T, Fault> + Send + 'static,
 ) -> (Job, Answered<T>) {
     let (answer, answered) = oneshot::channel();
-    let job: Job = Box::new(move |tx| {
+    let work: Work = Box::new(move |tx| {
         let outcome = match tx {
             Ok(tx) => in_savepoint(tx, work),
             Err(fault) => Err(Fault::Engine(fault.clone())),
@@ -56,7 +84,7 @@ pub(super) fn job<T: Send + 'static>(
             answer.send(outcome.map_err(|fault| fault.named(verb))).ok();
         })
     });
-    (job, answered)
+    (Job { work, lasting }, answered)
 }
 
 impl Desk {
@@ -76,9 +104,7 @@ impl Desk {
 
     /// Does all of `group` in one transaction and then answers.
     pub(super) fn commit(&mut self, group: Vec<Job>) {
-        let mut fault = execute(&self.connection, "BEGIN IMMEDIATE", [])
-            .err()
-            .map(EngineFault::of);
+        let mut fault = self.begin(&group).err().map(EngineFault::of);
         let mut answers = Vec::with_capacity(group.len());
         for job in group {
             let now = self.clock.now();
@@ -88,7 +114,7 @@ impl Desk {
                 lease_until: now.plus(self.lease),
                 owner: &self.owner,
             };
-            answers.push(job(fault.as_ref().map_or(Ok(&tx), Err)));
+            answers.push((job.work)(fault.as_ref().map_or(Ok(&tx), Err)));
             // A full disk or a failing one makes the engine roll back everything, not just the verb that met it.
             if fault.is_none() && self.connection.is_autocommit() {
                 fault = Some(EngineFault::rolled_back());
@@ -108,6 +134,20 @@ impl Desk {
             .ok();
         drop(self.connection);
         drop(self.lock);
+    }
+
+    /// Begins a transaction that lasts as long as the most lasting of `group`.
+    fn begin(&mut self, group: &[Job]) -> Result<(), Fault> {
+        let most = group.iter().map(|job| job.lasting).max();
+        if let Some(lasting) = most
+            && lasting != self.lasting
+        {
+            self.connection
+                .pragma_update(None, "synchronous", lasting.synchronous())?;
+            self.lasting = lasting;
+        }
+        execute(&self.connection, "BEGIN IMMEDIATE", [])?;
+        Ok(())
     }
 
     fn end_transaction(&self) -> Result<(), EngineFault> {
