@@ -150,6 +150,11 @@ pub(crate) async fn find(manifest: &Manifest, which: &Which) -> Result<TaskRecor
     }
 }
 
+/// How far off something is, unless it is due.
+fn when(at: Timestamp, now: Timestamp) -> Option<String> {
+    (at > now).then(|| format!("in {}", at.since(now)))
+}
+
 fn describe(task: &TaskRecord, places: &Places, now: Timestamp) -> String {
     let mut lines = vec![
         format!("task      {}", task.key.id),
@@ -176,7 +181,10 @@ fn describe(task: &TaskRecord, places: &Places, now: Timestamp) -> String {
     );
     add(
         "next look",
-        task.next_look_at.map(|at| format!("in {}", at.since(now))),
+        task.next_look_at.map(|at| match when(at, now) {
+            Some(later) => later,
+            None => "due; looks that bring no news leave no trace here".to_owned(),
+        }),
     );
     add(
         "failed",
@@ -218,11 +226,8 @@ fn describe_asset(asset: &AssetRecord, places: &Places, now: Timestamp) -> Vec<S
     add(
         "due",
         asset.due_at.map(|at| {
-            format!(
-                "in {}, after {} failed tries",
-                at.since(now),
-                asset.attempts
-            )
+            let when = when(at, now).unwrap_or_else(|| "now".to_owned());
+            format!("{when}, after {} failed tries", asset.attempts)
         }),
     );
     add("error", asset.error.clone());

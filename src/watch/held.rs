@@ -230,10 +230,12 @@ impl Shelf {
     /// One that is held already was lost: the later claim counts.
     fn put(&mut self, task: HeldTask, look_at: Instant) {
         let row = task.task.lease.row;
-        self.take(row);
         self.bytes += task.bytes;
+        if let Some((at, lost)) = self.tasks.insert(row, (look_at, task)) {
+            self.looks.remove(&(at, row));
+            self.bytes = self.bytes.saturating_sub(lost.bytes);
+        }
         self.looks.insert((look_at, row));
-        self.tasks.insert(row, (look_at, task));
     }
 
     fn take(&mut self, row: i64) -> Option<HeldTask> {

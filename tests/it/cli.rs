@@ -319,6 +319,11 @@ async fn status_tells_the_risk_by_its_exit_code() {
     outside.add(2).await;
     let risk = home.run(&["status"]).await;
     let ids = outside.simulator.tasks();
+    let shown = home.done(&["task", "show", ids[0].as_str()]).await;
+    assert!(
+        shown.contains("\nnext look due; looks that bring no news leave no trace here\n"),
+        "{shown}"
+    );
     let blots = [
         (ids[0].as_str(), "TASK"),
         (ids[1].as_str(), "TASK"),
