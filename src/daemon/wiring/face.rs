@@ -66,7 +66,7 @@ pub fn base_url(server: &ServerConfig, address: Option<SocketAddr>) -> Option<Ur
     })
 }
 
-pub(super) fn token(server: &ServerConfig, seams: &Seams) -> anyhow::Result<Option<Secret>> {
+fn token(server: &ServerConfig, seams: &Seams) -> anyhow::Result<Option<Secret>> {
     let token = server.token.as_ref().map(|it| it.read(seams.env.as_ref()));
     token.transpose().context("server.token")
 }

@@ -219,25 +219,35 @@ async fn leases_alone_are_not_synced() {
     assert_eq!(sync(lease).await.unwrap(), NORMAL);
     assert_eq!(sync(record).await.unwrap(), FULL);
     world.learn("claimed").await;
-    world.claim_task().await;
+    let both = async { futures::join!(sync(lease), sync(record)) };
+    let (first, second) = in_one_group(&world, both).await;
+    assert_eq!(
+        (first.unwrap(), second.unwrap()),
+        (FULL, FULL),
+        "a group lasts as its most lasting"
+    );
+    let claim = async { futures::join!(world.manifest.claim_tasks(1, &[]), sync(lease)) };
+    let (claimed, synced) = in_one_group(&world, claim).await;
+    assert_eq!(claimed.unwrap().len(), 1);
+    assert_eq!(synced.unwrap(), NORMAL, "a claim is not synced");
+}
+
+/// Holds the writer up until all verbs of `work` wait for it.
+async fn in_one_group<T>(world: &World, work: impl Future<Output = T>) -> T {
     let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
     let (inside, is_inside) = tokio::sync::oneshot::channel();
-    let busy = sqlite(&world).write("busy", lease, move |_| {
+    let busy = sqlite(world).write("busy", Lasting::AsLongAsProcesses, move |_| {
         inside.send(()).unwrap();
         wait.recv().unwrap();
         Ok(())
     });
     let group = async {
         is_inside.await.unwrap();
-        futures::join!(sync(lease), sync(record), async { go.send(()).unwrap() })
+        futures::join!(work, async { go.send(()).unwrap() }).0
     };
-    let (busy, (first, second, ())) = futures::join!(busy, group);
+    let (busy, done) = futures::join!(busy, group);
     busy.unwrap();
-    assert_eq!(
-        (first.unwrap(), second.unwrap()),
-        (FULL, FULL),
-        "a group lasts as its most lasting"
-    );
+    done
 }
 
 #[tokio::test]
