@@ -240,7 +240,11 @@ impl Group {
                 &[OPENDAL, OBJECTS],
                 &[SIGNED, RCLONE, BOTO3],
             ),
-            (Group::Lag, _) => (&[Mover::Relay, Mover::Reelvault], &[], &[]),
+            (Group::Lag, _) => (
+                &[Mover::Relay, Mover::ReelvaultUnhashed, Mover::Reelvault],
+                &[],
+                &[],
+            ),
         };
         let (fast, slow) = match peers {
             Peers::None => (&[][..], &[][..]),

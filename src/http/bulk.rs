@@ -24,6 +24,8 @@ use std::sync::PoisonError;
 
 use aws_smithy_types::base64;
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::TryFutureExt as _;
 use futures::future::BoxFuture;
 use http::HeaderValue;
 use http::Method;
@@ -84,18 +86,20 @@ impl Lines {
 
     /// Sends `request`, which is in origin form, to the origin of `url`. The answer is there with its headers; without a
     /// `timeout`, these and each frame may take as long as they do.
+    ///
+    /// It is boxed: the future would carry room for it at each step, and be more than an allocator is quick with.
     pub(crate) async fn send(
         &self,
         url: &Url,
-        mut request: http::Request<Payload>,
+        mut request: Box<http::Request<Payload>>,
         timeout: Option<Span>,
     ) -> Result<http::Response<Flow>, LineError> {
         if let Some(mut line) = self.0.shelf.take(url) {
-            let again = repeated(&request);
-            match within(timeout, line.ask(request)).await? {
+            let again = repeated(&request).map(Box::new);
+            match within(timeout, line.ask(*request)).await? {
                 Ok(answer) => return Ok(self.flowing(url, answer, line, timeout)),
                 // The peer hung up while the connection waited: what it has not seen, or only reads, is asked on another.
-                Err(mut error) => match error.take_message().or(again) {
+                Err(mut error) => match error.take_message().map(Box::new).or(again) {
                     Some(unsent) => request = unsent,
                     None => return Err(LineError::Broken(error.into_error())),
                 },
@@ -104,7 +108,7 @@ impl Lines {
         // Boxed, or every request would carry the room that only the making of a connection needs.
         let anew = Box::pin(async {
             let mut line = self.0.dialer.dial(url).await?;
-            match within(timeout, line.ask(request)).await? {
+            match within(timeout, line.ask(*request)).await? {
                 Ok(answer) => Ok(self.flowing(url, answer, line, timeout)),
                 Err(error) => Err(LineError::Broken(error.into_error())),
             }
@@ -124,12 +128,17 @@ impl Lines {
     }
 }
 
-async fn within<T>(timeout: Option<Span>, answer: impl Future<Output = T>) -> Result<T, LineError> {
-    let Some(timeout) = timeout else {
-        return Ok(answer.await);
-    };
-    let answer = tokio::time::timeout(timeout.as_duration(), answer).await;
-    answer.map_err(|_| LineError::Timeout)
+/// Not an `async fn`, which would keep room for `answer` twice.
+fn within<T>(
+    timeout: Option<Span>,
+    answer: impl Future<Output = T>,
+) -> impl Future<Output = Result<T, LineError>> {
+    match timeout {
+        Some(timeout) => tokio::time::timeout(timeout.as_duration(), answer)
+            .map_err(|_| LineError::Timeout)
+            .left_future(),
+        None => answer.map(Ok).right_future(),
+    }
 }
 
 /// The same request once more, where it only reads.
@@ -203,15 +212,21 @@ impl Transport for Bulk {
         request: http::Request<Bytes>,
     ) -> BoxFuture<'static, Result<http::Response<Body>, HttpError>> {
         let Self(inner) = self.clone();
-        Box::pin(async move { inner.send(request).await })
+        let peer = match inner.peer(request.uri()) {
+            Ok(peer) => peer,
+            Err(error) => return futures::future::err(error).boxed(),
+        };
+        let request = inner.write_out(&peer, request);
+        Box::pin(async move { inner.send(&peer.url, request).await })
     }
 }
 
 impl Inner {
-    async fn send(&self, request: http::Request<Bytes>) -> Result<http::Response<Body>, HttpError> {
-        let peer = self.peer(request.uri())?;
-        let url = &peer.url;
-        let request = self.write_out(&peer, request);
+    async fn send(
+        &self,
+        url: &Url,
+        request: Box<http::Request<Payload>>,
+    ) -> Result<http::Response<Body>, HttpError> {
         let answer = self.lines.send(url, request, Some(self.read_timeout)).await;
         let host = || url.host_str().unwrap_or_default().to_owned();
         match answer {
@@ -247,7 +262,7 @@ impl Inner {
     }
 
     /// The request in the form in which HTTP/1.1 sends it to `peer`, with what is always said.
-    fn write_out(&self, peer: &Peer, request: http::Request<Bytes>) -> http::Request<Payload> {
+    fn write_out(&self, peer: &Peer, request: http::Request<Bytes>) -> Box<http::Request<Payload>> {
         let (mut parts, body) = request.into_parts();
         let target = parts.uri.into_parts().path_and_query;
         parts.uri = target.map_or_else(http::Uri::default, http::Uri::from);
@@ -262,7 +277,7 @@ impl Inner {
             say(header::AUTHORIZATION, credentials.clone());
         }
         let body = Full::new(body).map_err(|never| match never {});
-        http::Request::from_parts(parts, body.boxed())
+        Box::new(http::Request::from_parts(parts, body.boxed()))
     }
 }
 

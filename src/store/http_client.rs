@@ -84,7 +84,10 @@ impl Connector {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let request = request.try_into_http1x().map_err(user)?;
         let (url, request) = in_origin_form(request)?;
-        let answer = self.lines.send(&url, request, self.read_timeout).await;
+        let answer = self
+            .lines
+            .send(&url, Box::new(request), self.read_timeout)
+            .await;
         let answer = answer.map_err(|error| match error {
             LineError::Timeout | LineError::DialedTooLong => ConnectorError::timeout(error.into()),
             LineError::Dial(_) | LineError::Broken(_) => ConnectorError::io(error.into()),

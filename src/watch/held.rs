@@ -11,7 +11,7 @@
 //! Nothing is lost with this memory. A held row stays as it was when it was claimed, due, so that whoever claims it next
 //! looks at once; and what is written, by whomever, is fenced by the lease's token as ever.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -42,7 +42,7 @@ const HELD_BYTES_MAX: ByteSize = ByteSize::mib(128);
 const OVERDUE_AT_ONCE: usize = 1000;
 
 /// What a held task takes besides its texts: itself, and its places in the tables here.
-const HELD_BYTES: usize = size_of::<ClaimedTask>() + 2 * size_of::<(Instant, HeldTask)>();
+const HELD_BYTES: usize = size_of::<ClaimedTask>() + 2 * size_of::<(Place, HeldTask, Place)>();
 
 /// What a text takes besides its letters.
 const TEXT_BYTES: usize = size_of::<String>() + 2 * size_of::<usize>();
@@ -84,11 +84,14 @@ pub(super) struct Held {
     shelf: Mutex<Shelf>,
 }
 
+/// When a task is looked at next, and its row.
+type Place = (Instant, i64);
+
 #[derive(Debug, Default)]
 struct Shelf {
-    tasks: HashMap<i64, (Instant, HeldTask)>,
+    tasks: BTreeMap<Place, HeldTask>,
     /// When each of them is looked at next, by row.
-    looks: BTreeSet<(Instant, i64)>,
+    looks: HashMap<i64, Instant>,
     bytes: usize,
     is_closed: bool,
 }
@@ -145,23 +148,26 @@ impl Held {
         &self,
         now: Instant,
         most: usize,
-        paused_until: impl Fn(&ProviderName) -> Option<Instant>,
+        pauses: &[(ProviderName, Instant)],
     ) -> Due {
         let mut due = Due::default();
         let mut waiting = Vec::new();
         let mut shelf = self.shelf();
         while due.overdue.len() < OVERDUE_AT_ONCE
-            && let Some((at, row)) = shelf.looks.first().copied()
+            && let Some(at) = shelf.next_look()
             && at <= now
-            && let Some(task) = shelf.take(row)
+            && let Some(task) = shelf.take_first()
         {
+            let pause = pauses
+                .iter()
+                .find(|(name, _)| *name == task.task.key.provider);
             if task.until < now + self.lease.as_duration() / 2 {
                 due.overdue.push(task);
             } else if due.looks.len() >= most {
                 shelf.put(task, at);
                 break;
-            } else if let Some(until) = paused_until(&task.task.key.provider) {
-                waiting.push((task, until.max(now)));
+            } else if let Some((_, until)) = pause {
+                waiting.push((task, now.max(*until)));
             } else {
                 due.looks.push(task);
             }
@@ -176,9 +182,9 @@ impl Held {
     pub(super) fn take(&self, leases: &[Lease]) -> Vec<HeldTask> {
         let mut shelf = self.shelf();
         let take = |lease: &Lease| {
-            let (_, held) = shelf.tasks.get(&lease.row)?;
-            let is_it = held.task.lease.token == lease.token;
-            is_it.then(|| shelf.take(lease.row)).flatten()
+            let place = (*shelf.looks.get(&lease.row)?, lease.row);
+            let is_it = shelf.tasks.get(&place)?.task.lease.token == lease.token;
+            is_it.then(|| shelf.take(place)).flatten()
         };
         leases.iter().filter_map(take).collect()
     }
@@ -196,17 +202,17 @@ impl Held {
 
     /// When the next look is due.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        self.shelf().looks.first().map(|(at, _)| *at)
+        self.shelf().next_look()
     }
 
     /// Takes everything, each with the time of its next look; nothing is kept from now on.
     pub(super) fn close(&self) -> Vec<(HeldTask, Instant)> {
         let mut shelf = self.shelf();
         shelf.is_closed = true;
-        shelf.looks = BTreeSet::new();
+        shelf.looks = HashMap::new();
         shelf.bytes = 0;
-        let all = std::mem::take(&mut shelf.tasks).into_values();
-        all.map(|(at, task)| (task, at)).collect()
+        let all = std::mem::take(&mut shelf.tasks);
+        all.into_iter().map(|((at, _), task)| (task, at)).collect()
     }
 
     /// Holds no more than this.
@@ -230,19 +236,31 @@ impl Shelf {
     /// One that is held already was lost: the later claim counts.
     fn put(&mut self, task: HeldTask, look_at: Instant) {
         let row = task.task.lease.row;
-        self.bytes += task.bytes;
-        if let Some((at, lost)) = self.tasks.insert(row, (look_at, task)) {
-            self.looks.remove(&(at, row));
-            self.bytes = self.bytes.saturating_sub(lost.bytes);
+        if let Some(at) = self.looks.insert(row, look_at)
+            && let Some(lost) = self.tasks.remove(&(at, row))
+        {
+            self.bytes -= lost.bytes;
         }
-        self.looks.insert((look_at, row));
+        self.bytes += task.bytes;
+        self.tasks.insert((look_at, row), task);
     }
 
-    fn take(&mut self, row: i64) -> Option<HeldTask> {
-        let (at, task) = self.tasks.remove(&row)?;
-        self.looks.remove(&(at, row));
-        self.bytes = self.bytes.saturating_sub(task.bytes);
+    fn take(&mut self, place: Place) -> Option<HeldTask> {
+        let task = self.tasks.remove(&place)?;
+        self.looks.remove(&place.1);
+        self.bytes -= task.bytes;
         Some(task)
+    }
+
+    fn take_first(&mut self) -> Option<HeldTask> {
+        let ((_, row), task) = self.tasks.pop_first()?;
+        self.looks.remove(&row);
+        self.bytes -= task.bytes;
+        Some(task)
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        self.tasks.first_key_value().map(|(place, _)| place.0)
     }
 }
 

@@ -118,9 +118,7 @@ impl Stage for Watch {
             room
         };
         let now = Instant::now();
-        let due = self
-            .held
-            .take_due(now, kept, |name| self.paused_until(name));
+        let due = self.held.take_due(now, kept, &self.pauses());
         let (looks, outcome) = self.claim_beside(due, room).await;
         let (mut tasks, error) = match outcome {
             Ok(claimed) => (claimed, None),
@@ -221,11 +219,14 @@ impl Watch {
         }
     }
 
-    /// Until when a provider is not to be called.
-    fn paused_until(&self, name: &ProviderName) -> Option<Instant> {
-        let until = self.parts.providers.get(name)?.paused_until()?;
-        let left = until.since(self.parts.clock.now());
-        (left > Span::ZERO).then(|| Instant::now() + left.as_duration())
+    /// The providers that are not to be called, each with the time until which.
+    fn pauses(&self) -> Vec<(ProviderName, Instant)> {
+        let now = (self.parts.clock.now(), Instant::now());
+        let pause = |(name, provider): (&ProviderName, &Provider)| {
+            let left = provider.paused_until()?.since(now.0);
+            (left > Span::ZERO).then(|| (name.clone(), now.1 + left.as_duration()))
+        };
+        self.parts.providers.iter().filter_map(pause).collect()
     }
 
     /// Claims what is due in the manifest. Of what is due here comes back what is ours as far as we know; what somebody
@@ -268,9 +269,7 @@ impl Watch {
 
     /// Claims from the manifest, to hold it as long as there is room for that.
     async fn claim_anew(&self, room: usize) -> Claimed {
-        let providers = self.parts.providers.keys();
-        let paused = providers.filter(|name| self.paused_until(name).is_some());
-        let paused: Vec<ProviderName> = paused.cloned().collect();
+        let paused: Vec<ProviderName> = self.pauses().into_iter().map(|(name, _)| name).collect();
         let manifest = &self.parts.manifest;
         // Before the claim: its answer may be late, the claim is not.
         let begun = Instant::now();

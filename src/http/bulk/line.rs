@@ -2,7 +2,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
@@ -128,8 +127,8 @@ fn server_name(url: &Url) -> io::Result<ServerName<'static>> {
 /// One connection, with nobody behind it: it moves only while something of it is polled.
 pub(crate) struct Line {
     requests: SendRequest<Payload>,
-    /// Nothing once the connection has ended.
-    connection: Option<Connection<Wire, Payload>>,
+    /// Nothing once the connection has ended. Boxed, since it goes from hand to hand with each request.
+    connection: Option<Box<Connection<Wire, Payload>>>,
 }
 
 impl Line {
@@ -141,22 +140,22 @@ impl Line {
             .await?;
         Ok(Self {
             requests,
-            connection: Some(connection),
+            connection: Some(Box::new(connection)),
         })
     }
 
     /// Sends `request`; the answer comes when its headers are there. A request of which nothing was sent comes back.
-    pub(super) async fn ask(
+    pub(super) fn ask(
         &mut self,
         request: http::Request<Payload>,
-    ) -> Result<http::Response<Incoming>, TrySendError<http::Request<Payload>>> {
-        let mut answer = pin!(self.requests.try_send_request(request));
+    ) -> impl Future<Output = Result<http::Response<Incoming>, TrySendError<http::Request<Payload>>>>
+    {
+        let mut answer = Box::pin(self.requests.try_send_request(request));
         let connection = &mut self.connection;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             drive(connection, cx);
             answer.as_mut().poll(cx)
         })
-        .await
     }
 
     /// Moves bytes as far as they go now.
@@ -171,7 +170,7 @@ impl Line {
 }
 
 /// An error of the connection is told to the request or the body as well, so the one here says nothing new.
-fn drive(connection: &mut Option<Connection<Wire, Payload>>, cx: &mut Context<'_>) {
+fn drive(connection: &mut Option<Box<Connection<Wire, Payload>>>, cx: &mut Context<'_>) {
     if let Some(open) = connection
         && Pin::new(open).poll(cx).is_ready()
     {

@@ -303,7 +303,10 @@ async fn a_request_that_is_given_up_takes_its_body_with_it() {
     let body: Payload = http_body_util::BodyExt::boxed(http_body_util::StreamBody::new(frames));
     let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
     let request = http::Request::put("/").header(header::HOST, "store");
-    let sending = client.0.lines.send(&url, request.body(body).unwrap(), None);
+    let sending = client
+        .0
+        .lines
+        .send(&url, Box::new(request.body(body).unwrap()), None);
     let begun = async {
         let (mut socket, _) = listener.accept().await.unwrap();
         read_head(&mut socket).await;
