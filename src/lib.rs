@@ -4,6 +4,8 @@
 //! `tests/tidy.rs` holds them to that.
 //! `ARCHITECTURE.md` has the map, the invariants, and what is deliberately absent.
 
+#![forbid(unsafe_code)]
+
 // Floor 0: ground.
 pub mod backoff;
 pub mod chance;
