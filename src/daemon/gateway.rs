@@ -52,11 +52,7 @@ pub(super) struct Around<'a> {
 
 /// Builds the gateway that `config` describes.
 pub(super) fn gateway(config: &Config, around: Around<'_>) -> anyhow::Result<Gateway> {
-    let callbacks = if config.callback.allow_private {
-        Guard::private()
-    } else {
-        Guard::public()
-    };
+    let callbacks = Guard::new(config.callback.allow_private);
     let mut served = BTreeMap::new();
     for (name, settings) in config
         .provider

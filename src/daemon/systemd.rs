@@ -90,11 +90,19 @@ mod tests {
 
     use super::*;
 
-    /// Runs one of the ignored tests below in a process with systemd's variables.
+    /// Set for a test that another process runs, whose part in it is then the child's.
+    const CHILD: &str = "REELVAULT_TEST_CHILD_OF_SYSTEMD";
+
+    fn is_child() -> bool {
+        std::env::var_os(CHILD).is_some()
+    }
+
+    /// Runs a test below once more, in a process of its own with systemd's variables.
     fn run(test: &str, socket: &Path, watchdog_usec: &str) -> Output {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture"])
+            .args(["--exact", "--nocapture"])
             .arg(format!("daemon::systemd::tests::{test}"))
+            .env(CHILD, "1")
             .env("NOTIFY_SOCKET", socket)
             .env("WATCHDOG_USEC", watchdog_usec)
             .env_remove("WATCHDOG_PID")
@@ -114,11 +122,14 @@ mod tests {
 
     #[test]
     fn speaks_to_the_service_manager() {
+        if is_child() {
+            return speak();
+        }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
-        assert_passed(&run("speaking", &path, "30000000"));
+        assert_passed(&run("speaks_to_the_service_manager", &path, "30000000"));
         let mut messages = Vec::new();
         let mut buffer = [0; 4096];
         while let Ok(length) = socket.recv(&mut buffer) {
@@ -140,9 +151,7 @@ mod tests {
         assert!(micros.trim_end().parse::<u64>().unwrap() > 0, "{reload}");
     }
 
-    #[test]
-    #[ignore = "runs in the process that the test above starts"]
-    fn speaking() {
+    fn speak() {
         let systemd = Systemd::new();
         assert_eq!(systemd.ping_interval(), Some(Duration::from_secs(10)));
         systemd.ready();
@@ -156,15 +165,17 @@ mod tests {
 
     #[test]
     fn a_deaf_service_manager_is_logged_once_and_harms_nothing() {
+        if is_child() {
+            return speak_to_nobody();
+        }
         let folder = tempfile::tempdir().unwrap();
-        let output = run("speaking_to_nobody", &folder.path().join("absent"), "0");
+        let test = "a_deaf_service_manager_is_logged_once_and_harms_nothing";
+        let output = run(test, &folder.path().join("absent"), "0");
         let said = assert_passed(&output);
         assert_eq!(said.matches("cannot tell systemd").count(), 1, "{said}");
     }
 
-    #[test]
-    #[ignore = "runs in the process that the test above starts"]
-    fn speaking_to_nobody() {
+    fn speak_to_nobody() {
         let subscriber = tracing_subscriber::fmt()
             .with_writer(std::io::stdout)
             .finish();

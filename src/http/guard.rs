@@ -42,20 +42,22 @@ pub struct GuardError {
 }
 
 impl Guard {
-    /// Public addresses over https, whatever the host.
-    pub fn public() -> Self {
+    /// [`Guard::private`] or [`Guard::public`].
+    pub fn new(allow_private: bool) -> Self {
         Self {
-            allow_private: false,
+            allow_private,
             hosts: Vec::new(),
         }
     }
 
+    /// Public addresses over https, whatever the host.
+    pub fn public() -> Self {
+        Self::new(false)
+    }
+
     /// Any address, over http too: an intranet, a test.
     pub fn private() -> Self {
-        Self {
-            allow_private: true,
-            hosts: Vec::new(),
-        }
+        Self::new(true)
     }
 
     /// The same guard, letting through only hosts that match one of `globs`; an empty list lets through any.

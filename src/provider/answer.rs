@@ -311,8 +311,9 @@ impl<'r> Reader<'r> {
     }
 
     fn word(&self, pointer: Option<&Pointer>, answer: &Value) -> Option<String> {
-        let word = text(pointer?, answer)?;
-        Some(scrub(&word, WORD_CHARS, self.key)).filter(|word| !word.is_empty())
+        let word = pointer?.at(answer)?;
+        let word = scrub(&as_text(&word)?, WORD_CHARS, self.key);
+        Some(word).filter(|word| !word.is_empty())
     }
 
     /// The field itself, else creation plus the time it took.
@@ -393,14 +394,14 @@ fn task_error(words: Words) -> Option<TaskError> {
 
 /// The string or the number at a place, as text.
 pub(super) fn text(pointer: &Pointer, answer: &Value) -> Option<String> {
-    as_text(pointer.at(answer)?.as_ref())
+    as_text(pointer.at(answer)?.as_ref()).map(Cow::into_owned)
 }
 
 /// A string or a number, as text.
-pub(super) fn as_text(value: &Value) -> Option<String> {
+pub(super) fn as_text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }

@@ -2,6 +2,8 @@
 
 mod jwks;
 
+use std::borrow::Cow;
+
 use aws_lc_rs::hmac;
 use aws_smithy_types::base64;
 use http::HeaderMap;
@@ -252,7 +254,9 @@ impl Hook {
                 .filter(|it| it.is_string() || it.is_number())?;
             Some(serde_json::json!({ name.as_str(): echoed }))
         });
-        let id = self.id.find(&value, as_text);
+        let id = self
+            .id
+            .find(&value, |value| as_text(value).map(Cow::into_owned));
         match id.map(|(id, _)| id.parse::<TaskId>()) {
             Some(Ok(id)) => Ok(HookSaid { id: Some(id), echo }),
             None if echo.is_some() => Ok(HookSaid { id: None, echo }),

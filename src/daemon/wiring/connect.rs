@@ -148,10 +148,5 @@ pub(in crate::daemon) fn api_client(
 }
 
 fn guard(settings: &provider::Config, hosts: &[String]) -> anyhow::Result<Guard> {
-    let guard = if settings.allow_private {
-        Guard::private()
-    } else {
-        Guard::public()
-    };
-    Ok(guard.with_hosts(hosts)?)
+    Ok(Guard::new(settings.allow_private).with_hosts(hosts)?)
 }

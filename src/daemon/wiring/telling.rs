@@ -86,11 +86,7 @@ pub(super) fn heartbeat(
 
 /// The client for addresses that somebody else chose.
 fn endpoint_http(config: &Config, allow_private: bool, seams: &Seams) -> anyhow::Result<Http> {
-    let guard = if allow_private {
-        Guard::private()
-    } else {
-        Guard::public()
-    };
+    let guard = Guard::new(allow_private);
     (seams.http)(ClientConfig {
         guard,
         traffic: Traffic::Answers,
