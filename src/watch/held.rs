@@ -154,19 +154,15 @@ impl Held {
         let mut waiting = Vec::new();
         let mut shelf = self.shelf();
         while due.overdue.len() < OVERDUE_AT_ONCE
-            && let Some(at) = shelf.next_look()
-            && at <= now
-            && let Some(task) = shelf.take_first()
+            && let Some((at, task)) = shelf.take_due(now)
         {
-            let pause = pauses
-                .iter()
-                .find(|(name, _)| *name == task.task.key.provider);
+            let is_its = |(name, _): &&(ProviderName, Instant)| *name == task.task.key.provider;
             if task.until < now + self.lease.as_duration() / 2 {
                 due.overdue.push(task);
             } else if due.looks.len() >= most {
                 shelf.put(task, at);
                 break;
-            } else if let Some((_, until)) = pause {
+            } else if let Some((_, until)) = pauses.iter().find(is_its) {
                 waiting.push((task, now.max(*until)));
             } else {
                 due.looks.push(task);
@@ -202,7 +198,8 @@ impl Held {
 
     /// When the next look is due.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        self.shelf().next_look()
+        let shelf = self.shelf();
+        shelf.tasks.first_key_value().map(|(place, _)| place.0)
     }
 
     /// Takes everything, each with the time of its next look; nothing is kept from now on.
@@ -252,15 +249,13 @@ impl Shelf {
         Some(task)
     }
 
-    fn take_first(&mut self) -> Option<HeldTask> {
-        let ((_, row), task) = self.tasks.pop_first()?;
+    /// The first, if its time has come, and when that was.
+    fn take_due(&mut self, now: Instant) -> Option<(Instant, HeldTask)> {
+        let first = self.tasks.first_entry();
+        let ((at, row), task) = first.filter(|first| first.key().0 <= now)?.remove_entry();
         self.looks.remove(&row);
         self.bytes -= task.bytes;
-        Some(task)
-    }
-
-    fn next_look(&self) -> Option<Instant> {
-        self.tasks.first_key_value().map(|(place, _)| place.0)
+        Some((at, task))
     }
 }
 
