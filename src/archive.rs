@@ -7,6 +7,7 @@
 //! download   the body in order, digested once, in a window that all destinations read
 //! source     where it comes from: one connection, or several where one is slow
 //! delivery   one object: recover what stands, resume what is open, else begin; finish, prove
+//! naming     an object's key, and the nonce by which it is known as ours
 //! parts      the body cut into parts: passed through frame by frame, or filled first where it must be
 //! progress   what is known of the body so far: SHA-256, box walk; saved with each part
 //! plan       how a body is cut
@@ -21,6 +22,7 @@ mod delivery;
 mod download;
 mod gate;
 pub mod gauge;
+mod naming;
 mod parts;
 pub mod plan;
 pub mod progress;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! stage    claims due tasks, asks each provider in one call where it can, observes or settles
+//! outcome  what a look means for a task's row
 //! held     tasks that are claimed for many looks, until the next one
 //! news     what is worth a write: a pure function
 //! cadence  when to look next: a pure function
@@ -11,6 +12,7 @@
 pub mod cadence;
 mod held;
 mod news;
+mod outcome;
 pub mod route;
 pub mod stage;
 

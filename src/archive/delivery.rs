@@ -11,14 +11,12 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use crate::archive::download::Download;
 use crate::archive::download::Facts;
 use crate::archive::download::Reader;
 use crate::archive::gate::Gate;
+use crate::archive::naming::FreeKey;
 use crate::archive::parts::Target;
 use crate::archive::parts::first_missing;
 use crate::archive::parts::progress_before;
@@ -37,14 +35,10 @@ use crate::manifest::row::ObjectName;
 use crate::manifest::row::OpenUpload;
 use crate::manifest::row::PartRow;
 use crate::manifest::row::Proof;
-use crate::model::asset::MediaType;
 use crate::model::asset::SourceIdentity;
 use crate::model::failure::Failure;
-use crate::model::key::KeyValues;
-use crate::model::key::ObjectKey;
 use crate::model::object::PartNumber;
 use crate::origin::OriginError;
-use crate::origin::inspect;
 use crate::store::BodyPolicy;
 use crate::store::Standing;
 use crate::store::Store;
@@ -58,12 +52,6 @@ use crate::work::settle::write_patiently;
 
 /// How far a store's clock may be behind ours when we look for an upload that we may have opened.
 const CLOCK_SKEW: Span = Span::from_secs(900);
-
-/// Kinds of body that their link's extension tells well enough to look at the key before the first byte is there.
-const GUESSED: [&str; 6] = ["mp4", "mov", "webm", "png", "jpg", "mp3"];
-
-/// How long a look at a key holds: a slot may be waited for in between.
-const STAYS_FREE: Duration = Duration::from_secs(10);
 
 /// The longest body that is passed through in one request, in parts: two requests fewer for most films, and not so
 /// much that a request which breaks is dear.
@@ -91,12 +79,6 @@ pub(crate) enum Need {
     Comparison(ObjectName, Standing),
     /// The parts that an open upload lacks.
     Parts(Resumption),
-}
-
-/// A key at which nothing stood.
-pub(crate) struct FreeKey {
-    key: ObjectKey,
-    seen_at: Instant,
 }
 
 /// An upload to go on with.
@@ -154,19 +136,6 @@ impl Delivery<'_> {
                 Ok(Need::Body(None))
             }
         }
-    }
-
-    /// Looks at the key that the object will most likely get, while nobody waits for it yet.
-    async fn look_ahead(&self) -> Result<Option<FreeKey>, Failure> {
-        let path = self.transfer.asset.url.path();
-        let extension = path.rsplit_once('.').map(|(_, extension)| extension);
-        let Some(extension) = extension.filter(|it| GUESSED.contains(it)) else {
-            return Ok(None);
-        };
-        let (key, seen_at) = (self.key(extension)?, Instant::now());
-        let found = self.store.find(&key).await;
-        let found = found.map_err(|error| self.of_store(&error))?;
-        Ok(found.is_none().then_some(FreeKey { key, seen_at }))
     }
 
     /// Takes the object from what it needs to its proof, and writes that down.
@@ -271,8 +240,7 @@ impl Delivery<'_> {
 
         let name = self.name(media).await?;
         let is_new = self.object.name.as_ref() != Some(&name);
-        let is_free =
-            free.is_some_and(|free| free.key == name.key && free.seen_at.elapsed() < STAYS_FREE);
+        let is_free = free.is_some_and(|free| free.is_still(&name.key));
         // A store that knows no conditions has no other guard than the look right before the write.
         let has_looked = (is_free || !is_new) && self.store.quirks().conditional;
         if !has_looked && let Some(standing) = self.find(&name).await? {
@@ -365,57 +333,6 @@ impl Delivery<'_> {
             manifest.orphan_uploads(lease, object, &strays)
         })
         .await
-    }
-
-    /// The object's name: the one that an earlier try fixed if it still fits the body, else a new one, written down.
-    async fn name(&self, media: MediaType) -> Result<ObjectName, Failure> {
-        if let Some(name) = self.object.name.as_ref().filter(|name| name.media == media) {
-            return Ok(name.clone());
-        }
-        let Transfer { asset, .. } = self.transfer;
-        let key = self.key(&media.extension)?;
-        let (nonce, named_at) = (self.transfer.dice.nonce(), self.transfer.clock.now());
-        let name = ObjectName {
-            key,
-            nonce,
-            media,
-            named_at,
-        };
-        let manifest = self.transfer.manifest;
-        let named = manifest.name_object(&asset.lease, self.object.row, &name);
-        match named.await {
-            Err(error @ ManifestError::KeyTaken { .. }) => Err(Failure::dead(error.to_string())),
-            other => other.map(|()| name).map_err(of_manifest),
-        }
-    }
-
-    /// The object's key, if its body is of the kind that has this extension.
-    fn key(&self, extension: &str) -> Result<ObjectKey, Failure> {
-        let Transfer { asset, .. } = self.transfer;
-        let values = KeyValues {
-            provider: &asset.task.provider,
-            model: asset.model.as_deref(),
-            task_id: &asset.task.id,
-            index: asset.index,
-            extension,
-            created: asset.created_at,
-            tags: &asset.tags,
-        };
-        let key = self.object.key_template.render(&values);
-        let key = key.and_then(|key| self.store.prefixed(key));
-        key.map_err(|error| Failure::dead("no key").because(error))
-    }
-
-    pub(crate) fn sniff(&self, head: &[u8]) -> Result<MediaType, Failure> {
-        let is_checked = self.transfer.config.verify.type_check;
-        match inspect::sniff(head) {
-            Ok(media) => Ok(media),
-            Err(error @ inspect::NotMedia::Empty) => {
-                Err(self.transfer.refuse_late(error.to_string()))
-            }
-            Err(error) if is_checked => Err(self.transfer.refuse_late(error.to_string())),
-            Err(_) => Ok(inspect::untyped()),
-        }
     }
 
     /// Takes `bytes` for a part from the budget.
@@ -520,7 +437,8 @@ impl Delivery<'_> {
     }
 }
 
-fn of_manifest(error: ManifestError) -> Failure {
+/// What it means that the manifest does not take an outcome.
+pub(crate) fn of_manifest(error: ManifestError) -> Failure {
     Failure::retry("the manifest does not take the outcome").because(error)
 }
 

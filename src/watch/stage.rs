@@ -10,37 +10,27 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chance::Dice;
 use crate::clock::Clock;
-use crate::clock::Timestamp;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
 use crate::manifest::row::Claimable;
-use crate::manifest::row::ClaimedTask;
 use crate::manifest::row::Observation;
-use crate::manifest::row::SeenAsset;
-use crate::manifest::row::TaskSettlement;
-use crate::model::deadline;
 use crate::model::failure::Failure;
 use crate::model::lease::Lease;
 use crate::model::task::Progress;
 use crate::model::task::ProviderName;
-use crate::model::task::Sighting;
 use crate::model::task::TaskId;
-use crate::model::task::TaskState;
 use crate::provider::Provider;
-use crate::provider::ProviderError;
 use crate::units::Span;
 use crate::watch::Config;
-use crate::watch::cadence;
 use crate::watch::held::Due;
 use crate::watch::held::HOLD_LEASES;
 use crate::watch::held::Held;
 use crate::watch::held::HeldTask;
 use crate::watch::news::is_news;
+use crate::watch::outcome::Blank;
 use crate::watch::route::Routes;
 use crate::work::driver::Stage;
 use crate::work::settle::BLOCKED_PAUSE;
-use crate::work::settle::Situation;
-use crate::work::settle::decide;
 use crate::work::settle::write_patiently;
 use crate::work::wake::Wake;
 
@@ -50,15 +40,6 @@ const REST: Span = Span::from_millis(250);
 
 /// Tasks asked about in one step: what the batch calls of providers take.
 const BATCH_MAX: usize = 50;
-
-/// Answers of "no such task" in a row that are believed, for a task that was never seen.
-const MISSES_BELIEVED: u32 = 3;
-
-/// The shortest time over which those answers must be spread: a task may be asked about before the provider lists it.
-const MISSES_SPREAD: Span = Span::from_secs(600);
-
-/// The wait after such an answer.
-const MISS_PAUSE: Span = Span::from_secs(200);
 
 /// Claims that are given back in one transaction.
 const GIVEN_BACK_AT_ONCE: usize = 1000;
@@ -184,7 +165,7 @@ impl Stage for Watch {
         for (held, look) in batch.tasks.iter().zip(looks) {
             match look {
                 Ok(sighting) => {
-                    let observation = self.read(provider, held, sighting);
+                    let observation = self.parts.observation(provider, held, sighting);
                     if !self.keep(held, &observation) {
                         seen.push((held, observation));
                     }
@@ -194,14 +175,19 @@ impl Stage for Watch {
         }
         self.observe(seen).await;
         for (held, error) in unseen {
-            self.settle_error(held, &error).await;
+            let blank = self.parts.blank(&held.task.key.provider, &error);
+            self.settle_blank(held, &blank).await;
         }
         Ok(())
     }
 
     async fn settle(&self, batch: &Batch, failure: Failure) {
+        let blank = Blank {
+            failure,
+            is_miss: false,
+        };
         for held in &batch.tasks {
-            self.settle_failure(held, &failure, false).await;
+            self.settle_blank(held, &blank).await;
         }
     }
 }
@@ -345,190 +331,21 @@ impl Watch {
         }
     }
 
-    /// What a sighting means for the task's row.
-    fn read(&self, provider: &Provider, held: &HeldTask, sighting: Sighting) -> Observation {
+    /// Writes what becomes of a task that nothing was told of.
+    async fn settle_blank(&self, held: &HeldTask, blank: &Blank) {
         let task = held.task.as_ref();
-        if sighting.is_unknown_status {
-            tracing::warn!(task.id = %task.key.id, status = %sighting.status, "unknown status, taken as running");
-        }
-        let now = self.parts.clock.now();
-        let mut state = task
-            .state
-            .after(sighting.progress, !sighting.results.is_empty());
-        let born = sighting
-            .created
-            .or(task.created_at)
-            .unwrap_or(task.learned_at);
-        if state == TaskState::Watching && now.since(born) > self.parts.config.give_up {
-            state = TaskState::Abandoned;
-        }
-        let is_completed = sighting.progress == Progress::Completed;
-        let wait = cadence::next_look(
-            &cadence::Known {
-                age: now.since(born),
-                estimate: sighting.estimate,
-                min_interval: provider.min_interval(sighting.kind.as_deref()),
-                is_completed,
-            },
-            &self.parts.config,
-            self.parts.dice.fraction(),
-        );
-        let known = deadline::Known {
-            expires: sighting.expires,
-            signature: None,
-            completed: sighting.completed,
-            created: sighting.created.or(task.created_at),
-            last_unfinished: if is_completed {
-                held.last_unfinished_at
-            } else {
-                Some(now)
-            },
-            learned: task.learned_at,
-            ttl: provider.ttl(),
-        };
-        let assets = assets(&sighting, &known);
-        let earliest = assets
-            .iter()
-            .map(|asset| asset.deadline)
-            .min_by_key(|deadline| deadline.at);
-        let objects = if assets.is_empty() {
-            Vec::new()
-        } else {
-            let model = sighting.model.as_deref().or(task.model.as_deref());
-            self.parts
-                .routes
-                .plan(&task.key.provider, model, &task.tags)
-        };
-        let observation = Observation {
-            state,
-            deadline: earliest.unwrap_or_else(|| deadline::deadline(&known)),
-            next_look_at: (!state.is_final()).then(|| now.plus(wait)),
-            assets,
-            objects,
-            sighting,
-        };
-        Self::log_end(task, &observation);
-        observation
-    }
-
-    fn log_end(task: &ClaimedTask, observation: &Observation) {
-        let (id, state) = (&task.key.id, observation.state);
-        match state {
-            TaskState::Watching => {}
-            TaskState::Completed if task.state == TaskState::Completed => {}
-            TaskState::Completed => {
-                let assets = observation.assets.len();
-                tracing::info!(task.id = %id, assets, deadline = %observation.deadline.at, "completed");
-            }
-            TaskState::Failed
-            | TaskState::Cancelled
-            | TaskState::Vanished
-            | TaskState::Abandoned => {
-                let error = observation.sighting.error.clone().unwrap_or_default();
-                tracing::warn!(task.id = %id, %state, code = error.code, message = error.message, "ended");
-            }
-        }
-    }
-
-    async fn settle_error(&self, held: &HeldTask, error: &ProviderError) {
-        let failure = match error {
-            ProviderError::Refused { until, .. } | ProviderError::Limited { until, .. } => {
-                Failure::wait_until(*until, error.to_string())
-            }
-            ProviderError::NoSuchTask(_) => {
-                let next = self.parts.clock.now().plus(MISS_PAUSE);
-                Failure::wait_until(
-                    next,
-                    format!("provider {} knows no such task", held.task.key.provider),
-                )
-            }
-            ProviderError::Unavailable { .. } | ProviderError::Garbled { .. } => {
-                Failure::retry(error.to_string())
-            }
-        };
-        self.settle_failure(
-            held,
-            &failure,
-            matches!(error, ProviderError::NoSuchTask(_)),
-        )
-        .await;
-    }
-
-    async fn settle_failure(&self, held: &HeldTask, failure: &Failure, is_miss: bool) {
-        let task = held.task.as_ref();
-        let now = self.parts.clock.now();
-        let situation = Situation {
-            now,
-            attempts: task.attempts,
-            urgent_until: Some(task.deadline.at),
-        };
-        let settled = decide(failure.verdict(), situation, &self.parts.dice);
-        let state = self.end(task, is_miss, now);
-        // A completed task was asked for a fresh link: an asset may be waiting for the answer. "No such task" is one.
-        let is_awaited = match state {
-            TaskState::Watching => true,
-            TaskState::Completed => !is_miss,
-            TaskState::Failed
-            | TaskState::Cancelled
-            | TaskState::Vanished
-            | TaskState::Abandoned => false,
-        };
-        let next_look_at = settled.due_at.filter(|_| is_awaited);
+        let settlement = self.parts.settlement(task, blank);
+        let (failure, state) = (&blank.failure, settlement.state);
         tracing::warn!(task.id = %task.key.id, %failure, %state, "no answer about a task");
-        let settlement = TaskSettlement {
-            state,
-            next_look_at,
-            error: Some(failure.to_string()),
-            is_attempt: settled.is_attempt,
-            is_miss,
-        };
         let written = write_patiently(&self.parts.dice, || {
-            self.parts
-                .manifest
-                .settle_task(&task.lease, settlement.clone())
+            let manifest = &self.parts.manifest;
+            manifest.settle_task(&task.lease, settlement.clone())
         });
         if let Err(error) = written.await {
             tracing::error!(task.id = %task.key.id, %error, "failed to settle; the task is looked at again");
             self.look_again(held);
         }
     }
-
-    /// The state after a look without a sighting.
-    fn end(&self, task: &ClaimedTask, is_miss: bool, now: Timestamp) -> TaskState {
-        let known_for = now.since(task.learned_at);
-        let never_seen = task.looks == 0;
-        let misses = task.misses.saturating_add(1);
-        let is_ours = self.parts.providers.contains_key(&task.key.provider);
-        if task.state != TaskState::Watching || !is_ours {
-            return task.state;
-        }
-        if is_miss && never_seen && misses >= MISSES_BELIEVED && known_for >= MISSES_SPREAD {
-            return TaskState::Vanished;
-        }
-        if known_for > self.parts.config.give_up {
-            TaskState::Abandoned
-        } else {
-            TaskState::Watching
-        }
-    }
-}
-
-/// The results of a completed task, each with its deadline; until then whatever looks like a result is none.
-fn assets(sighting: &Sighting, known: &deadline::Known) -> Vec<SeenAsset> {
-    let is_completed = sighting.progress == Progress::Completed;
-    let results = sighting.results.iter().filter(|_| is_completed);
-    results
-        .map(|link| {
-            let known = deadline::Known {
-                signature: link.expires,
-                ..*known
-            };
-            SeenAsset {
-                link: link.clone(),
-                deadline: deadline::deadline(&known),
-            }
-        })
-        .collect()
 }
 
 /// Groups claimed tasks by provider, each group no larger than a batch, the most urgent first.

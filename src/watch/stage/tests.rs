@@ -33,6 +33,7 @@ use crate::model::object::DestinationName;
 use crate::model::task::LearnedVia;
 use crate::model::task::Tags;
 use crate::model::task::TaskKey;
+use crate::model::task::TaskState;
 use crate::provider;
 use crate::secret::SecretSource;
 use crate::telemetry::metrics::Metrics;

@@ -1,0 +1,211 @@
+//! What a look means for a task's row: an observation where the provider told something, a settlement where it did not.
+
+use crate::clock::Timestamp;
+use crate::manifest::row::ClaimedTask;
+use crate::manifest::row::Observation;
+use crate::manifest::row::SeenAsset;
+use crate::manifest::row::TaskSettlement;
+use crate::model::deadline;
+use crate::model::failure::Failure;
+use crate::model::task::Progress;
+use crate::model::task::ProviderName;
+use crate::model::task::Sighting;
+use crate::model::task::TaskState;
+use crate::provider::Provider;
+use crate::provider::ProviderError;
+use crate::units::Span;
+use crate::watch::cadence;
+use crate::watch::held::HeldTask;
+use crate::watch::stage::WatchParts;
+use crate::work::settle::Situation;
+use crate::work::settle::decide;
+
+/// Answers of "no such task" in a row that are believed, for a task that was never seen.
+const MISSES_BELIEVED: u32 = 3;
+
+/// The shortest time over which those answers must be spread: a task may be asked about before the provider lists it.
+const MISSES_SPREAD: Span = Span::from_secs(600);
+
+/// The wait after such an answer.
+const MISS_PAUSE: Span = Span::from_secs(200);
+
+/// A look that told nothing.
+#[derive(Debug)]
+pub(super) struct Blank {
+    /// Why.
+    pub(super) failure: Failure,
+    /// Whether the provider says that there is no such task.
+    pub(super) is_miss: bool,
+}
+
+impl WatchParts {
+    /// What a sighting means for the task's row.
+    pub(super) fn observation(
+        &self,
+        provider: &Provider,
+        held: &HeldTask,
+        sighting: Sighting,
+    ) -> Observation {
+        let task = held.task.as_ref();
+        if sighting.is_unknown_status {
+            tracing::warn!(task.id = %task.key.id, status = %sighting.status, "unknown status, taken as running");
+        }
+        let now = self.clock.now();
+        let mut state = task
+            .state
+            .after(sighting.progress, !sighting.results.is_empty());
+        let born = sighting
+            .created
+            .or(task.created_at)
+            .unwrap_or(task.learned_at);
+        if state == TaskState::Watching && now.since(born) > self.config.give_up {
+            state = TaskState::Abandoned;
+        }
+        let is_completed = sighting.progress == Progress::Completed;
+        let wait = cadence::next_look(
+            &cadence::Known {
+                age: now.since(born),
+                estimate: sighting.estimate,
+                min_interval: provider.min_interval(sighting.kind.as_deref()),
+                is_completed,
+            },
+            &self.config,
+            self.dice.fraction(),
+        );
+        let known = deadline::Known {
+            expires: sighting.expires,
+            signature: None,
+            completed: sighting.completed,
+            created: sighting.created.or(task.created_at),
+            last_unfinished: if is_completed {
+                held.last_unfinished_at
+            } else {
+                Some(now)
+            },
+            learned: task.learned_at,
+            ttl: provider.ttl(),
+        };
+        let assets = assets(&sighting, &known);
+        let earliest = assets
+            .iter()
+            .map(|asset| asset.deadline)
+            .min_by_key(|deadline| deadline.at);
+        let objects = if assets.is_empty() {
+            Vec::new()
+        } else {
+            let model = sighting.model.as_deref().or(task.model.as_deref());
+            self.routes.plan(&task.key.provider, model, &task.tags)
+        };
+        let observation = Observation {
+            state,
+            deadline: earliest.unwrap_or_else(|| deadline::deadline(&known)),
+            next_look_at: (!state.is_final()).then(|| now.plus(wait)),
+            assets,
+            objects,
+            sighting,
+        };
+        log_end(task, &observation);
+        observation
+    }
+
+    /// What the provider's error says about a task.
+    pub(super) fn blank(&self, provider: &ProviderName, error: &ProviderError) -> Blank {
+        let is_miss = matches!(error, ProviderError::NoSuchTask(_));
+        let failure = match error {
+            ProviderError::Refused { until, .. } | ProviderError::Limited { until, .. } => {
+                Failure::wait_until(*until, error.to_string())
+            }
+            ProviderError::NoSuchTask(_) => {
+                let next = self.clock.now().plus(MISS_PAUSE);
+                Failure::wait_until(next, format!("provider {provider} knows no such task"))
+            }
+            ProviderError::Unavailable { .. } | ProviderError::Garbled { .. } => {
+                Failure::retry(error.to_string())
+            }
+        };
+        Blank { failure, is_miss }
+    }
+
+    /// What a look that told nothing means for the task's row.
+    pub(super) fn settlement(&self, task: &ClaimedTask, blank: &Blank) -> TaskSettlement {
+        let Blank { failure, is_miss } = blank;
+        let now = self.clock.now();
+        let situation = Situation {
+            now,
+            attempts: task.attempts,
+            urgent_until: Some(task.deadline.at),
+        };
+        let settled = decide(failure.verdict(), situation, &self.dice);
+        let state = self.end(task, *is_miss, now);
+        // A completed task was asked for a fresh link: an asset may be waiting for the answer. "No such task" is one.
+        let is_awaited = match state {
+            TaskState::Watching => true,
+            TaskState::Completed => !is_miss,
+            TaskState::Failed
+            | TaskState::Cancelled
+            | TaskState::Vanished
+            | TaskState::Abandoned => false,
+        };
+        TaskSettlement {
+            state,
+            next_look_at: settled.due_at.filter(|_| is_awaited),
+            error: Some(failure.to_string()),
+            is_attempt: settled.is_attempt,
+            is_miss: *is_miss,
+        }
+    }
+
+    /// The state after a look without a sighting.
+    fn end(&self, task: &ClaimedTask, is_miss: bool, now: Timestamp) -> TaskState {
+        let known_for = now.since(task.learned_at);
+        let never_seen = task.looks == 0;
+        let misses = task.misses.saturating_add(1);
+        let is_ours = self.providers.contains_key(&task.key.provider);
+        if task.state != TaskState::Watching || !is_ours {
+            return task.state;
+        }
+        if is_miss && never_seen && misses >= MISSES_BELIEVED && known_for >= MISSES_SPREAD {
+            return TaskState::Vanished;
+        }
+        if known_for > self.config.give_up {
+            TaskState::Abandoned
+        } else {
+            TaskState::Watching
+        }
+    }
+}
+
+/// The results of a completed task, each with its deadline; until then whatever looks like a result is none.
+fn assets(sighting: &Sighting, known: &deadline::Known) -> Vec<SeenAsset> {
+    let is_completed = sighting.progress == Progress::Completed;
+    let results = sighting.results.iter().filter(|_| is_completed);
+    results
+        .map(|link| {
+            let known = deadline::Known {
+                signature: link.expires,
+                ..*known
+            };
+            SeenAsset {
+                link: link.clone(),
+                deadline: deadline::deadline(&known),
+            }
+        })
+        .collect()
+}
+
+/// Tells the log of a task that has ended.
+fn log_end(task: &ClaimedTask, observation: &Observation) {
+    let (id, state) = (&task.key.id, observation.state);
+    match state {
+        TaskState::Watching => {}
+        TaskState::Completed if task.state == TaskState::Completed => {}
+        TaskState::Completed => {
+            let assets = observation.assets.len();
+            tracing::info!(task.id = %id, assets, deadline = %observation.deadline.at, "completed");
+        }
+        TaskState::Failed | TaskState::Cancelled | TaskState::Vanished | TaskState::Abandoned => {
+            let error = observation.sighting.error.clone().unwrap_or_default();
+            tracing::warn!(task.id = %id, %state, code = error.code, message = error.message, "ended");
+        }
+    }
+}
