@@ -31,8 +31,8 @@ use crate::simulator::line::Line;
 use crate::simulator::provider::html;
 use crate::simulator::script::FileFault;
 use crate::simulator::traffic::Serving;
-use crate::simulator::world::Opened;
 use crate::simulator::world::World;
+use crate::simulator::world::files::Opened;
 
 /// User agents that the real CDN turns away: the default ones of a language's library.
 const UNWANTED_AGENTS: [&str; 2] = ["python-urllib", "python-requests"];

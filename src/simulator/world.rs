@@ -3,6 +3,8 @@
 //! Nothing runs here: a task's status is a function of the clock. One lock guards it all and is never held
 //! over an await.
 
+pub(super) mod files;
+
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -30,8 +32,6 @@ use crate::simulator::script::CallbackFault;
 use crate::simulator::script::FileFault;
 use crate::simulator::script::Manner;
 use crate::simulator::script::Script;
-use crate::simulator::source::FileKind;
-use crate::simulator::source::FileSource;
 use crate::simulator::tasks::File;
 use crate::simulator::tasks::Status;
 use crate::simulator::tasks::Submission;
@@ -57,24 +57,6 @@ pub(super) struct Delivery {
     pub(super) url: Url,
     pub(super) body: Vec<u8>,
     pub(super) fault: Option<CallbackFault>,
-}
-
-/// What a link leads to.
-#[derive(Debug)]
-pub(super) enum Opened {
-    /// A file.
-    File(Box<OpenedFile>),
-    /// Nothing (any more), and the status that says so.
-    Gone(u16),
-}
-
-/// A file and what its headers tell of it.
-#[derive(Debug)]
-pub(super) struct OpenedFile {
-    pub(super) source: FileSource,
-    pub(super) kind: FileKind,
-    pub(super) etag: String,
-    pub(super) modified: Timestamp,
 }
 
 /// The list's filter.
@@ -273,15 +255,6 @@ impl World {
         is_known && inner.unlisted.insert(id.clone())
     }
 
-    pub(super) fn links(&self, id: &TaskId) -> Vec<String> {
-        let inner = self.lock();
-        inner
-            .tasks
-            .get(id)
-            .map(|task| task.links(&self.base))
-            .unwrap_or_default()
-    }
-
     /// One page of the list, newest first, and how many there are on all pages.
     pub(super) fn rows(&self, filter: &Filter, skip: usize, take: usize) -> (Vec<Row>, usize) {
         let now = self.now();
@@ -308,78 +281,6 @@ impl World {
     pub(super) fn credits(&self) -> (u64, u64) {
         let used = self.lock().credits_used;
         (CREDITS.saturating_sub(used), used)
-    }
-
-    /// Follows a link.
-    pub(super) fn open(&self, id: &TaskId, index: AssetIndex, format: &str, link: u32) -> Opened {
-        let now = self.now();
-        let inner = self.lock();
-        let file = inner
-            .tasks
-            .get(id)
-            .and_then(|task| Some((task, *task.file(index)?)));
-        let Some((task, file)) = file else {
-            return Opened::Gone(404);
-        };
-        let kind = task.wish.file_kind();
-        if task.status(now) != Status::Completed || kind.as_str() != format || link > file.link {
-            return Opened::Gone(404);
-        }
-        if link < file.link {
-            return Opened::Gone(file.dead_status.unwrap_or(self.config.dead_status));
-        }
-        if now >= task.ends.plus(self.scaled(self.config.life)) {
-            return Opened::Gone(self.config.dead_status);
-        }
-        let key = task.file_key(self.config.seed, index).unwrap_or(0);
-        Opened::File(Box::new(OpenedFile {
-            source: FileSource::new(kind, key, task.size.as_u64(), task.wish.seconds),
-            kind,
-            etag: format!("\"{key:016x}\""),
-            // A file that changed was changed later.
-            modified: Timestamp::from_unix_seconds(
-                unix_seconds(task.ends) + i64::from(file.version),
-            ),
-        }))
-    }
-
-    /// The file at `index` as it is now, whether or not its link works.
-    pub(super) fn source(&self, id: &TaskId, index: AssetIndex) -> Option<FileSource> {
-        let inner = self.lock();
-        let task = inner.tasks.get(id)?;
-        let key = task.file_key(self.config.seed, index)?;
-        let size = task.size.as_u64();
-        Some(FileSource::new(
-            task.wish.file_kind(),
-            key,
-            size,
-            task.wish.seconds,
-        ))
-    }
-
-    /// The file gets other bytes.
-    pub(super) fn change_file(&self, id: &TaskId, index: AssetIndex) {
-        self.with_file(id, index, |file| file.version += 1);
-    }
-
-    /// The file's link dies and it gets a fresh one.
-    pub(super) fn kill_link(&self, id: &TaskId, index: AssetIndex, status: u16) {
-        self.with_file(id, index, |file| {
-            file.link += 1;
-            file.dead_status = Some(status);
-        });
-    }
-
-    fn with_file(&self, id: &TaskId, index: AssetIndex, change: impl FnOnce(&mut File)) {
-        let mut inner = self.lock();
-        let place = usize::try_from(index.0).unwrap_or(usize::MAX);
-        if let Some(file) = inner
-            .tasks
-            .get_mut(id)
-            .and_then(|task| task.files.get_mut(place))
-        {
-            change(file);
-        }
     }
 
     /// Takes out the callbacks of tasks that have ended, and says when the next one ends.

@@ -21,8 +21,8 @@ use crate::simulator::range::wanted;
 use crate::simulator::script::Cut;
 use crate::simulator::script::Manner;
 use crate::simulator::traffic::Serving;
-use crate::simulator::world::OpenedFile;
 use crate::simulator::world::World;
+use crate::simulator::world::files::OpenedFile;
 use crate::units::ByteSize;
 
 /// A file that a link led to.
