@@ -36,14 +36,15 @@ use crate::intake;
 use crate::intake::Announcement;
 use crate::manifest::Access;
 use crate::manifest::Manifest;
+use crate::manifest::row::AssetRecord;
 use crate::manifest::row::TaskRecord;
-use crate::model::asset::AssetIndex;
 use crate::model::task::LearnedVia;
 use crate::model::task::Tags;
 use crate::model::task::TaskId;
 use crate::model::task::TaskKey;
 use crate::provider::description;
 use crate::report::record;
+use crate::report::record::Places;
 use crate::report::record::Record;
 use crate::simulator;
 use crate::simulator::Simulator;
@@ -239,23 +240,13 @@ fn config(simulator: &Simulator, bucket: &Bucket, folder: &Folder) -> anyhow::Re
 
 /// EvoLink's description with shorter waits: nobody upstream has to be spared here.
 fn impatient() -> String {
-    let lines = description::EVOLINK.lines().map(|line| {
-        if line.starts_with("min_interval") {
-            "min_interval = { video = \"500ms\" }"
-        } else {
-            line
-        }
-    });
-    lines
-        .map(|line| {
-            if line.starts_with("requests") {
-                "requests = \"100/s\""
-            } else {
-                line
-            }
-        })
-        .collect::<Vec<_>>()
-        .join("\n")
+    let line = |line: &'static str| match line.split(' ').next() {
+        Some("min_interval") => "min_interval = { video = \"500ms\" }",
+        Some("requests") => "requests = \"100/s\"",
+        Some(_) | None => line,
+    };
+    let lines: Vec<_> = description::EVOLINK.lines().map(line).collect();
+    lines.join("\n")
 }
 
 fn seams(bucket: &Bucket, config: &Config) -> Result<Seams, Complaint> {
@@ -276,77 +267,75 @@ async fn show(stage: &Stage, arguments: &Arguments) -> Result<Exit, Complaint> {
     let ids = submit(stage, usize::from(arguments.tasks)).await?;
     let records = screen::follow(&stage.manifest, &stage.gauge).await?;
     let places = open::places(&stage.config);
+    say!("{}", table(&records, &places))?;
+    if let Some(task) = records.iter().find(|task| !task.assets.is_empty()) {
+        let id = &task.key.id;
+        say!("The manifest has a record a task; `reelvault manifest get {id}` prints:")?;
+        let record = serde_json::to_string_pretty(&Record::new(task.clone(), &places));
+        say!("{}\n", record.context("a record is JSON")?)?;
+    }
+    let videos: usize = records.iter().map(|task| task.assets.len()).sum();
+    let identical = records.iter().map(|task| identical(stage, task)).sum();
+    let ended = records.iter().filter(|task| task.assets.is_empty()).count();
+    let lost = videos.saturating_sub(identical);
+    let open = stage.bucket.open_uploads().len();
+    say!(
+        "{} tasks: {identical} of {videos} videos archived, byte for byte what the provider served; \
+         {ended} ended without one; {lost} lost; {open} uploads left open",
+        ids.len(),
+    )?;
+    let is_clean = lost == 0 && videos + ended == ids.len() && open == 0;
+    Ok(if is_clean { Exit::Done } else { Exit::Failed })
+}
+
+/// A line an object, and one a task that ended without any.
+fn table(records: &[TaskRecord], places: &Places) -> Table {
     let mut table = Table::new(&["task", "state", "size", "parts", "verified", "address"]);
-    let mut identical = 0;
-    for task in &records {
-        let ended = task.task_error.as_ref().map(|error| error.code.clone());
+    for task in records {
+        let id = &task.key.id;
         if task.assets.is_empty() {
-            let cells = [task.key.id.to_string(), record::state(task).to_owned()];
-            let rest = [
-                "-".to_owned(),
-                "-".to_owned(),
-                "-".to_owned(),
-                ended.unwrap_or_default(),
+            let code = task.task_error.as_ref().map(|error| error.code.as_str());
+            let cells = [
+                id.as_str(),
+                record::state(task),
+                "-",
+                "-",
+                "-",
+                code.unwrap_or_default(),
             ];
-            table.row(cells.into_iter().chain(rest).collect());
+            table.row(cells.map(str::to_owned).to_vec());
         }
         for asset in &task.assets {
+            let size = asset.size.map(|size| ByteSize::bytes(size).to_string());
             for object in &asset.objects {
-                let key = object.key.as_ref();
-                let place = places.get(&object.destination).zip(key);
-                identical += usize::from(is_identical(
-                    stage,
-                    task,
-                    asset.index,
-                    key.map_or("", |key| key.as_str()),
-                ));
+                let verified = object.verified.map(|verified| verified.to_string());
+                let place = places.get(&object.destination).zip(object.key.as_ref());
+                let address = place.map(|(place, key)| place.locate(key));
                 table.row(vec![
-                    task.key.id.to_string(),
+                    id.to_string(),
                     asset.state.to_string(),
-                    asset
-                        .size
-                        .map(|size| ByteSize::bytes(size).to_string())
-                        .unwrap_or_default(),
+                    size.clone().unwrap_or_default(),
                     object.parts.to_string(),
-                    object
-                        .verified
-                        .map(|verified| verified.to_string())
-                        .unwrap_or_default(),
-                    place
-                        .map(|(place, key)| place.locate(key))
-                        .unwrap_or_default(),
+                    verified.unwrap_or_default(),
+                    address.unwrap_or_default(),
                 ]);
             }
         }
     }
-    say!("{table}")?;
-    if let Some(task) = records.iter().find(|task| !task.assets.is_empty()) {
-        say!(
-            "The manifest has a record a task; `reelvault manifest get {}` prints:",
-            task.key.id
-        )?;
-        let record = serde_json::to_string_pretty(&Record::new(task.clone(), &places));
-        say!(
-            "{}\n",
-            record.map_err(|error| Complaint::failed(error.to_string()))?
-        )?;
-    }
-    let videos: usize = records.iter().map(|task| task.assets.len()).sum();
-    let ended = records.len()
-        - records
+    table
+}
+
+/// How many of a task's videos stand in the bucket as they were served.
+fn identical(stage: &Stage, task: &TaskRecord) -> usize {
+    let is_identical = |asset: &&AssetRecord| {
+        let served = stage.simulator.expected_sha256(&task.key.id, asset.index);
+        let mut keys = asset
+            .objects
             .iter()
-            .filter(|task| !task.assets.is_empty())
-            .count();
-    let lost = videos - identical;
-    say!(
-        "{} tasks: {identical} of {videos} videos archived, byte for byte what the provider served; \
-         {ended} ended without one; {lost} lost; {} uploads left open",
-        ids.len(),
-        stage.bucket.open_uploads().len(),
-    )?;
-    let is_clean =
-        lost == 0 && videos + ended == ids.len() && stage.bucket.open_uploads().is_empty();
-    Ok(if is_clean { Exit::Done } else { Exit::Failed })
+            .filter_map(|object| object.key.as_ref());
+        served.is_some() && keys.any(|key| stage.bucket.sha256(key.as_str()) == served)
+    };
+    task.assets.iter().filter(is_identical).count()
 }
 
 /// Submits over HTTP, as an application would, and announces what came back.
@@ -402,9 +391,4 @@ async fn submit_one(http: &Http, base_url: &str) -> anyhow::Result<TaskId> {
         .and_then(|id| id.as_str())
         .context("a submission has an ID")?
         .parse()?)
-}
-
-fn is_identical(stage: &Stage, task: &TaskRecord, index: AssetIndex, key: &str) -> bool {
-    let served = stage.simulator.expected_sha256(&task.key.id, index);
-    served.is_some() && stage.bucket.sha256(key) == served
 }
