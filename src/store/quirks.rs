@@ -20,8 +20,6 @@ pub struct Quirks {
     pub parts_at_once: u32,
     /// The least length of a part that is not the last one.
     pub part_size_min: u64,
-    /// Whether all parts but the last must have one length, and the last must not be longer.
-    pub equal_parts: bool,
     /// Whether an object that fits one part is written in one request.
     pub single_put: bool,
     /// How a part's body is to be given.
@@ -34,8 +32,6 @@ pub struct Quirks {
     pub declares_length: bool,
     /// Whether objects carry metadata, and so the [`Identity`](crate::store::Identity).
     pub has_identity: bool,
-    /// Whether an upload is gone after its completion was refused.
-    pub retires_failed_completes: bool,
 }
 
 /// How a part's body is to be given.
@@ -67,36 +63,31 @@ const AWS: Quirks = Quirks {
     name: "aws",
     parts_at_once: 4,
     part_size_min: S3_PART_SIZE_MIN,
-    equal_parts: false,
     single_put: true,
     body: BodyPolicy::PassThrough,
     proof: Proof::ByStore,
     conditional: true,
     declares_length: true,
     has_identity: true,
-    retires_failed_completes: false,
 };
 
 /// Cloudflare R2. Its documents ask for requests without checksum headers; what it checks in every request is the
-/// signed SHA-256. It answers 500 to many parts of one upload at once, checks at the completion that parts are equal,
-/// and throws the upload away when it refuses that. `MpuObjectSize` is not in its documents.
+/// signed SHA-256. It answers 500 to many parts of one upload at once. `MpuObjectSize` is not in its documents. Equal
+/// parts, which it checks at the completion, every store gets.
 const R2: Quirks = Quirks {
     name: "r2",
     parts_at_once: 2,
-    equal_parts: true,
     body: BodyPolicy::Filled,
     proof: Proof::SignedPayload,
     declares_length: false,
-    retires_failed_completes: true,
     ..AWS
 };
 
 /// A store that nobody named. The signed SHA-256 is the one proof that the protocol itself asks for, so every store
-/// takes it; equal parts and a completion without extras suit the strictest of them.
+/// takes it; a completion without extras suits the strictest of them.
 const GENERIC: Quirks = Quirks {
     name: "generic",
     parts_at_once: 4,
-    retires_failed_completes: false,
     ..R2
 };
 
@@ -107,24 +98,21 @@ const PLAIN: Quirks = Quirks {
     ..GENERIC
 };
 
-/// `MinIO`. Parts may differ in length.
+/// `MinIO`: nothing that differs from the protocol.
 const MINIO: Quirks = Quirks {
     name: "minio",
-    equal_parts: false,
     ..GENERIC
 };
 
-/// Garage. Parts may differ in length; HEAD gives no checksum that the writer did not send.
+/// Garage: HEAD gives no checksum that the writer did not send.
 const GARAGE: Quirks = Quirks {
     name: "garage",
-    equal_parts: false,
     ..GENERIC
 };
 
 /// Backblaze B2. Answers 501 `NotImplemented` to `If-None-Match`, and has refused CRC32 headers at times.
 const B2: Quirks = Quirks {
     name: "b2",
-    equal_parts: false,
     ..PLAIN
 };
 
@@ -132,7 +120,6 @@ const B2: Quirks = Quirks {
 /// checksum headers are ignored.
 const GCS: Quirks = Quirks {
     name: "gcs",
-    equal_parts: false,
     ..PLAIN
 };
 
@@ -142,14 +129,12 @@ pub(super) const FOLDER: Quirks = Quirks {
     name: "fs",
     parts_at_once: 4,
     part_size_min: 1,
-    equal_parts: false,
     single_put: false,
     body: BodyPolicy::PassThrough,
     proof: Proof::ByStore,
     conditional: true,
     declares_length: false,
     has_identity: false,
-    retires_failed_completes: false,
 };
 
 /// All kinds that `quirks = "..."` can name.
