@@ -198,7 +198,7 @@ impl Delivery<'_> {
                     && standing.nonce.as_ref() == Some(&name.nonce) =>
             {
                 // Written by us in one request, so it is whole; with the link dead only it can tell what it is.
-                let digests = self.read_back(&name).await?;
+                let digests = self.read_back(&name, standing.length).await?;
                 let source = SourceIdentity::default();
                 let proof = self.prove(&name, None, digests, &source).await?;
                 self.mark(&proof).await
@@ -269,6 +269,11 @@ impl Delivery<'_> {
                 self.retire().await?;
                 return Ok(Need::Body(None));
             }
+            // Then what it acknowledged is believed, and the completion finds out.
+            Err(error) if error.is_of_action() => {
+                tracing::warn!(%error, "going by the parts that were acknowledged");
+                upload.parts.clone()
+            }
             Err(error) => return Err(self.of_store(&error)),
         };
         let kept: Vec<PartNumber> = rows.iter().map(|row| row.number).collect();
@@ -316,10 +321,16 @@ impl Delivery<'_> {
 
     /// Hands uploads on our key that no row knows to whoever aborts: a Create that was answered to a dead process.
     async fn retire_strays(&self, name: &ObjectName) -> Result<(), Failure> {
-        let found = self.store.open_uploads(&name.key).await;
+        let found = match self.store.open_uploads(&name.key).await {
+            Ok(found) => found,
+            Err(error) if error.is_of_action() => {
+                tracing::warn!(%error, "an upload that nobody finishes may stay open");
+                return Ok(());
+            }
+            Err(error) => return Err(self.of_store(&error)),
+        };
         let since = name.named_at.minus(CLOCK_SKEW);
         let strays: Vec<_> = found
-            .map_err(|error| self.of_store(&error))?
             .into_iter()
             .filter(|upload| upload.initiated.is_none_or(|initiated| initiated >= since))
             .map(|upload| upload.id)
@@ -415,7 +426,7 @@ impl Delivery<'_> {
     /// What a store's error means for the asset: never that it is refused, since a store can be mended. The gate
     /// takes note.
     pub(crate) fn of_store(&self, error: &StoreError) -> Failure {
-        self.gate.failed(error);
+        self.gate.failed(error, self.transfer.asset.lease.row);
         self.meaning(error)
     }
 

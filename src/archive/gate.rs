@@ -3,10 +3,13 @@
 //! ```text
 //! busy (503, SlowDown, answers that take long)  -> half as much at once; a little more after each success
 //! blocked (a right, a bucket, a key is missing) -> closed: everything waits, one asset a minute tries
+//! denied (403, which may be of one key alone)   -> that asset waits; denied again, with nothing taken between: closed,
+//!                                                  but for assets that were not denied, one at a time
 //! dead (no answer, time after time)             -> the same, sooner
 //! ```
 //! Kept in memory only: after a restart or a reload the destination shows anew how it is.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -24,6 +27,12 @@ use crate::store::StoreErrorKind;
 
 /// How often a destination that is closed is tried.
 const PROBE_EVERY: Duration = Duration::from_mins(1);
+
+/// How long whoever tries is given: who waits looks again after this, since the destination may be open then.
+const PROBE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// So many assets are known to be denied. Whoever is beyond may try as if it was not.
+const DENIED_KNOWN: usize = 64;
 
 /// How soon a destination that did not answer is tried for the first time; each further wait is twice as long.
 const PROBE_FIRST: Duration = Duration::from_secs(2);
@@ -60,6 +69,10 @@ struct State {
     halved_at: Option<Instant>,
     quickest: Option<Duration>,
     silent: u32,
+    /// The rows of the assets that were denied since the last success.
+    denied: VecDeque<i64>,
+    /// The rows of those of which the log knows, so that it is not told at every try.
+    told: VecDeque<i64>,
     closed: Option<Closed>,
 }
 
@@ -69,13 +82,28 @@ struct Closed {
     why: String,
     wait: Duration,
     probe_at: Instant,
+    /// When somebody was let through to try.
+    probed_at: Option<Instant>,
+    /// Whether all that is known is that some assets were denied.
+    is_by_denial: bool,
 }
 
 impl Closed {
-    fn shut(&self, now: Instant) -> Shut {
+    /// From when on an asset may try.
+    fn turn(&self, is_denied: bool, now: Instant) -> Instant {
+        if self.is_by_denial && !is_denied {
+            self.probed_at.map_or(now, |probed| probed + PROBE_PATIENCE)
+        } else {
+            self.probe_at
+        }
+    }
+
+    fn shut(&self, turn: Instant, now: Instant) -> Shut {
+        let probed_until = self.probed_at.map(|probed| probed + PROBE_PATIENCE);
+        let until = probed_until.filter(|until| *until > now && *until < turn);
         Shut {
             why: self.why.clone(),
-            wait: self.probe_at.saturating_duration_since(now),
+            wait: until.unwrap_or(turn).saturating_duration_since(now),
         }
     }
 }
@@ -121,33 +149,43 @@ impl Gate {
                 halved_at: None,
                 quickest: None,
                 silent: 0,
+                denied: VecDeque::new(),
+                told: VecDeque::new(),
                 closed: None,
             }),
             room: Notify::new(),
         }))
     }
 
-    /// Whether it is worth while to ask for admission.
-    pub(crate) fn peek(&self) -> Result<(), Shut> {
-        let now = Instant::now();
-        match &self.state().closed {
-            Some(closed) if closed.probe_at > now => Err(closed.shut(now)),
-            Some(_) | None => Ok(()),
+    /// Why nothing passes, if nothing does.
+    pub(crate) fn why_closed(&self) -> Option<String> {
+        let state = self.state();
+        state.closed.as_ref().map(|closed| closed.why.clone())
+    }
+
+    /// Whether it is worth while for the asset of this row to ask for admission.
+    pub(crate) fn peek(&self, asset: i64) -> Result<(), Shut> {
+        let (state, now) = (self.state(), Instant::now());
+        let Some(closed) = &state.closed else {
+            return Ok(());
+        };
+        let turn = closed.turn(state.denied.contains(&asset), now);
+        if turn <= now {
+            Ok(())
+        } else {
+            Err(closed.shut(turn, now))
         }
     }
 
-    /// Whether an asset may try this destination. Of those that ask while it is shut, one a turn may.
-    pub(crate) fn admit(&self) -> Result<(), Shut> {
-        let mut state = self.state();
-        let Some(closed) = &mut state.closed else {
-            return Ok(());
-        };
-        let now = Instant::now();
-        if closed.probe_at <= now {
+    /// Whether the asset of this row may try this destination. Of those that ask while it is shut, one a turn may.
+    pub(crate) fn admit(&self, asset: i64) -> Result<(), Shut> {
+        self.peek(asset)?;
+        if let Some(closed) = &mut self.state().closed {
+            let now = Instant::now();
             closed.probe_at = now + closed.wait;
-            return Ok(());
+            closed.probed_at = Some(now);
         }
-        Err(closed.shut(now))
+        Ok(())
     }
 
     /// Waits until one more request may be under way. Cancel-safe.
@@ -193,6 +231,7 @@ impl Gate {
     pub(crate) fn works(&self) {
         let mut state = self.state();
         state.silent = 0;
+        state.denied.clear();
         let was_closed = state.closed.take().is_some();
         drop(state);
         if was_closed {
@@ -200,19 +239,20 @@ impl Gate {
         }
     }
 
-    /// Takes note of a failure.
-    pub(crate) fn failed(&self, error: &StoreError) {
+    /// Takes note of a failure that the asset of this row met.
+    pub(crate) fn failed(&self, error: &StoreError, asset: i64) {
         let mut state = self.state();
         match error.kind {
+            StoreErrorKind::Blocked if error.may_be_of_key() => self.deny(&mut state, error, asset),
             StoreErrorKind::Blocked => {
-                self.close(&mut state, error, PROBE_EVERY);
+                self.close(&mut state, error, PROBE_EVERY, false);
             }
             StoreErrorKind::Transient | StoreErrorKind::Ambiguous if error.status.is_none() => {
                 state.silent += 1;
                 if state.silent >= SILENT_MAX {
                     let before = state.closed.as_ref().map(|closed| closed.wait * 2);
                     let wait = before.unwrap_or(PROBE_FIRST).min(PROBE_EVERY);
-                    self.close(&mut state, error, wait);
+                    self.close(&mut state, error, wait, false);
                 }
             }
             StoreErrorKind::Transient | StoreErrorKind::Ambiguous => {
@@ -242,8 +282,24 @@ impl Gate {
         }
     }
 
+    /// Takes note of an asset that is denied. The first says nothing of others; the alarm is raised once for each.
+    fn deny(&self, state: &mut State, error: &StoreError, asset: i64) {
+        let is_first = state.denied.is_empty();
+        let is_open = state.closed.is_none();
+        remember(&mut state.denied, asset);
+        if !is_first {
+            self.close(state, error, PROBE_EVERY, true);
+        } else if is_open && remember(&mut state.told, asset) {
+            tracing::error!(
+                destination.name = %self.0.destination,
+                %error,
+                "the destination denies an object: it waits, and is tried again by itself"
+            );
+        }
+    }
+
     /// Closes; the alarm is raised once for each time it closes.
-    fn close(&self, state: &mut State, error: &StoreError, wait: Duration) {
+    fn close(&self, state: &mut State, error: &StoreError, wait: Duration, is_by_denial: bool) {
         if state.closed.is_none() {
             tracing::error!(
                 destination.name = %self.0.destination,
@@ -251,16 +307,35 @@ impl Gate {
                 "the destination takes nothing: its objects wait, and it is tried again by itself"
             );
         }
+        let before = state.closed.take();
+        // Whoever was denied says nothing of those that were not, nor of when they may try.
+        let probed_at = before
+            .filter(|_| is_by_denial)
+            .and_then(|closed| closed.probed_at);
         state.closed = Some(Closed {
             why: error.to_string(),
             wait,
             probe_at: Instant::now() + wait,
+            probed_at,
+            is_by_denial,
         });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether `row` is new among `rows`, of which the oldest are forgotten.
+fn remember(rows: &mut VecDeque<i64>, row: i64) -> bool {
+    if rows.contains(&row) {
+        return false;
+    }
+    rows.push_back(row);
+    if rows.len() > DENIED_KNOWN {
+        rows.pop_front();
+    }
+    true
 }
 
 #[cfg(test)]
@@ -283,7 +358,12 @@ mod tests {
         StoreError::for_tests(StoreErrorKind::Transient, None)
     }
 
+    /// A bucket that is missing.
     fn blocked() -> StoreError {
+        StoreError::for_tests(StoreErrorKind::Blocked, Some(404))
+    }
+
+    fn denied() -> StoreError {
         StoreError::for_tests(StoreErrorKind::Blocked, Some(403))
     }
 
@@ -297,16 +377,16 @@ mod tests {
     async fn a_busy_store_is_asked_half_as_much_and_then_slowly_more() {
         let gate = gate(16);
         assert_eq!(room(&gate), 16);
-        gate.failed(&busy());
+        gate.failed(&busy(), 1);
         // All that were under way meet the same trouble, which is one sign and not many.
-        gate.failed(&busy());
+        gate.failed(&busy(), 1);
         assert_eq!(room(&gate), 8);
         tokio::time::advance(HALVED_EVERY).await;
-        gate.failed(&busy());
+        gate.failed(&busy(), 1);
         assert_eq!(room(&gate), 4);
         for _ in 0..10 {
             tokio::time::advance(HALVED_EVERY).await;
-            gate.failed(&busy());
+            gate.failed(&busy(), 1);
         }
         assert_eq!(room(&gate), 1);
         (0..4).for_each(|_| gate.succeeded(QUICK));
@@ -332,40 +412,79 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_blocked_store_is_tried_by_one_a_minute() {
         let gate = gate(8);
-        assert_eq!(gate.admit(), Ok(()));
-        gate.failed(&blocked());
-        let shut = gate.admit().unwrap_err();
+        assert_eq!(gate.admit(1), Ok(()));
+        gate.failed(&blocked(), 1);
+        let shut = gate.admit(1).unwrap_err();
         assert_eq!(shut.wait, PROBE_EVERY);
         assert!(shut.why.contains("main"));
         tokio::time::advance(PROBE_EVERY).await;
-        assert_eq!(gate.admit(), Ok(()));
-        assert!(gate.admit().is_err(), "one tries, the others wait");
-        gate.failed(&blocked());
+        assert_eq!(gate.admit(1), Ok(()));
+        assert!(gate.admit(1).is_err(), "one tries, the others wait");
+        gate.failed(&blocked(), 1);
         tokio::time::advance(PROBE_EVERY).await;
-        assert_eq!(gate.admit(), Ok(()));
+        assert_eq!(gate.admit(1), Ok(()));
         gate.succeeded(QUICK);
-        assert_eq!((gate.admit(), gate.admit()), (Ok(()), Ok(())));
+        assert_eq!((gate.admit(1), gate.admit(1)), (Ok(()), Ok(())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_hears_soon_that_a_try_went_through() {
+        let gate = gate(8);
+        gate.failed(&blocked(), 1);
+        tokio::time::advance(PROBE_EVERY).await;
+        assert_eq!(gate.admit(1), Ok(()));
+        assert_eq!(gate.admit(2).unwrap_err().wait, PROBE_PATIENCE);
+        tokio::time::advance(PROBE_PATIENCE).await;
+        let left = gate.admit(2).unwrap_err().wait;
+        assert_eq!(left + PROBE_PATIENCE, PROBE_EVERY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_denied_asset_keeps_no_other_out() {
+        let gate = gate(8);
+        // One is denied time after time, and others are taken in between.
+        for _ in 0..5 {
+            gate.failed(&denied(), 1);
+            assert_eq!(gate.admit(2), Ok(()));
+            gate.succeeded(QUICK);
+        }
+        // Nothing else comes: what is known is that one is denied, and whoever comes new may try.
+        gate.failed(&denied(), 1);
+        gate.failed(&denied(), 1);
+        assert!(gate.why_closed().is_some());
+        assert_eq!(gate.admit(1).unwrap_err().wait, PROBE_EVERY);
+        assert_eq!(gate.admit(2), Ok(()));
+        assert_eq!(
+            gate.admit(3).unwrap_err().wait,
+            PROBE_PATIENCE,
+            "one at a time"
+        );
+        gate.failed(&denied(), 2);
+        tokio::time::advance(PROBE_PATIENCE).await;
+        assert_eq!(gate.admit(3), Ok(()));
+        gate.succeeded(QUICK);
+        assert_eq!((gate.admit(1), gate.admit(2)), (Ok(()), Ok(())));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_does_not_answer_is_left_alone_for_longer_and_longer() {
         let gate = gate(8);
-        (1..SILENT_MAX).for_each(|_| gate.failed(&silent()));
-        assert_eq!(gate.admit(), Ok(()));
+        (1..SILENT_MAX).for_each(|_| gate.failed(&silent(), 1));
+        assert_eq!(gate.admit(1), Ok(()));
         // Any answer, even a bad one, is a sign of life.
-        gate.failed(&busy());
-        (1..SILENT_MAX).for_each(|_| gate.failed(&silent()));
-        assert_eq!(gate.admit(), Ok(()));
-        gate.failed(&silent());
+        gate.failed(&busy(), 1);
+        (1..SILENT_MAX).for_each(|_| gate.failed(&silent(), 1));
+        assert_eq!(gate.admit(1), Ok(()));
+        gate.failed(&silent(), 1);
         let mut wait = PROBE_FIRST;
         for _ in 0..10 {
-            assert_eq!(gate.admit().unwrap_err().wait, wait);
+            assert_eq!(gate.admit(1).unwrap_err().wait, wait);
             tokio::time::advance(wait).await;
-            assert_eq!(gate.admit(), Ok(()));
-            gate.failed(&silent());
+            assert_eq!(gate.admit(1), Ok(()));
+            gate.failed(&silent(), 1);
             wait = (wait * 2).min(PROBE_EVERY);
         }
         gate.succeeded(QUICK);
-        assert_eq!(gate.admit(), Ok(()));
+        assert_eq!(gate.admit(1), Ok(()));
     }
 }

@@ -9,6 +9,7 @@ use crate::archive::delivery::Way;
 use crate::archive::download::ReadError;
 use crate::archive::parts::missed;
 use crate::archive::progress::Progress;
+use crate::archive::transfer::Transfer;
 use crate::manifest::row::ObjectName;
 use crate::manifest::row::PartRow;
 use crate::manifest::row::Proof;
@@ -24,6 +25,22 @@ use crate::store::NewObject;
 use crate::store::Standing;
 use crate::store::Written;
 use crate::units::ByteSize;
+use crate::units::Span;
+
+/// The time that reading an object back may take, besides that for its bytes.
+const READ_BACK_SECONDS: u64 = 60;
+
+/// The least rate at which an object is read back, in bytes a second: as slow as one may be written.
+const READ_BACK_RATE_MIN: u64 = 64 << 10;
+
+/// Tries after which what stands at a key is no bad moment of its store.
+const DIFFERS_DOUBTED: u32 = 8;
+
+/// How often such a key is looked at from then on: each time the body may be fetched to compare it.
+const DIFFERS_PAUSE: Span = Span::from_secs(600);
+
+/// What is said of a key at which somebody else's object stands.
+const TAKEN: &str = "the key is taken by another object, which is not overwritten";
 
 /// What we know of the bytes that we sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +119,11 @@ impl Delivery<'_> {
         })?;
         let verified = self.judge(name, &standing, &digests)?;
         self.store.note_proof(verified == Verified::Checksum);
-        if after == VerifyAfter::Read {
-            let read = self.read_back(name).await?;
+        // Neither its metadata nor its checksum tell whose bytes it holds, so they are read.
+        let is_nameless = self.store.quirks().has_identity && standing.nonce.is_none();
+        let is_unknown = is_nameless && verified != Verified::Checksum;
+        if after == VerifyAfter::Read || is_unknown {
+            let read = self.read_back(name, digests.length).await?;
             if (read.length, read.crc64nvme) != (digests.length, digests.crc64nvme) {
                 return Err(self.differs(name, "reading it back gives other bytes"));
             }
@@ -122,17 +142,19 @@ impl Delivery<'_> {
             let digests = Digests::of_parts(&upload.parts)?;
             (digests.length == standing.length).then_some((digests, &upload.source))
         });
-        if let Some((digests, source)) = recorded
-            && self.judge(name, &standing, &digests).is_ok()
-        {
-            let proven = self.prove(name, None, digests, source).await;
-            return proven.map(Need::Nothing);
-        }
+        let is_recorded = |digests: &Digests| self.judge(name, &standing, digests).is_ok();
+        let need = match recorded {
+            Some((digests, source)) if is_recorded(&digests) => {
+                let proven = self.prove(name, None, digests, source).await;
+                Need::Nothing(proven?)
+            }
+            Some(_) | None => Need::Comparison(name.clone(), standing),
+        };
         if self.object.upload.is_some() {
-            // Whatever stands there did not come of that upload, which nobody would finish any more.
+            // Whether or not the object came of that upload, nobody would finish it any more.
             self.retire().await?;
         }
-        Ok(Need::Comparison(name.clone(), standing))
+        Ok(need)
     }
 
     /// Reads the origin without writing anything, and takes the object that stands at our key for ours if it has the
@@ -143,18 +165,14 @@ impl Delivery<'_> {
         way: &Way<'_>,
         standing: Standing,
     ) -> Result<Proof, Failure> {
-        let is_ours = !self.is_another(name, &standing) && self.store.quirks().has_identity;
+        let is_ours = standing.nonce.as_ref() == Some(&name.nonce);
         let taken = || {
-            if is_ours {
-                // Proven or not, it is whole, since it came in one write: the origin may have a bad moment.
-                let place = self.store.locate(&name.key);
-                let what = format!("{place}: the origin sends other bytes than stand there");
-                return self.transfer.refuse_late(what);
-            }
-            self.differs(
-                name,
-                "the key is taken by another object, which is not overwritten",
-            )
+            let what = if is_ours {
+                "the origin sends other bytes than stand there"
+            } else {
+                TAKEN
+            };
+            self.differs(name, what)
         };
         self.sniff(way.head)?;
         let source = way.download.facts().identity.clone();
@@ -173,7 +191,7 @@ impl Delivery<'_> {
         let there = match standing.crc64nvme {
             Some(crc64nvme) => (standing.length, crc64nvme),
             None => self
-                .read_back(name)
+                .read_back(name, standing.length)
                 .await
                 .map(|read| (read.length, read.crc64nvme))?,
         };
@@ -199,9 +217,10 @@ impl Delivery<'_> {
         })
     }
 
-    /// Whether what stands at the key is not what was written under this name, as far as its metadata tells.
-    pub(crate) fn is_another(&self, name: &ObjectName, standing: &Standing) -> bool {
-        self.store.quirks().has_identity && standing.nonce.as_ref() != Some(&name.nonce)
+    /// Whether what stands at the key was written under another name. A store that keeps no metadata tells nothing.
+    pub(crate) fn is_another(name: &ObjectName, standing: &Standing) -> bool {
+        let nonce = standing.nonce.as_ref();
+        nonce.is_some_and(|nonce| *nonce != name.nonce)
     }
 
     /// Has the body read to its end, for its digests.
@@ -233,11 +252,8 @@ impl Delivery<'_> {
             );
             return Err(self.differs(name, &format!("it holds {there} of {sent}")));
         }
-        if self.is_another(name, standing) {
-            return Err(self.differs(
-                name,
-                "the key is taken by another object, which is not overwritten",
-            ));
+        if Self::is_another(name, standing) {
+            return Err(self.differs(name, TAKEN));
         }
         match standing.crc64nvme {
             Some(there) if there == digests.crc64nvme => Ok(Verified::Checksum),
@@ -249,8 +265,23 @@ impl Delivery<'_> {
         }
     }
 
-    /// Reads the object back and digests it.
-    pub(crate) async fn read_back(&self, name: &ObjectName) -> Result<Digests, Failure> {
+    /// Reads the object, which should have `expected` bytes, back and digests it.
+    pub(crate) async fn read_back(
+        &self,
+        name: &ObjectName,
+        expected: u64,
+    ) -> Result<Digests, Failure> {
+        let allowed = Span::from_secs(READ_BACK_SECONDS + expected / READ_BACK_RATE_MIN);
+        let reading =
+            tokio::time::timeout(allowed.as_duration(), self.digest_there(name, expected));
+        reading.await.unwrap_or_else(|_| {
+            let place = self.store.locate(&name.key);
+            let what = format!("{place}: reading it back takes longer than {allowed}");
+            Err(Failure::retry(what))
+        })
+    }
+
+    async fn digest_there(&self, name: &ObjectName, expected: u64) -> Result<Digests, Failure> {
         let mut body = self
             .store
             .read(&name.key)
@@ -263,6 +294,9 @@ impl Delivery<'_> {
             crc.update(&frame);
             length += crate::archive::length(&frame);
             progress.update(&frame);
+            if length > expected {
+                return Err(self.differs(name, "reading it back does not end where it should"));
+            }
         }
         Ok(Digests {
             length,
@@ -273,8 +307,17 @@ impl Delivery<'_> {
         })
     }
 
+    /// What it means that what stands at the key is not what has to stand there: a store has bad moments, and whoever
+    /// put something else there can take it away. Only once the link is dead nothing can come of it any more.
     fn differs(&self, name: &ObjectName, what: &str) -> Failure {
-        Failure::dead(format!("{}: {what}", self.store.locate(&name.key)))
+        let what = format!("{}: {what}", self.store.locate(&name.key));
+        let Transfer { asset, clock, .. } = self.transfer;
+        let until = clock.now().plus(DIFFERS_PAUSE);
+        if asset.attempts >= DIFFERS_DOUBTED && until < asset.deadline.at {
+            Failure::wait_until(until, what)
+        } else {
+            self.transfer.refuse_late(what)
+        }
     }
 
     /// Who an object is, as its metadata says.

@@ -170,7 +170,7 @@ impl Stage for Archive {
         let missing = missing.filter(|object| object.state != ObjectState::Archived);
         let (mut deliveries, mut refused) = (Vec::new(), Vec::new());
         for object in missing {
-            match self.admit(&object.destination) {
+            match self.admit(&object.destination, asset.lease.row) {
                 Ok((store, gate)) => deliveries.push(Delivery {
                     transfer: &transfer,
                     object,
@@ -251,23 +251,22 @@ impl Archive {
     pub fn refusals(&self) -> impl Fn() -> Vec<(DestinationName, String)> + Send + Sync + 'static {
         let gates = self.gates.clone();
         move || {
-            let shut = gates.iter().filter_map(|(name, gate)| {
-                let shut = gate.peek().err()?;
-                Some((name.clone(), shut.why))
-            });
+            let shut = gates
+                .iter()
+                .filter_map(|(name, gate)| Some((name.clone(), gate.why_closed()?)));
             shut.collect()
         }
     }
 
     /// The destination of an object, where it takes anything now.
-    fn admit(&self, name: &DestinationName) -> Result<(&Store, &Gate), Failure> {
+    fn admit(&self, name: &DestinationName, asset: i64) -> Result<(&Store, &Gate), Failure> {
         let missing = || {
             let what = format!("destination {name} is no longer configured");
             Failure::wait_until(self.clock.now().plus(BLOCKED_PAUSE), what)
         };
         let store = self.stores.get(name).ok_or_else(missing)?;
         let gate = self.gates.get(name).ok_or_else(missing)?;
-        gate.peek().map_err(|shut| shut.failure(&self.clock))?;
+        gate.peek(asset).map_err(|shut| shut.failure(&self.clock))?;
         Ok((store, gate))
     }
 

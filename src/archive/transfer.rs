@@ -137,7 +137,7 @@ impl Transfer<'_> {
             // Others may have found a destination shut while this one waited for its turn.
             let mut admitted = Vec::new();
             for (delivery, need) in wanting {
-                match delivery.gate.admit() {
+                match delivery.gate.admit(self.asset.lease.row) {
                     Ok(()) => admitted.push((delivery, need)),
                     Err(shut) => outcomes.push(Err(shut.failure(self.clock))),
                 }

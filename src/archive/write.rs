@@ -118,7 +118,7 @@ impl Delivery<'_> {
                 if !is_long_silence(&error, began) && self.may_pass(name, &error).await? =>
             {
                 tracing::debug!(%error, "writing from memory");
-                self.gate.failed(&error);
+                self.gate.failed(&error, self.transfer.asset.lease.row);
                 self.write_again(name, &way, total).await?
             }
             written => written,
@@ -181,7 +181,7 @@ impl Delivery<'_> {
                         && tries < PUT_TRIES
                         && !is_long_silence(&error, began) =>
                 {
-                    self.gate.failed(&error);
+                    self.gate.failed(&error, self.transfer.asset.lease.row);
                     tries += 1;
                     let pause = backoff::delay(tries, None, self.transfer.dice);
                     tokio::time::sleep(pause.as_duration()).await;
@@ -250,6 +250,7 @@ impl Delivery<'_> {
             .finish(&object, &target.upload, &finished, &total)
             .await;
         self.note(&written);
+        let is_told = written.is_ok();
         let is_over = written.as_ref().is_err_and(|error| {
             matches!(
                 error.kind,
@@ -264,7 +265,12 @@ impl Delivery<'_> {
             }
             Err(failure) => Err(failure),
         };
-        if is_over && outcome.is_err() {
+        // An object that stands there although no answer said so may have come of another upload, and this one be open.
+        let is_left = match &outcome {
+            Ok(_) => !is_told,
+            Err(_) => is_over,
+        };
+        if is_left {
             self.retire().await?;
         }
         outcome
@@ -331,7 +337,7 @@ impl Delivery<'_> {
     ) -> Result<Proof, Failure> {
         let written = match self.took_effect(name, written).await? {
             Effect::Told(written) => Some(written),
-            Effect::Seen(standing) if self.is_another(name, &standing) => {
+            Effect::Seen(standing) if Self::is_another(name, &standing) => {
                 return self.compare(name, &way, standing).await;
             }
             Effect::Seen(_) => None,

@@ -95,6 +95,8 @@ pub struct Quirks {
     pub refuse_aws_chunked: bool,
     /// HEAD tells a CRC64NVME over the whole object where the writer declared no checksum.
     pub computes_crc64: bool,
+    /// Objects keep the metadata that they were written with.
+    pub keeps_metadata: bool,
     /// What `If-None-Match: *` does.
     pub conditions: Conditions,
     /// The least that parts but the last have.
@@ -188,6 +190,7 @@ impl Quirks {
             failed_complete_ends_upload: false,
             refuse_aws_chunked: false,
             computes_crc64: true,
+            keeps_metadata: true,
             conditions: Conditions::Honoured,
             part_bytes_min: ByteSize::mib(5),
             page_entries_max: 1_000,

@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::future::Future;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -34,8 +36,8 @@ use crate::units::Span;
 /// Time for a request that moves no video. A store that needs longer is as good as down.
 const SMALL_VERB_TIMEOUT: Span = Span::from_secs(30);
 
-/// Time for a completion, which makes one object of thousands of parts before it answers.
-const FINISH_TIMEOUT: Span = Span::from_secs(120);
+/// Time for a completion, which makes one object of thousands of parts before it answers: minutes, by S3's documents.
+const FINISH_TIMEOUT: Span = Span::from_secs(300);
 
 /// How long either side of a body may do nothing. Stores give up a request that brings nothing after 20 to 30 s, with
 /// an error that names neither cause nor side; a part that is ended before that is begun again at once.
@@ -47,6 +49,9 @@ const BODY_RATE_MIN: u64 = 64 << 10;
 
 /// Time for the answer once all bytes are handed over, besides what the sockets still hold.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// That time is doubled where it ran out, up to this many times: a store that is slow, and not dead, gets its answer out.
+const ANSWER_DOUBLINGS_MAX: u32 = 3;
 
 /// What sockets hold at most of bytes that were handed over and are not through yet.
 const SOCKET_BYTES: u64 = 4 << 20;
@@ -63,6 +68,8 @@ pub(super) struct Bucket {
     destination: DestinationName,
     scheme: &'static str,
     name: String,
+    /// How often the time for an answer ran out, since one came in half of it.
+    overdue: AtomicU32,
 }
 
 /// What a bucket is made of.
@@ -116,6 +123,7 @@ impl Bucket {
             destination: parts.destination,
             scheme: parts.scheme,
             name: parts.bucket,
+            overdue: AtomicU32::new(0),
         }
     }
 
@@ -172,7 +180,12 @@ impl Bucket {
             let answer = tokio::time::timeout(LOOK_EVERY, &mut request).await;
             let (awaits, waited) = clock.read();
             match answer {
-                Ok(Ok(output)) => return Ok((output, waited)),
+                Ok(Ok(output)) => {
+                    if waited < ANSWER_TIMEOUT / 2 {
+                        self.overdue.store(0, Ordering::Relaxed);
+                    }
+                    return Ok((output, waited));
+                }
                 Ok(Err(error)) => return Err(self.call(verb).failed(&error)),
                 Err(_) => {}
             }
@@ -187,12 +200,16 @@ impl Bucket {
                 Awaits::Body if waited >= BODY_STALL => {
                     return Err(call.starved(BODY_STALL.into()));
                 }
-                Awaits::Answer
-                    if waited >= answer_timeout(length, begun.elapsed().saturating_sub(waited)) =>
-                {
-                    return Err(call.timed_out(waited.into()));
+                Awaits::Answer => {
+                    let took = begun.elapsed().saturating_sub(waited);
+                    let overdue = self.overdue.load(Ordering::Relaxed);
+                    if waited >= answer_timeout(length, took, overdue) {
+                        let overdue = (overdue + 1).min(ANSWER_DOUBLINGS_MAX);
+                        self.overdue.store(overdue, Ordering::Relaxed);
+                        return Err(call.timed_out(waited.into()));
+                    }
                 }
-                Awaits::Store | Awaits::Body | Awaits::Answer => {}
+                Awaits::Store | Awaits::Body => {}
             }
         }
     }
@@ -221,12 +238,12 @@ fn body_timeout(length: u64) -> Duration {
     SMALL_VERB_TIMEOUT.as_duration() + moving
 }
 
-/// How long an answer may take after a body of `length` bytes that was handed over in `took`: the slower it went, the
-/// longer the sockets have to get rid of what they hold.
-fn answer_timeout(length: u64, took: Duration) -> Duration {
+/// How long an answer may take after a body of `length` bytes that was handed over in `took`, where it was `overdue` so
+/// often: the slower it went, the longer the sockets have to get rid of what they hold.
+fn answer_timeout(length: u64, took: Duration, overdue: u32) -> Duration {
     let held = u32::try_from(length.min(SOCKET_BYTES) >> 10).unwrap_or(u32::MAX);
     let sent = u32::try_from(length >> 10).unwrap_or(u32::MAX);
-    ANSWER_TIMEOUT + took * held / sent.max(1)
+    ANSWER_TIMEOUT * (1 << overdue.min(ANSWER_DOUBLINGS_MAX)) + took * held / sent.max(1)
 }
 
 #[cfg(test)]
@@ -236,8 +253,11 @@ mod tests {
     #[test]
     fn answers_to_bodies_that_go_slowly_may_take_longer() {
         let check = |mib: u64, took: u64, seconds: u64| {
-            let allowed = answer_timeout(mib << 20, Duration::from_secs(took));
-            assert_eq!(allowed.as_secs(), ANSWER_TIMEOUT.as_secs() + seconds);
+            let took = Duration::from_secs(took);
+            let allowed = |overdue| answer_timeout(mib << 20, took, overdue).as_secs();
+            assert_eq!(allowed(0), ANSWER_TIMEOUT.as_secs() + seconds);
+            assert_eq!(allowed(1), 2 * ANSWER_TIMEOUT.as_secs() + seconds);
+            assert_eq!(allowed(99), allowed(ANSWER_DOUBLINGS_MAX));
         };
         check(0, 0, 0);
         check(1, 0, 0);

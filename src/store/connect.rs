@@ -299,8 +299,14 @@ fn check_endpoint(section: &Section<'_>, endpoint: &Url) -> Result<(), ConnectEr
     }
 }
 
+/// The endpoint as the SDK takes it, which appends a bucket's name to a path without a slash between them.
 fn endpoint_text(endpoint: &Url) -> String {
-    endpoint.as_str().trim_end_matches('/').to_owned()
+    let text = endpoint.as_str().trim_end_matches('/');
+    if endpoint.path().trim_matches('/').is_empty() {
+        text.to_owned()
+    } else {
+        format!("{text}/")
+    }
 }
 
 /// The keys and the region: static ones, or those of the default chain.

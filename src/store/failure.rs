@@ -11,6 +11,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::error::SdkError;
+use tokio_rustls::rustls;
 
 use crate::model::object::DestinationName;
 use crate::store::BrokenSource;
@@ -89,6 +90,21 @@ impl StoreError {
             request_id: None,
             hint: None,
         }))
+    }
+
+    /// Whether it is the action that is refused, to this key or to everybody, and neither what it is done to nor the
+    /// destination as a whole.
+    pub fn is_of_action(&self) -> bool {
+        matches!(self.status, Some(405 | 501))
+            || matches!(
+                self.code.as_deref(),
+                Some("AccessDenied" | "MethodNotAllowed" | "NotImplemented")
+            )
+    }
+
+    /// Whether a refusal may be of this object's key alone: a policy can allow some keys and deny others.
+    pub fn may_be_of_key(&self) -> bool {
+        self.status == Some(403) && matches!(self.code.as_deref(), None | Some("AccessDenied"))
     }
 
     /// Whether the store says that too much is asked of it at once.
@@ -223,7 +239,13 @@ impl Call<'_> {
         } else {
             in_doubt(self.verb)
         };
-        let hint = self.hint(kind, &answer);
+        let hint = if is_of_unknown_authority(error) {
+            let what = "its certificate is of an authority that is none of this machine's: add that, or have \
+                        SSL_CERT_FILE name a file with it";
+            Some(what.to_owned())
+        } else {
+            self.hint(kind, &answer)
+        };
         self.error(kind, self.verb.names().0, answer, hint)
     }
 
@@ -318,12 +340,27 @@ impl Call<'_> {
             (Some(501), _) if self.verb.writes_object() => {
                 Some("if the store does not know If-None-Match, set quirks = \"plain\"".to_owned())
             }
-            // A HEAD's answer has no body that could name the cause.
+            (Some(400), Some("InvalidArgument" | "InvalidRequest")) if self.verb.writes_object() => {
+                Some(
+                    "a store that does not know If-None-Match wants quirks = \"plain\", a bucket with object lock \
+                     checksum = \"crc32\" or \"crc64nvme\""
+                        .to_owned(),
+                )
+            }
+            (Some(400), Some("InvalidRequest")) if self.verb == Verb::PutPart => {
+                Some("a bucket with object lock wants checksum = \"crc32\" or \"crc64nvme\"".to_owned())
+            }
+            // A HEAD's answer has no body that could name the cause: to those who may not list, this is what they get for
+            // a key at which nothing stands.
             (Some(401 | 403), None) => Some(format!(
                 "the key in use is wrong or lacks {right}; `reelvault check` tells which"
             )),
-            // A HEAD for a key that does not exist is answered 403 to those who may not list.
-            (Some(401 | 403), _) => Some(format!("the key in use needs {right}")),
+            (Some(300..=400), None) if self.verb == Verb::Find => {
+                Some("region, endpoint or key are wrong; `reelvault check` tells which".to_owned())
+            }
+            (Some(401 | 403), Some("AccessDenied" | "AllAccessDisabled" | "Forbidden")) => {
+                Some(format!("the key in use needs {right}"))
+            }
             _ => None,
         }
     }
@@ -342,7 +379,13 @@ fn read_answer<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E>) -
         status: Some(status_of(response)),
         code: said.and_then(|said| said.code()).map(one_line),
         message: match said {
-            Some(said) => said.message().unwrap_or_default().to_owned(),
+            Some(said) => match said.message() {
+                // A status of success, and no error in the body either: it is the answer that makes no sense.
+                None if response.status().is_success() => {
+                    format!("unreadable answer: {}", innermost(error))
+                }
+                message => message.unwrap_or_default().to_owned(),
+            },
             None => format!("unreadable answer: {}", innermost(error)),
         },
         request_id: header("x-amz-request-id").or_else(|| header("cf-ray")),
@@ -499,6 +542,16 @@ fn judge_file(verb: Verb, error: io::ErrorKind) -> StoreErrorKind {
 
 fn is_caused_by<Cause: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(<dyn Error>::is::<Cause>)
+}
+
+fn is_of_unknown_authority(error: &(dyn Error + 'static)) -> bool {
+    // An I/O error is no link of the chain to what it holds.
+    let held = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref());
+    let mut of_tls = held.filter_map(|held| held.downcast_ref::<rustls::Error>());
+    of_tls.any(|error| {
+        let unknown = rustls::CertificateError::UnknownIssuer;
+        *error == rustls::Error::InvalidCertificate(unknown)
+    })
 }
 
 fn innermost(error: &(dyn Error + 'static)) -> String {

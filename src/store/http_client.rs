@@ -19,6 +19,7 @@ use http::Uri;
 use http::header;
 use http_body::Frame;
 use http_body_util::BodyExt as _;
+use http_body_util::Limited;
 use http_body_util::StreamBody;
 use url::Url;
 
@@ -30,6 +31,9 @@ use crate::http::client::ClientError;
 use crate::http::guard::Guard;
 use crate::http::roots::Roots;
 use crate::units::Span;
+
+/// No answer but an object is longer: a list of a thousand uploads with the longest keys has about 2 MiB.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// See [`Store::http_client`](crate::store::Store::http_client).
 pub(super) fn build(connect_timeout: Span, roots: &Roots) -> Result<SharedHttpClient, ClientError> {
@@ -83,6 +87,7 @@ impl fmt::Debug for Connector {
 impl Connector {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let request = request.try_into_http1x().map_err(user)?;
+        let asks_for_object = asks_for_object(&request);
         let (url, request) = in_origin_form(request)?;
         let answer = self
             .lines
@@ -92,12 +97,23 @@ impl Connector {
             LineError::Timeout | LineError::DialedTooLong => ConnectorError::timeout(error.into()),
             LineError::Dial(_) | LineError::Broken(_) => ConnectorError::io(error.into()),
         })?;
+        let is_object = asks_for_object && answer.status().is_success();
         let answer = answer.map(|flow| {
             let frames = StreamBody::new(flow.map_ok(Frame::data));
-            SdkBody::from_body_1_x(frames)
+            if is_object {
+                SdkBody::from_body_1_x(frames)
+            } else {
+                SdkBody::from_body_1_x(Limited::new(frames, ANSWER_BYTES_MAX))
+            }
         });
         HttpResponse::try_from(answer).map_err(|error| ConnectorError::other(error.into(), None))
     }
+}
+
+/// Whether the answer to a request may be an object, of which only whoever reads it knows how long it is.
+fn asks_for_object(request: &http::Request<SdkBody>) -> bool {
+    let mut pairs = request.uri().query().unwrap_or_default().split('&');
+    request.method() == http::Method::GET && pairs.any(|pair| pair == "x-id=GetObject")
 }
 
 /// The request as it goes over the wire, and where to: its target to the letter, since that is what was signed.
@@ -133,6 +149,21 @@ fn user(error: impl Into<Cause>) -> ConnectorError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_an_object_may_be_of_any_length() {
+        let check = |method: http::Method, uri: &str| {
+            let request = http::Request::builder().method(method).uri(uri);
+            asks_for_object(&request.body(SdkBody::empty()).unwrap())
+        };
+        assert!(check(http::Method::GET, "https://s/b/k?x-id=GetObject"));
+        assert!(!check(
+            http::Method::GET,
+            "https://s/b/k?uploadId=1&x-id=ListParts"
+        ));
+        assert!(!check(http::Method::GET, "https://s/b?uploads"));
+        assert!(!check(http::Method::PUT, "https://s/b/k?x-id=PutObject"));
+    }
 
     #[test]
     fn what_was_signed_is_what_is_sent() {

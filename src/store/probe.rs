@@ -90,9 +90,19 @@ impl<'a> Probe<'a> {
         })
     }
 
+    /// HEAD for a key at which nothing stands, as before each write. To those who may not list it is answered 403.
+    async fn look_before(&mut self) {
+        let found = self.store.find(&self.key).await;
+        self.note("look at a free key", found, |found| match found {
+            Some(_) => "SOMETHING STANDS THERE".to_owned(),
+            None => "nothing there".to_owned(),
+        });
+    }
+
     /// Writes the object in one part. `None` when it is not there in the end.
     async fn write(&mut self) -> Option<()> {
         let (upload, etag) = self.begin().await?;
+        self.look_before().await;
         let listed = self.store.parts(&self.key, &upload).await;
         self.note("list the parts", listed, |listed| match listed {
             StoredParts::Listed(parts) => format!("{} listed", parts.len()),
@@ -129,6 +139,13 @@ impl<'a> Probe<'a> {
     async fn look(&mut self) {
         let found = self.store.find(&self.key).await;
         let found = found.and_then(|found| found.ok_or_else(|| self.missing()));
+        let found = found.and_then(|found| match found.crc64nvme {
+            Some(checksum) if checksum != total().crc64nvme => {
+                let why = "its checksum over the whole is wrong".to_owned();
+                Err(self.call().unanswered(StoreErrorKind::Rejected, why))
+            }
+            Some(_) | None => Ok(found),
+        });
         let nonce = self.identity.nonce.clone();
         let has_identity = self.store.quirks().has_identity;
         self.note("find the object", found, |found| {
@@ -210,13 +227,16 @@ impl<'a> Probe<'a> {
     }
 
     fn missing(&self) -> StoreError {
-        let call = Call {
+        let why = "what was just written is not there".to_owned();
+        self.call().unanswered(StoreErrorKind::Transient, why)
+    }
+
+    fn call(&self) -> Call<'_> {
+        Call {
             destination: self.store.name(),
             place: self.store.bucket().unwrap_or_default(),
             verb: Verb::Find,
-        };
-        let why = "what was just written is not there".to_owned();
-        call.unanswered(StoreErrorKind::Transient, why)
+        }
     }
 }
 
@@ -229,14 +249,14 @@ fn total() -> Total {
 
 fn describe(found: &Standing, nonce: &str, has_identity: bool) -> String {
     let checksum = match found.crc64nvme {
-        Some(checksum) if checksum == total().crc64nvme => "its checksum is right",
-        Some(_) => "ITS CHECKSUM IS WRONG",
+        Some(_) => "its checksum is right",
         None => "no checksum over the whole",
     };
     let metadata = match (&found.nonce, has_identity) {
         (_, false) => "no metadata here",
         (Some(found), true) if found == nonce => "its metadata are ours",
-        (_, true) => "ITS METADATA ARE LOST",
+        (Some(_), true) => "ITS METADATA ARE ANOTHER'S",
+        (None, true) => "its metadata are lost, so that each object is read back",
     };
     format!("{} bytes, {checksum}, {metadata}", found.length)
 }

@@ -222,8 +222,14 @@ const CHATTERERS: [&str; 12] = [
     "tower_http",
 ];
 
+/// Where the SDK calls it an error that our connections cannot be taken from it, at each status that says "later".
+const POINTLESS: &str = "aws_smithy_runtime::client::http::connection_poisoning";
+
 /// Whether this is what no level may bring to light.
 fn is_foreign_chatter(metadata: &Metadata<'_>) -> bool {
+    if metadata.target() == POINTLESS {
+        return true;
+    }
     let name = metadata.target().split("::").next().unwrap_or_default();
     *metadata.level() > Level::INFO && (name.starts_with("aws_") || CHATTERERS.contains(&name))
 }

@@ -141,7 +141,8 @@ async fn a_destination_that_refuses_everybody_is_paused_and_holds_up_no_other() 
         };
         let records = world.run_until(is_done).await;
         let asked: u64 = refused.iter().map(|it| world.bucket.count(*it)).sum();
-        assert_eq!(asked, 1, "the first refusal is everybody's");
+        // The first may be of its key alone; the second is everybody's, but for one at a time that was not refused.
+        assert!((2..=3).contains(&asked), "{asked}");
         for asset in records.iter().flat_map(|record| &record.assets) {
             assert_eq!((asset.state, asset.attempts), (AssetState::Due, 0));
         }

@@ -54,6 +54,8 @@ const FRAMES_AHEAD: usize = 1;
 pub(super) struct Sender {
     store: Store,
     gate: Gate,
+    /// The asset's row, by which the gate knows it.
+    asset: i64,
     target: Arc<Target>,
     origin: Origin,
     identity: SourceIdentity,
@@ -88,6 +90,7 @@ impl Sender {
         Self {
             store: delivery.store.clone(),
             gate: delivery.gate.clone(),
+            asset: delivery.transfer.asset.lease.row,
             target: Arc::new(target),
             origin: delivery.transfer.origin.clone(),
             identity: download.facts().identity.clone(),
@@ -126,7 +129,7 @@ impl Sender {
         match &put {
             Ok(written) => self.gate.succeeded(written.waited),
             Err(error) => {
-                self.gate.failed(error);
+                self.gate.failed(error, self.asset);
                 if is_long_silence(error, began) {
                     self.count(slot, PART_TRIES);
                 }

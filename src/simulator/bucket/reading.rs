@@ -83,7 +83,7 @@ impl Backend {
             content_type: object.label.content_type.clone(),
             e_tag: Some(ETag::Strong(object.etag.clone())),
             last_modified: Some(timestamp(object.modified)),
-            metadata: metadata_of(&object),
+            metadata: metadata_of(&object).filter(|_| self.quirks.keeps_metadata),
             parts_count: object.parts,
             ..HeadObjectOutput::default()
         };

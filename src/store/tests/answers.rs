@@ -421,6 +421,31 @@ async fn objects_are_read_back_and_cut_ones_are_errors() {
 }
 
 #[tokio::test]
+async fn an_answer_without_an_end_is_not_read_to_it() {
+    let endless = " ".repeat(9 << 20);
+    let answers = [200, 400].map(|status| Answer::new(status, &endless));
+    let endpoint = Endpoint::start(answers.to_vec()).await;
+    let store = endpoint.store("").await;
+    for _ in 0..2 {
+        let error = begin(&store).await.unwrap_err();
+        assert!(error.to_string().contains("length limit"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_may_have_a_path() {
+    let endpoint = Endpoint::start(vec![Answer::new(404, ""), Answer::new(404, "")]).await;
+    let roots = Roots::load(&[]).unwrap();
+    for path in ["/storage/v1/s3", "/storage/v1/s3/"] {
+        let http = Store::http_client(Span::from_secs(5), &roots).unwrap();
+        let address = format!("http://{}{path}", endpoint.address);
+        let store = connect(&address, "", http).await;
+        assert!(store.find(&key()).await.unwrap().is_none());
+        assert_eq!(endpoint.only().path, "/storage/v1/s3/films/a/b%20c.mp4");
+    }
+}
+
+#[tokio::test]
 async fn a_probe_goes_through_all_verbs_and_removes_what_it_made() {
     let head = Answer::new(200, "")
         .with("content-length", "75")
@@ -430,6 +455,7 @@ async fn a_probe_goes_through_all_verbs_and_removes_what_it_made() {
     let endpoint = Endpoint::start(vec![
         Answer::begun(),
         Answer::part(),
+        Answer::new(404, ""),
         part_page(1..2, None),
         Answer::completed(),
         head,
@@ -448,7 +474,7 @@ async fn a_probe_goes_through_all_verbs_and_removes_what_it_made() {
         assert!(step.outcome.is_ok(), "{step:?}");
     }
     let seen = endpoint.seen();
-    assert_eq!(seen.len(), 12);
+    assert_eq!(seen.len(), 13);
     let removals: Vec<&Seen> = seen
         .iter()
         .filter(|seen| {
