@@ -84,6 +84,24 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         "dashscope",
+        "completed-person",
+        200,
+        "completed SUCCEEDED -> video http://dashscope-result-hz.oss-cn-hangzhou.aliyuncs.com/1d/out.mp4?Expires=1795615200 until 2026-11-25T14:00:00Z",
+    ),
+    (
+        "dashscope",
+        "completed-restyled",
+        200,
+        "completed SUCCEEDED -> video http://dashscope-result-bj.oss-cn-beijing.aliyuncs.com/restyled.mp4?Expires=1795615200 until 2026-11-25T14:00:00Z",
+    ),
+    (
+        "dashscope",
+        "completed-spoken",
+        200,
+        "completed SUCCEEDED -> image https://dashscope-result-intl.oss-cn-singapore.aliyuncs.com/1.png?Expires=1795615200 until 2026-11-25T14:00:00Z -> image https://dashscope-result-intl.oss-cn-singapore.aliyuncs.com/2.png?Expires=1795615200 until 2026-11-25T14:00:00Z",
+    ),
+    (
+        "dashscope",
         "error-key",
         401,
         "refused InvalidApiKey: Invalid API-key provided.",
