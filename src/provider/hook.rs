@@ -169,9 +169,15 @@ impl Hook {
                 });
                 Proof::Standard(keys.collect::<Result<_, _>>()?)
             }
-            Verify::Hmac { signed, key: form } => {
+            Verify::Hmac {
+                signed,
+                key: form,
+                key_prefix,
+            } => {
                 let keys = keys.into_iter().map(|(key, secret)| {
-                    let bytes = decode(*form, secret.expose());
+                    let written = secret.expose();
+                    let bare = written.strip_prefix(key_prefix.as_str());
+                    let bytes = decode(*form, bare.unwrap_or(written));
                     let bytes = bytes.ok_or_else(|| {
                         wrong(key, "not written as the provider's keys are".to_owned())
                     })?;

@@ -35,6 +35,8 @@ pub enum Verify {
         signed: Signed,
         /// How the key is written.
         key: Encoding,
+        /// What may stand before the key and is no part of it.
+        key_prefix: String,
     },
     /// By Ed25519 with a key that the provider publishes.
     Ed25519Jwks {
@@ -97,6 +99,7 @@ struct VerifyForm {
     prefix: Option<String>,
     encoding: Option<Encoding>,
     key: Option<Encoding>,
+    key_prefix: Option<String>,
     timestamp: Option<String>,
     jwks: Option<Url>,
 }
@@ -119,10 +122,9 @@ impl TryFrom<VerifyForm> for Verify {
             && form.prefix.is_none()
             && form.encoding.is_none()
             && form.timestamp.is_none();
+        let says_key = form.key.is_some() || form.key_prefix.is_some();
         match form.scheme {
-            Scheme::UrlToken | Scheme::Standard
-                if !is_bare || form.key.is_some() || form.jwks.is_some() =>
-            {
+            Scheme::UrlToken | Scheme::Standard if !is_bare || says_key || form.jwks.is_some() => {
                 Err("the schemes \"url_token\" and \"standard\" have nothing to set".to_owned())
             }
             Scheme::UrlToken => Ok(Verify::UrlToken),
@@ -132,10 +134,11 @@ impl TryFrom<VerifyForm> for Verify {
             }
             Scheme::Hmac => Ok(Verify::Hmac {
                 key: form.key.unwrap_or(Encoding::Text),
+                key_prefix: form.key_prefix.clone().unwrap_or_default(),
                 signed: form.signed()?,
             }),
-            Scheme::Ed25519Jwks if form.key.is_some() => {
-                Err("`key` goes with the scheme \"hmac\"".to_owned())
+            Scheme::Ed25519Jwks if says_key => {
+                Err("`key` and `key_prefix` go with the scheme \"hmac\"".to_owned())
             }
             Scheme::Ed25519Jwks => Ok(Verify::Ed25519Jwks {
                 jwks: form.jwks.clone().ok_or("`jwks` is missing")?,

@@ -73,6 +73,7 @@ fn env(name: &str) -> Option<String> {
         "TOKEN_OLD" => Some("token-of-32-letters-before-today".to_owned()),
         "SHORT" => Some("guessable".to_owned()),
         "KEY" => Some(KEY.to_owned()),
+        "PREFIXED" => Some(format!("whsec_{KEY}")),
         "OTHER_KEY" => Some("another-key-of-thirty-two-letter".to_owned()),
         "STANDARD" => Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()),
         _ => None,
@@ -241,7 +242,7 @@ async fn what_kie_and_wavespeed_sign() {
                \"{id}.{header.x-webhook-timestamp}\", timestamp = \"x-webhook-timestamp\", encoding = \"base64\" }";
     let wavespeed = "id = \"/id\"\nverify = { scheme = \"hmac\", header = \"webhook-signature\", template = \
                      \"{header.webhook-id}.{header.webhook-timestamp}.{body}\", timestamp = \"webhook-timestamp\", \
-                     prefix = \"v3,\" }";
+                     prefix = \"v3,\", key_prefix = \"whsec_\" }";
     let seconds = SECONDS.to_string();
     let kie_headers = headers(&[
         ("x-webhook-timestamp", &seconds),
@@ -268,6 +269,28 @@ async fn what_kie_and_wavespeed_sign() {
             let judged = good.judge(&headers, BODY.as_bytes(), now).await;
             assert_eq!(judged.is_ok(), is_good, "{offset}: {judged:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_taken_with_and_without_what_its_provider_puts_before_it() {
+    let built_in = Description::built_in("wavespeed").unwrap();
+    let seconds = SECONDS.to_string();
+    let headers = headers(&[
+        ("webhook-id", "msg_1"),
+        ("webhook-timestamp", &seconds),
+        ("webhook-signature", HEX_OF_VERSION_3),
+    ]);
+    for key in ["KEY", "PREFIXED"] {
+        let config = config(Some(source(key)));
+        let hook = read(
+            built_in.webhook.as_ref().unwrap(),
+            &config,
+            &Site::default(),
+        );
+        let hook = hook.unwrap().unwrap();
+        let judged = hook.judge(&headers, BODY.as_bytes(), now()).await;
+        assert_eq!(judged, Ok(task()), "{key}");
     }
 }
 
@@ -520,6 +543,10 @@ fn a_description_of_a_proof_that_is_none() {
     };
     check("scheme = \"rot13\"", "unknown variant `rot13`");
     check("scheme = \"standard\", key = \"hex\"", "nothing to set");
+    check(
+        "scheme = \"standard\", key_prefix = \"a\"",
+        "nothing to set",
+    );
     check("scheme = \"url_token\", header = \"a\"", "nothing to set");
     check("scheme = \"hmac\"", "`header` is missing");
     check(
