@@ -191,6 +191,24 @@ fn the_paths_are_those_of_the_documents() {
     }
 }
 
+#[test]
+fn a_product_of_kling_may_have_two_words() {
+    let description = Description::built_in("kling_legacy").unwrap();
+    let path = |id: &str| {
+        let id: TaskId = id.parse().unwrap();
+        let names = description.id.split(&id)?;
+        Ok::<_, String>(description.status.path.fill(|name| names.at(name)).unwrap())
+    };
+    assert_eq!(
+        path("avatar/image2video/8229").unwrap(),
+        "/v1/videos/avatar/image2video/8229"
+    );
+    assert_eq!(
+        path("8229").unwrap_err(),
+        "8229 is no task ID of this provider, which are such as PRODUCT/ID"
+    );
+}
+
 fn samples() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/provider/builtin/samples")
 }
