@@ -236,9 +236,21 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         "fal",
+        "result-runner",
+        500,
+        "failed runner_server_error: The runner encountered an internal server error",
+    ),
+    (
+        "fal",
         "result-server",
         500,
         "unavailable : internal server error",
+    ),
+    (
+        "fal",
+        "result-unclear",
+        500,
+        "unavailable internal_error: An unexpected internal error occurred",
     ),
     (
         "fal",
