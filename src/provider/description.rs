@@ -363,6 +363,21 @@ pointers = ["/video"]
             "error = { code = [\"/a\", \"b\"] }",
             "line 8: status.error.code",
         );
+        let gateway = |look: &str| {
+            format!(
+                "[gateway]\nsubmit = [\"/tasks\"]\nid = \"/id\"\nlook = [\"{look}\"]\n[results]"
+            )
+        };
+        check(
+            "[results]",
+            &gateway("/tasks/result"),
+            "gateway.look: a path of it has no {id}",
+        );
+        check(
+            "[results]",
+            &gateway("/{app}/{id}"),
+            "gateway.look: {app} has no place in it",
+        );
         check("[results]", "[results", "line 9: ");
     }
 

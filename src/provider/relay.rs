@@ -54,7 +54,9 @@ impl Provider {
 
     /// The task that a look with this path and query is about; the path is that below the base URL.
     pub fn task_in(&self, path: &str, query: Option<&str>) -> Option<TaskId> {
-        let id = task_in(&self.description().status.path, path, query)?;
+        let further = self.gateway().into_iter().flat_map(|gateway| &gateway.look);
+        let mut looks = [&self.description().status.path].into_iter().chain(further);
+        let id = looks.find_map(|look| task_in(look, path, query))?;
         self.check_id(&id).is_ok().then_some(id)
     }
 
@@ -480,14 +482,30 @@ id = "/data/task"
             assert_eq!(said, callback, "{kind}");
             let id = provider.submitted(StatusCode::OK, answer.as_bytes());
             let id = id.unwrap_or_else(|| panic!("{kind}: no task in {answer}"));
-            let look = &provider.description().status.path;
-            let look = look.fill(|_| Some(id.to_string())).unwrap();
-            let (look, query) = look.split_once('?').unwrap_or((&look, ""));
-            assert_eq!(provider.task_in(look, Some(query)), Some(id), "{kind}");
+            for look in [&provider.description().status.path]
+                .into_iter()
+                .chain(&gateway.look)
+            {
+                let look = look.fill(|_| Some(id.to_string())).unwrap();
+                let (look, query) = look.split_once('?').unwrap_or((&look, ""));
+                let found = provider.task_in(look, Some(query));
+                assert_eq!(found.as_ref(), Some(&id), "{kind}: {look}");
+            }
             assert!(
                 !gateway.submit.iter().any(|it| it.matches("/")),
                 "{kind} would take anything for a submission"
             );
+        }
+    }
+
+    #[test]
+    fn wavespeed_is_asked_at_both_of_its_addresses() {
+        let provider = built_in("wavespeed");
+        for path in ["/api/v3/predictions/a1", "/api/v3/predictions/a1/result"] {
+            assert_eq!(provider.task_in(path, None), Some(id("a1")), "{path}");
+        }
+        for other in ["/api/v3/predictions", "/api/v3/predictions/a1/results"] {
+            assert_eq!(provider.task_in(other, None), None, "{other}");
         }
     }
 

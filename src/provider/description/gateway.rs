@@ -13,6 +13,9 @@ use crate::provider::pointer::Pointer;
 pub struct Gateway {
     /// The paths that tasks are submitted to, by `POST`.
     pub submit: Vec<PathPattern>,
+    /// Further paths that a task is asked for at, with answers like those of `status.path`.
+    #[serde(default)]
+    pub look: Vec<PathTemplate>,
     /// Where the answer has the ID of the new task; absent = where `status.id` is.
     pub id: Option<Pointer>,
     /// Where a submission names the address to call at the end; absent = the API has no callbacks.

@@ -65,6 +65,9 @@ fn places(description: &Description) -> Vec<Rule> {
     allow("list.path", list, &[]);
     let check = description.check.as_ref().map(|check| &check.path);
     allow("check.path", check, &[]);
+    for look in description.gateway.iter().flat_map(|gateway| &gateway.look) {
+        allow("gateway.look", Some(look), &["id"]);
+    }
     rules
 }
 
@@ -125,7 +128,7 @@ fn results(description: &Description) -> [Rule; 4] {
 }
 
 /// What others say names a task in the API's own word for it, and the gateway knows no call but that for one task.
-fn of_others(description: &Description) -> [Rule; 6] {
+fn of_others(description: &Description) -> [Rule; 7] {
     let results = &description.results;
     let gateway = description.gateway.as_ref();
     let webhook = description.webhook.as_ref();
@@ -135,6 +138,11 @@ fn of_others(description: &Description) -> [Rule; 6] {
             gateway.is_some_and(|gateway| gateway.submit.is_empty()),
             "gateway.submit",
             "it is empty, so no task would ever be learned".to_owned(),
+        ),
+        (
+            gateway.is_some_and(|gateway| gateway.look.iter().any(|look| !look.has("id"))),
+            "gateway.look",
+            "a path of it has no {id}".to_owned(),
         ),
         (
             gateway.is_some_and(tells_no_id),
