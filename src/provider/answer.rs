@@ -89,7 +89,7 @@ impl<'r> Reader<'r> {
     pub(super) fn is_error(&self, answer: &Value) -> bool {
         let status = &self.description.status;
         let task = self.task(answer).ok();
-        let word = task.and_then(|task| as_word(status.state.at(&task)?.as_ref()));
+        let word = task.and_then(|task| status.word(status.state.at(&task)?.as_ref()));
         if status.ok.is_asked() {
             let means = word.and_then(|word| status.map.get(&word).copied());
             let is_bad_end = matches!(means, Some(Progress::Failed | Progress::Cancelled));
@@ -207,7 +207,7 @@ impl<'r> Reader<'r> {
     fn status_word(&self, task: &Value) -> Result<Option<String>, Amiss> {
         let status = &self.description.status;
         let said = status.state.at(task);
-        let word = said.as_deref().and_then(as_word);
+        let word = said.as_deref().and_then(|said| status.word(said));
         let is_absent = said.as_deref().is_none_or(Value::is_null);
         if word.is_some() || (is_absent && status.missing.is_some()) {
             return Ok(word);
@@ -406,15 +406,6 @@ pub(super) fn as_text(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A status word: some say it with a truth value.
-fn as_word(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(is_so) => Some(is_so.to_string()),
-        Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
 fn percent(pointer: Option<&Pointer>, answer: &Value) -> Option<u8> {
     let number = pointer?.at(answer)?.as_f64()?;
     let whole: u8 = format!("{number:.0}").parse().ok()?;
@@ -519,7 +510,11 @@ hosts = ["*.example.com"]
 "#;
 
     fn read(answer: &Value) -> Result<Sighting, Amiss> {
-        let description = Description::parse(OWN).unwrap();
+        read_as(OWN, answer)
+    }
+
+    fn read_as(description: &str, answer: &Value) -> Result<Sighting, Amiss> {
+        let description = Description::parse(description).unwrap();
         let reader = Reader {
             description: &description,
             base_url: "https://api.example.com",
@@ -625,6 +620,24 @@ hosts = ["*.example.com"]
             &json!({"state": "busy", "created": made, "took": 95}),
             completed,
             None,
+        );
+    }
+
+    #[test]
+    fn a_number_is_a_status_where_the_map_has_numbers() {
+        let number = |state: Value| json!({"state": state});
+        let counting = OWN.replace("done = \"completed\"", "1 = \"completed\", 7 = \"failed\"");
+        let of =
+            |state: Value| read_as(&counting, &number(state)).map(|it| (it.progress, it.status));
+        assert_eq!(of(json!(1)), Ok((Progress::Completed, "1".to_owned())));
+        assert_eq!(of(json!("1")), Ok((Progress::Completed, "1".to_owned())));
+        assert_eq!(of(json!(7)), Ok((Progress::Failed, "7".to_owned())));
+        assert_eq!(of(json!(5)), Ok((Progress::Running, "5".to_owned())));
+        assert_eq!(
+            read(&number(json!(1))),
+            Err(Amiss::Senseless(
+                "there is a number at /state, no status".to_owned()
+            ))
         );
     }
 

@@ -183,7 +183,17 @@ impl Provider {
         };
         let task = description.status.task.as_ref();
         let state = description.status.state.below(task);
-        let mut held = rewrite::replace_values(body, &state, &json::written(word));
+        // A truth value or a number stays one.
+        let is_text = serde_json::from_slice(body).is_ok_and(|answer| {
+            let said = state.at(&answer);
+            said.is_none_or(|said| said.is_string())
+        });
+        let word = if is_text {
+            json::written(word)
+        } else {
+            word.clone().into_bytes()
+        };
+        let mut held = rewrite::replace_values(body, &state, &word);
         if let Some(percent) = &description.status.percent {
             held = rewrite::replace_values(&held, &percent.below(task), b"99");
         }
@@ -543,6 +553,41 @@ id = "/data/task"
                 .collect();
             assert_eq!(read(&linked), (Progress::Completed, expected), "{kind}");
         }
+    }
+
+    #[test]
+    fn a_status_that_is_a_number_is_held_back_as_a_number() {
+        let (_folder, own) = described(
+            r#"
+base_url = "https://api.example.com"
+auth = { scheme = "none" }
+[status]
+path = "/video/{id}"
+task = "/Resp"
+id = "/id"
+state = "/status"
+map = { 1 = "completed", 5 = "running", 7 = "failed" }
+[results]
+pointers = ["/url"]
+[gateway]
+submit = ["/video"]
+"#,
+        );
+        let said = br#"{"Resp":{"id":7,"status":1,"url":"https://c/1"}}"#;
+        let read = |body: &[u8]| own.passing(&id("7"), StatusCode::OK, body);
+        let Passing::Task { progress, .. } = read(said) else {
+            panic!("{:?}", read(said))
+        };
+        assert_eq!(progress, Progress::Completed);
+        let held = own.held_back(said);
+        assert!(matches!(
+            read(&held),
+            Passing::Task {
+                progress: Progress::Running,
+                ..
+            }
+        ));
+        assert_eq!(text(held), r#"{"Resp":{"id":7,"status":5,"url":null}}"#);
     }
 
     #[test]

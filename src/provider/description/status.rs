@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::model::task::Progress;
 use crate::provider::description::field::Good;
@@ -21,7 +22,7 @@ pub struct Status {
     pub task: Option<Pointer>,
     /// The task's own ID: an answer about another task is refused.
     pub id: Option<Pointer>,
-    /// The status word, which may be a truth value.
+    /// The status word, which may be a truth value or a number.
     pub state: Pointer,
     /// What each status word means.
     pub map: BTreeMap<String, Progress>,
@@ -49,6 +50,23 @@ pub struct Status {
     pub model: Option<Pointer>,
     /// The kind of output: `video`, `image`, `audio`.
     pub kind: Option<Pointer>,
+}
+
+impl Status {
+    /// What stands at `state` as a status word. A number is one where the map has numbers: elsewhere it is more likely
+    /// the HTTP status of an error that is told in the same place.
+    pub fn word(&self, value: &Value) -> Option<String> {
+        let is_number = |word: &String| word.parse::<i64>().is_ok();
+        match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Bool(is_so) => Some(is_so.to_string()),
+            Value::Number(number) => {
+                let counts = self.map.keys().any(is_number);
+                counts.then(|| number.to_string())
+            }
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
 }
 
 /// `[status.error]`: the places of an error's parts, and the codes that mean something to us.
