@@ -25,6 +25,7 @@ use crate::provider::Config;
 use crate::provider::ConnectError;
 use crate::provider::answer::as_text;
 use crate::provider::description::webhook::Encoding;
+use crate::provider::description::webhook::Only;
 use crate::provider::description::webhook::Piece;
 use crate::provider::description::webhook::Signed;
 use crate::provider::description::webhook::Verify;
@@ -51,7 +52,7 @@ const SIGNATURES_MAX: usize = 8;
 /// What a callback said, once it is known who sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookSaid {
-    /// The task that it is about; none in a call that only tries whether the address is ours.
+    /// The task that it is about; none in a call that only tries whether the address is ours, or tells of something else.
     pub id: Option<TaskId>,
     /// What has to be sent back.
     pub echo: Option<Value>,
@@ -76,6 +77,7 @@ pub enum HookError {
 pub(super) struct Hook {
     tokens: Vec<Secret>,
     id: Pointers,
+    only: Option<Only>,
     echo: Option<(String, Pointer)>,
     proof: Proof,
 }
@@ -197,6 +199,7 @@ impl Hook {
         Ok(Some(Self {
             tokens,
             id: webhook.id.clone(),
+            only: webhook.only.clone(),
             echo,
             proof,
         }))
@@ -260,6 +263,14 @@ impl Hook {
                 .filter(|it| it.is_string() || it.is_number())?;
             Some(serde_json::json!({ name.as_str(): echoed }))
         });
+        let tells_of = |only: &Only| {
+            let said = only.pointer.first(&value);
+            let said = said.as_ref().and_then(as_text);
+            said.is_none_or(|said| only.values.iter().any(|known| *known == said))
+        };
+        if !self.only.as_ref().is_none_or(tells_of) {
+            return Ok(HookSaid { id: None, echo });
+        }
         let id = self
             .id
             .find(&value, |value| as_text(value).map(Cow::into_owned));

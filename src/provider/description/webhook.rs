@@ -13,11 +13,23 @@ use crate::provider::pointer::Pointers;
 pub struct Webhook {
     /// The task's ID in the body, the first that is there: all that is ever taken from it.
     pub id: Pointers,
+    /// Which callbacks are about tasks; absent = all.
+    pub only: Option<Only>,
     /// How the sender proves itself, besides the token in the address.
     #[serde(default)]
     pub verify: Verify,
     /// A value that is sent back under its own name, by which the provider tells that the address is ours.
     pub echo: Option<Pointer>,
+}
+
+/// `only`: `{ pointer = "/type", values = ["video.completed"] }`. Where nothing stands there it is about a task.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Only {
+    /// Where a callback says what it tells of.
+    pub pointer: Pointer,
+    /// What it says there if that is a task.
+    pub values: Vec<String>,
 }
 
 /// How a callback proves that the provider sent it.

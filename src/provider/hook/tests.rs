@@ -183,6 +183,34 @@ async fn a_challenge_is_sent_back() {
     assert!(judge("{}").await.is_err());
 }
 
+#[tokio::test]
+async fn a_callback_about_something_else_is_taken_and_names_no_task() {
+    let text = "id = \"/data/id\"\nonly = { pointer = \"/type\", values = [\"video.completed\"] }";
+    let hook = hook(text, None);
+    let judge = async |body: &str| {
+        let said = hook.judge(&HeaderMap::new(), body.as_bytes(), now()).await;
+        said.map(|said| said.id.map(|id| id.to_string()))
+    };
+    let of = |kind: &str| format!(r#"{{"type":{kind},"data":{{"id":"a"}}}}"#);
+    assert_eq!(
+        judge(&of("\"video.completed\"")).await,
+        Ok(Some("a".to_owned()))
+    );
+    assert_eq!(judge(&of("null")).await, Ok(Some("a".to_owned())));
+    for other in [
+        "\"response.completed\"",
+        "\"video.completed.x\"",
+        "\"\"",
+        "7",
+    ] {
+        assert_eq!(judge(&of(other)).await, Ok(None), "{other}");
+    }
+    assert_eq!(
+        judge(r#"{"type":"batch.completed","data":{}}"#).await,
+        Ok(None)
+    );
+}
+
 #[test]
 fn either_token_opens_while_one_is_changed() {
     let hook = hook("id = \"/id\"", None);
