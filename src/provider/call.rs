@@ -12,6 +12,7 @@ use http::Method;
 use http::StatusCode;
 use http::header;
 use serde_json::Value;
+use url::Url;
 
 use crate::clock::Clock;
 use crate::clock::Timestamp;
@@ -29,6 +30,7 @@ use crate::provider::error::Said;
 use crate::provider::error::meaning;
 use crate::provider::error::pause_unasked;
 use crate::provider::error::retry_after;
+use crate::provider::json;
 use crate::provider::scrub::MESSAGE_CHARS;
 use crate::provider::scrub::WORD_CHARS;
 use crate::provider::scrub::scrub;
@@ -126,30 +128,42 @@ impl Caller {
 
     /// The JSON of a good answer; of a bad one, what it means, after beginning the pause that it asks for.
     pub(super) fn good(&self, answer: &Answer) -> Result<Value, ProviderError> {
-        let parsed = serde_json::from_slice::<Value>(&answer.body).ok();
-        match parsed {
-            Some(value) if answer.status.is_success() => {
+        match json::parse(&answer.body) {
+            Ok(value) if answer.status.is_success() => {
                 if self.reader().is_error(&value) {
                     return Err(self.bad(answer, self.reader().words(&value)));
                 }
                 self.is_well();
                 Ok(value)
             }
-            Some(value) => Err(self.bad(answer, self.reader().words(&value))),
-            None if answer.status.is_success() => {
-                let kind = answer.headers.get(header::CONTENT_TYPE);
-                let kind = kind.and_then(|kind| kind.to_str().ok());
-                let kind = scrub(kind.unwrap_or("no type"), WORD_CHARS, None);
-                let what = format!("the answer is no JSON, its type: {kind}");
+            Ok(value) => Err(self.bad(answer, self.reader().words(&value))),
+            Err(why) if answer.status.is_success() => {
+                let said = |name| {
+                    let value = answer.headers.get(name)?.to_str().ok()?;
+                    Some(scrub(value, WORD_CHARS, None))
+                };
+                let kind = said(header::CONTENT_TYPE);
+                let kind = kind.as_deref().unwrap_or("no type");
+                let encoding = said(header::CONTENT_ENCODING);
+                let encoding = encoding.map(|it| format!(", its encoding: {it}"));
+                let encoding = encoding.unwrap_or_default();
+                let what = format!("the answer is no JSON: {why}; its type: {kind}{encoding}");
                 Err(self.garbled(Some(answer.status), what))
             }
-            None => Err(self.bad(answer, Words::default())),
+            Err(_) if answer.status.is_redirection() => {
+                let words = Words {
+                    code: None,
+                    message: self.leads_to(answer),
+                };
+                Err(self.bad(answer, words))
+            }
+            Err(_) => Err(self.bad(answer, Words::default())),
         }
     }
 
     /// The code and message of a bad answer, without beginning any pause.
     pub(super) fn words(&self, answer: &Answer) -> Words {
-        let value = serde_json::from_slice::<Value>(&answer.body);
+        let value = json::parse(&answer.body);
         value.map_or_else(|_| Words::default(), |value| self.reader().words(&value))
     }
 
@@ -286,6 +300,19 @@ impl Caller {
             Meaning::Unavailable => ProviderError::Unavailable(said),
             Meaning::Garbled => ProviderError::Garbled(said),
         }
+    }
+
+    /// Where an answer sends us: its host and its path, since what stands behind may be a secret.
+    fn leads_to(&self, answer: &Answer) -> Option<String> {
+        let location = answer.headers.get(header::LOCATION)?.to_str().ok()?;
+        let base = Url::parse(self.account.base_url()).ok()?;
+        let url = base.join(location).ok()?;
+        let what = format!(
+            "it leads to {}{}, and no call follows it there",
+            url.host_str()?,
+            url.path()
+        );
+        Some(scrub(&what, MESSAGE_CHARS, self.account.key.as_ref()))
     }
 
     /// The pause after a limit without `Retry-After`. Calls that were under way when it began do not lengthen it.

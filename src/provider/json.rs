@@ -5,6 +5,14 @@
 
 use std::ops::Range;
 
+use serde_json::Value;
+
+/// Some servers begin their JSON with it; RFC 8259 lets a reader pass it over.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// How bodies begin that are compressed with gzip or zstd.
+const COMPRESSED: [&[u8]; 2] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
+
 /// What nests deeper is not read, as with `serde_json`: it bounds the recursion.
 const DEPTH_MAX: usize = 128;
 
@@ -34,11 +42,55 @@ pub(super) struct Edit {
     pub(super) with: Vec<u8>,
 }
 
+/// Why a text is no JSON.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotJson {
+    /// There is nothing.
+    #[error("it is empty")]
+    Empty,
+    /// Somebody compressed it.
+    #[error("it is compressed")]
+    Compressed,
+    /// Its bytes are no text.
+    #[error("it is not UTF-8")]
+    NotUtf8,
+    /// It is the beginning of one.
+    #[error("it ends too early")]
+    Cut,
+    /// Anything else, such as a page in HTML, or one that nests too deeply.
+    #[error("{0}")]
+    Malformed(serde_json::Error),
+}
+
+/// `text` as a value.
+pub(super) fn parse(text: &[u8]) -> Result<Value, NotJson> {
+    let bare = without_mark(text);
+    serde_json::from_slice(bare).map_err(|error| {
+        if bare.is_empty() {
+            NotJson::Empty
+        } else if COMPRESSED.iter().any(|begin| bare.starts_with(begin)) {
+            NotJson::Compressed
+        } else if std::str::from_utf8(bare).is_err() {
+            NotJson::NotUtf8
+        } else if error.is_eof() {
+            NotJson::Cut
+        } else {
+            NotJson::Malformed(error)
+        }
+    })
+}
+
+fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+}
+
 /// The places of all values of `text`; `None` where it is no JSON, or nests too deeply.
 pub(super) fn read(text: &[u8]) -> Option<Node> {
     // Who judges what is JSON is the same for values and for places; this reader trusts that judgement.
-    let _: serde::de::IgnoredAny = serde_json::from_slice(text).ok()?;
-    let mut reader = Reader { text, at: 0 };
+    let bare = without_mark(text);
+    let _: serde::de::IgnoredAny = serde_json::from_slice(bare).ok()?;
+    let at = text.len() - bare.len();
+    let mut reader = Reader { text, at };
     reader.value(DEPTH_MAX)
 }
 
@@ -193,12 +245,48 @@ mod tests {
         };
         let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["a", "ba", "a"], "doubles are kept");
-        for bad in ["", "{", "[1,]", "{\"a\":1,}", "{} x", "'a'", "\u{feff}{}"] {
+        for bad in [
+            "",
+            "{",
+            "[1,]",
+            "{\"a\":1,}",
+            "{} x",
+            "'a'",
+            "\u{feff}",
+            "\u{feff}\u{feff}{}",
+        ] {
             assert_eq!(read(bad.as_bytes()), None, "{bad}");
         }
         let deep = |levels| "[".repeat(levels) + &"]".repeat(levels);
         assert!(read(deep(127).as_bytes()).is_some());
         assert!(read(deep(100_000).as_bytes()).is_none());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        let text = "\u{feff}{\"a\":1}".as_bytes();
+        assert_eq!(parse(text).unwrap(), serde_json::json!({"a": 1}));
+        let Shape::Object(members) = read(text).unwrap().shape else {
+            panic!("an object")
+        };
+        assert_eq!(members[0].1.range, 8..9);
+    }
+
+    #[test]
+    fn what_is_no_json_says_why() {
+        let check = |text: &[u8], why: &str| {
+            assert_eq!(parse(text).unwrap_err().to_string(), why, "{text:?}");
+        };
+        check(b"", "it is empty");
+        check(b"\xef\xbb\xbf", "it is empty");
+        check(b"\x1f\x8b\x08\0\0\0", "it is compressed");
+        check(b"{\"a\":\"\xfc\"}", "it is not UTF-8");
+        check(b"{\"a\":", "it ends too early");
+        check(b"<html>", "expected value at line 1 column 1");
+        check(
+            "[".repeat(200).as_bytes(),
+            "recursion limit exceeded at line 1 column 128",
+        );
     }
 
     #[test]

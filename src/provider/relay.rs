@@ -121,9 +121,7 @@ impl Provider {
             (None, Some(id)) => id.below(description.status.task.as_ref()),
             (None, None) => return None,
         };
-        let answer: serde_json::Value = serde_json::from_slice(body)
-            .ok()
-            .filter(|_| status.is_success())?;
+        let answer = json::parse(body).ok().filter(|_| status.is_success())?;
         if !description.status.ok.is_in(&answer) {
             return None;
         }
@@ -134,7 +132,7 @@ impl Provider {
     /// another key a refusal says nothing about ours.
     pub fn passing(&self, id: &TaskId, status: StatusCode, body: &[u8]) -> Passing {
         let reader = self.0.caller.reader();
-        let answer: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+        let answer = json::parse(body).ok();
         if let Some(answer) = &answer
             && status.is_success()
             && !reader.is_error(answer)
@@ -184,7 +182,7 @@ impl Provider {
         let task = description.status.task.as_ref();
         let state = description.status.state.below(task);
         // A truth value or a number stays one.
-        let is_text = serde_json::from_slice(body).is_ok_and(|answer| {
+        let is_text = json::parse(body).is_ok_and(|answer| {
             let said = state.at(&answer);
             said.is_none_or(|said| said.is_string())
         });
@@ -332,6 +330,7 @@ mod tests {
             Some("a"),
         );
         check(&provider, 202, r#"{"id":7}"#, Some("7"));
+        check(&provider, 200, "\u{feff}{\"id\":\"a\"}", Some("a"));
         for nothing in [
             r#"{"id":null}"#,
             r#"{"id":["a"]}"#,
@@ -661,6 +660,9 @@ submit = ["/video"]
             text(held),
             r#"{ "id":"a", "status" : "processing","progress":99, "results": [], "result_data":{"video_url":null},"usage":{"n":1.50}}"#
         );
+        let marked = format!("\u{feff}{said}");
+        let linked = provider.relink(marked.as_bytes(), &mut |_| Some("x".to_owned()));
+        assert_eq!(text(linked), marked.replace("https://c/1?sig=s", "x"));
         let ours: Url = "https://us/hooks/evolink/secret".parse().unwrap();
         let echo = br#"{"callback_url":"https:\/\/us/hooks/evolink/secret","x":[ 1 ]}"#;
         assert_eq!(

@@ -487,13 +487,48 @@ async fn an_answer_that_breaks_off_is_no_answer() {
 }
 
 #[tokio::test]
+async fn a_byte_order_mark_before_an_answer_is_passed_over() {
+    let answer = task("completed", &json!({"results": [LINK]}));
+    let sighting = look(200, &format!("\u{feff}{answer}")).await.unwrap();
+    assert_eq!(sighting.progress, Progress::Completed);
+}
+
+#[tokio::test]
+async fn an_answer_that_leads_elsewhere_says_where() {
+    for (location, said) in [
+        (
+            "https://login.example.com/sso?ticket=canary#x",
+            "login.example.com/sso",
+        ),
+        ("/maintenance?ticket=canary", "127.0.0.1/maintenance"),
+    ] {
+        let mut server = Server::new_async().await;
+        let path = format!("/v1/tasks/{ID}");
+        let mock = server.mock("GET", path.as_str()).with_status(302);
+        let mock = mock.with_header("location", location).create_async().await;
+        let error = evolink(&server).look(&id(ID)).await.unwrap_err();
+        let told = format!(
+            "provider evolink answered 302: it leads to {said}, and no call follows it there"
+        );
+        assert_eq!(error.to_string(), told);
+        mock.assert_async().await;
+    }
+}
+
+#[tokio::test]
 async fn lies_are_refused() {
     let whole = task("completed", &json!({"results": [LINK]})).to_string();
     let lies = [
-        ("<html>Welcome</html>".to_owned(), "no JSON"),
-        (whole[..whole.len() - 9].to_owned(), "no JSON"),
-        (String::new(), "no JSON"),
-        ("[".repeat(5000), "no JSON"),
+        (
+            "<html>Welcome</html>".to_owned(),
+            "no JSON: expected value at line 1 column 1; its type: application/json",
+        ),
+        (
+            whole[..whole.len() - 9].to_owned(),
+            "no JSON: it ends too early",
+        ),
+        (String::new(), "no JSON: it is empty"),
+        ("[".repeat(5000), "no JSON: recursion limit exceeded"),
         (
             format!("{}{}", whole, " ".repeat((1 << 20) - whole.len() + 1)),
             "larger than 1 MiB",
