@@ -242,6 +242,28 @@ async fn what_the_provider_refuses_is_the_callers_to_see_and_learned_by_nobody()
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_read_says_that_its_task_is_missed() {
+    let encoded = |_: &Received| {
+        "HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 3\r\n\r\nxyz".into()
+    };
+    let long = |_: &Received| {
+        let pad = "a".repeat(256 * 1024);
+        json("200 OK", &format!("{{\"id\":\"t-1\",\"pad\":\"{pad}\"}}"))
+    };
+    let upstreams = [Upstream::new(encoded).await, Upstream::new(long).await];
+    for upstream in upstreams {
+        let world = with_gateway(&upstream, "", "", async |_, address| {
+            let headers = format!("Authorization: Bearer {KEY}\r\n");
+            let answer = call(address, &format!("POST {SUBMIT}"), &headers, "{}").await;
+            assert_eq!(answer.status, 200);
+            assert_eq!(answer.header("reelvault-archiving"), Some("missed"));
+        })
+        .await;
+        assert!(world.records().await.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_submission_whose_caller_has_gone_is_learned_all_the_same() {
     let upstream = Upstream::new(takes_all).await;
     let world = with_gateway(&upstream, "", "", async |_, address| {

@@ -66,12 +66,15 @@ pub(super) enum Archiving {
 }
 
 impl Archiving {
-    pub(super) fn header(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
+    /// The answer with what became of its task.
+    fn told_in(self, mut answer: Response) -> Response {
+        let word = HeaderValue::from_static(match self {
             Archiving::Learned => "learned",
             Archiving::Deferred => "deferred",
             Archiving::Missed => "missed",
-        })
+        });
+        answer.headers_mut().insert(headers::ARCHIVING, word);
+        answer
     }
 }
 
@@ -101,19 +104,21 @@ impl Gateway {
             HeaderValue::from_static("identity"),
         );
         let answer = self.send(&call, body).await?;
-        if !answer.status().is_success() || !headers::is_in_the_open(answer.headers()) {
-            if answer.status().is_success() {
-                self.missed(&call, "its answer is encoded");
-            }
+        if !answer.status().is_success() {
             return Ok(body::outgoing(answer));
+        }
+        if !headers::is_in_the_open(answer.headers()) {
+            let archiving = self.missed(&call, "its answer is encoded");
+            return Ok(archiving.told_in(body::outgoing(answer)));
         }
         let (head, body) = answer.into_parts();
         let taken = body::take(body, ANSWER_BYTES_MAX).await;
         let body = match taken.map_err(|error| self.no_answer(&call.name, &error))? {
             Taken::Whole(body) => body,
             Taken::Long(body) => {
-                self.missed(&call, "its answer is too long");
-                return Ok(body::outgoing(http::Response::from_parts(head, body)));
+                let archiving = self.missed(&call, "its answer is too long");
+                let answer = http::Response::from_parts(head, body);
+                return Ok(archiving.told_in(body::outgoing(answer)));
             }
         };
         let own = own.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -136,8 +141,7 @@ impl Gateway {
         let headers = response.headers_mut();
         headers::forget_body(headers);
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(shown.len()));
-        headers.insert(headers::ARCHIVING, archiving.header());
-        Ok(response)
+        Ok(archiving.told_in(response))
     }
 
     /// Writes a task down, in the manifest or, where that is not to be had, beside it.
