@@ -190,6 +190,7 @@ fn paths() -> Value {
                         "description": "Where the copy is.",
                         "headers": { "Location": { "required": true, "schema": { "type": "string", "format": "uri" } } },
                     },
+                    "304": { "description": "The file is the one that `If-None-Match` names." },
                 })),
             },
         },

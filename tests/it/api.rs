@@ -522,6 +522,27 @@ async fn a_folder_is_read_by_range_and_a_sealed_link_needs_no_token() {
         assert_eq!(part, whole[1000..5000]);
         let tail = fetch(&path, &format!("{token}Range: bytes=-7\r\n")).await;
         assert_eq!(tail, whole[whole.len() - 7..]);
+        let tag = format!("{:?}", sha256(&whole).to_string());
+        for (tags, status) in [
+            (tag.clone(), 304),
+            (format!("\"a,b\", W/{tag}"), 304),
+            ("*".to_owned(), 304),
+            ("\"other\"".to_owned(), 206),
+        ] {
+            let headers = format!("{token}If-None-Match: {tags}\r\nRange: bytes=0-0\r\n");
+            let request = format!(
+                "HEAD {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\r\n",
+                caller.address
+            );
+            let stream = TcpStream::connect(&caller.address).await.unwrap();
+            let answer = exchange(stream, &request).await;
+            assert_eq!(answer.status, status, "{tags}");
+            assert_eq!(answer.header("etag"), Some(tag.as_str()));
+        }
+        for (version, length) in [(tag.as_str(), 4), ("\"other\"", whole.len())] {
+            let headers = format!("{token}If-Range: {version}\r\nRange: bytes=1-4\r\n");
+            assert_eq!(fetch(&path, &headers).await.len(), length, "{version}");
+        }
         let beyond = format!("{token}Range: bytes={}-\r\n", whole.len());
         let answer = caller.ask("GET", &path, &beyond, "").await;
         answer.assert_problem(416);

@@ -108,9 +108,14 @@ async fn read_here(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let length = asset.size.unwrap_or_default();
-    let asked = headers
-        .get(header::RANGE)
-        .and_then(|range| range.to_str().ok());
+    let tag = asset.sha256.map(|sha256| format!("\"{sha256}\""));
+    if let Some(tag) = tag.as_ref().filter(|tag| has_it(headers, tag)) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag.as_str())]).into_response());
+    }
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    // Whoever has the beginning of another file wants all of this one.
+    let is_same = text(header::IF_RANGE).is_none_or(|other| tag.as_deref() == Some(other));
+    let asked = text(header::RANGE).filter(|_| is_same);
     let (status, range) = match wanted(asked, length) {
         Wanted::Whole => (StatusCode::OK, 0..length),
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
@@ -157,11 +162,21 @@ async fn read_here(
         let part = format!("bytes {}-{}/{length}", range.start, range.end - 1);
         response = response.header(header::CONTENT_RANGE, part);
     }
-    if let Some(sha256) = asset.sha256 {
-        response = response.header(header::ETAG, format!("\"{sha256}\""));
+    if let Some(tag) = tag {
+        response = response.header(header::ETAG, tag);
     }
     let body = Body::from_stream(body);
     response
         .body(body)
         .map_err(|error| Problem::unavailable(error.to_string()))
+}
+
+/// Whether whoever asks says that they have the file with this tag.
+fn has_it(headers: &HeaderMap, tag: &str) -> bool {
+    let values = headers.get_all(header::IF_NONE_MATCH).iter();
+    let mut tags = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim);
+    tags.any(|own| own == "*" || own.strip_prefix("W/").unwrap_or(own) == tag)
 }
