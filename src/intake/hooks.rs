@@ -117,7 +117,10 @@ async fn receive(
     };
     let outcome = door.take(provider, &headers, body).await;
     metrics.hook_received(Some(provider.name()), word(&outcome));
-    if let Err(problem) = &outcome {
+    // A flood is counted and not told line by line: it would drown whatever else the log has to say.
+    let told = outcome.as_ref().err();
+    let told = told.filter(|problem| problem.status() != StatusCode::TOO_MANY_REQUESTS);
+    if let Some(problem) = told {
         let (status, what) = (problem.status().as_u16(), problem.detail());
         tracing::warn!(provider.name = %provider.name(), status, what, "webhook not taken");
     }

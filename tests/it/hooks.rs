@@ -25,6 +25,7 @@ use crate::api::with_caller;
 use crate::metrics::scrape;
 use crate::process::Outside;
 use crate::server::Answer;
+use crate::world::Log;
 use crate::world::Plan;
 use crate::world::World;
 
@@ -306,6 +307,8 @@ async fn strangers_are_believed_at_a_bounded_rate_and_acquaintances_always() {
     let world = world("", "[server.hooks]\nrate = \"2/s\"\n").await;
     let known: TaskId = "known".parse().unwrap();
     world.announce(std::slice::from_ref(&known)).await;
+    let log = Log::default();
+    let _guards = log.listen();
     with_caller(&world, async |caller| {
         let mut refused = 0;
         for n in 0..20 {
@@ -319,6 +322,17 @@ async fn strangers_are_believed_at_a_bounded_rate_and_acquaintances_always() {
             assert_eq!(hook(caller, "{\"id\":\"known\"}").await.status, 200);
         }
         assert!(refused >= 10, "{refused}");
+        // What came of a flood is for the metrics to say; what is wrong with one webhook, for the log.
+        hook(caller, "{}").await.assert_problem(400);
+        let told = scrape(caller).await;
+        let too_many = [("provider", "sim"), ("outcome", "too_many")];
+        let counted = told.value("reelvault_hooks_received_total", &too_many);
+        assert_eq!(counted.to_string(), refused.to_string());
+        let lines = log.lines();
+        let told = lines
+            .iter()
+            .filter(|line| line.contains("webhook not taken"));
+        assert_eq!(told.count(), 1, "{lines:#?}");
         assert_eq!(world.records().await.len(), 21 - refused);
     })
     .await;
