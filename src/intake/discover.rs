@@ -7,11 +7,19 @@
 //! ```
 //!
 //! A pass reads from the front until all that comes was made before the last pass that came to its end, less an overlap,
-//! or before the horizon. A list by pages moves while it is read. A new task pushes rows to later pages, where they are
+//! or before the horizon. A list that repeats itself, as that of a server which ignores the number of a page, is read no
+//! further. A list by pages moves while it is read. A new task pushes rows to later pages, where they are
 //! met twice. One that is deleted pulls a row forward onto a page that was read: so a pass that learned something on
 //! several pages is done again, until a round learns nothing that was there when the first began.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::hash::DefaultHasher;
+use std::hash::Hash as _;
+use std::hash::Hasher as _;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
@@ -68,6 +76,14 @@ const PAGES_A_STEP: u32 = 10;
 /// A list with more pages than this has no end, or an API that always gives the same one.
 const PAGES_MAX: u32 = 20_000;
 
+/// A round ends after so many pages in a row on which all was read before. One alone may come of as many new tasks as
+/// a page has rows, which push what was read onto the next.
+const REPEATED_PAGES: u32 = 3;
+
+/// So many tasks of a round are remembered, in a few MiB. A list that goes round after more of them ends at
+/// [`PAGES_MAX`].
+const SEEN_MAX: usize = 200_000;
+
 /// A list that still moves after so many rounds is taken as read: the next pass begins a minute later.
 const ROUNDS_MAX: u32 = 5;
 
@@ -81,6 +97,8 @@ pub struct Discover {
     names: Vec<ProviderName>,
     /// Whether the manifest knows what is wanted.
     is_wanted: AtomicBool,
+    /// What this process has read of the rounds that are under way.
+    seen: Mutex<BTreeMap<ProviderName, Seen>>,
     margin: Span,
     clock: Clock,
     dice: Dice,
@@ -120,6 +138,7 @@ impl Discover {
                 .collect(),
             wanted,
             is_wanted: AtomicBool::new(false),
+            seen: Mutex::default(),
             margin: parts.margin,
             clock: parts.clock,
             dice: parts.dice,
@@ -160,7 +179,8 @@ impl Stage for Discover {
             let until = self.clock.now().plus(BLOCKED_PAUSE);
             return Err(Failure::wait_until(until, what));
         };
-        let mut reading = Reading::new(work, provider, self.margin, self.clock.now());
+        let seen = self.seen().remove(&work.provider).unwrap_or_default();
+        let mut reading = Reading::new(work, provider, self.margin, self.clock.now(), seen);
         let mut outcome = Ok(Turn::Page);
         for _ in 0..PAGES_A_STEP {
             outcome = tokio::select! {
@@ -172,6 +192,11 @@ impl Stage for Discover {
                 break;
             }
         }
+        let mut seen = std::mem::take(&mut reading.seen);
+        if matches!(outcome, Ok(Turn::Again | Turn::Done | Turn::NoList)) {
+            seen.forget();
+        }
+        self.seen().insert(work.provider.clone(), seen);
         self.write(work, reading, outcome).await;
         Ok(())
     }
@@ -202,6 +227,10 @@ enum Trouble {
 }
 
 impl Discover {
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<ProviderName, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads one page and learns what it tells.
     async fn turn(&self, reading: &mut Reading, provider: &Provider) -> Result<Turn, Trouble> {
         let place = reading.pass.place.clone().map(Place);
@@ -354,28 +383,95 @@ struct Reading {
     is_complete: bool,
     may_drift: bool,
     known_pages: u32,
+    seen: Seen,
+}
+
+/// What of a round this process has read. It goes with the process, which costs a list that repeats itself some more
+/// pages.
+#[derive(Debug, Default)]
+struct Seen {
+    /// How far it goes: a page that was read and not written down is read again, and repeats nothing.
+    until: Option<(Timestamp, u32, u32)>,
+    /// The tasks, each by its hash.
+    tasks: BTreeSet<u64>,
+    repeated_pages: u32,
+    /// Whether it was said of this list that it repeats itself.
+    is_told: bool,
+}
+
+impl Seen {
+    fn forget(&mut self) {
+        self.tasks.clear();
+        self.repeated_pages = 0;
+    }
+
+    /// Forgets what is of another round, or of pages that were not written down.
+    fn begin(&mut self, pass: &Pass) {
+        if self.until != Some(pass.read_so_far()) {
+            self.forget();
+        }
+    }
+
+    /// Takes a page into account, with which `pass` has come to where it is; whether the list repeats itself.
+    fn take(&mut self, page: &Page, pass: &Pass) -> bool {
+        self.until = Some(pass.read_so_far());
+        // Rows that name no task say nothing of what was read.
+        if page.tasks.is_empty() {
+            return false;
+        }
+        if self.tasks.len() >= SEEN_MAX {
+            self.tasks.clear();
+        }
+        let mut is_new = false;
+        for (id, _) in &page.tasks {
+            let mut hasher = DefaultHasher::new();
+            id.hash(&mut hasher);
+            is_new |= self.tasks.insert(hasher.finish());
+        }
+        self.repeated_pages = if is_new { 0 } else { self.repeated_pages + 1 };
+        self.repeated_pages >= REPEATED_PAGES
+    }
+
+    /// Says once of a list that it repeats itself.
+    fn tell(&mut self, pages: u32) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            tracing::warn!(
+                pages,
+                "the list of tasks repeats itself: it is read no further"
+            );
+        }
+    }
 }
 
 impl Reading {
-    fn new(work: &ClaimedDiscovery, provider: &Provider, margin: Span, now: Timestamp) -> Self {
+    fn new(
+        work: &ClaimedDiscovery,
+        provider: &Provider,
+        margin: Span,
+        now: Timestamp,
+        mut seen: Seen,
+    ) -> Self {
         let can_live = now.minus(provider.ttl()).minus(margin);
         let horizon = work.since.map_or(can_live, |since| since.min(can_live));
         let complete_to = work.discovery.complete_to;
         let known = complete_to.map(|at| at.minus(OVERLAP));
         let pass = work.discovery.pass.clone();
+        let pass = pass.unwrap_or(Pass {
+            began_at: now,
+            round: 1,
+            place: None,
+            pages: 0,
+            learned: 0,
+        });
+        seen.begin(&pass);
         Self {
-            pass: pass.unwrap_or(Pass {
-                began_at: now,
-                round: 1,
-                place: None,
-                pages: 0,
-                learned: 0,
-            }),
+            pass,
             horizon,
             stop_before: known.map_or(horizon, |known| known.max(horizon)),
             is_complete: complete_to.is_some(),
             may_drift: provider.pages_drift(),
             known_pages: 0,
+            seen,
         }
     }
 
@@ -415,6 +511,11 @@ impl Reading {
             );
             return Turn::Done;
         }
+        let is_repeated = self.seen.take(page, &self.pass);
+        if is_repeated && !is_past && page.next.is_some() {
+            self.seen.tell(self.pass.pages);
+            return self.end();
+        }
         match &page.next {
             Some(next) if !is_past => {
                 self.pass.place = Some(next.0.clone());
@@ -450,6 +551,10 @@ impl Reading {
 }
 
 impl Pass {
+    fn read_so_far(&self) -> (Timestamp, u32, u32) {
+        (self.began_at, self.round, self.pages)
+    }
+
     /// The next round of the same pass.
     fn again(&self) -> Self {
         Self {
@@ -472,10 +577,10 @@ mod tests {
         Timestamp::from_unix_seconds(NOW - minutes * 60)
     }
 
-    /// A page of tasks, each made so many minutes ago.
-    fn page(ages: &[Option<i64>], has_next: bool) -> Page {
+    /// A page of tasks, each made so many minutes ago, that are on no page with another name.
+    fn page(name: &str, ages: &[Option<i64>], has_next: bool) -> Page {
         let task = |(number, age): (usize, &Option<i64>)| {
-            let id = format!("t{number}").parse().unwrap();
+            let id = format!("{name}-{number}").parse().unwrap();
             (id, age.map(at))
         };
         Page {
@@ -499,6 +604,7 @@ mod tests {
             is_complete: complete_minutes_ago.is_some(),
             may_drift: true,
             known_pages: 0,
+            seen: Seen::default(),
         }
     }
 
@@ -511,7 +617,8 @@ mod tests {
         expected: Turn,
     ) {
         let new = new.iter().map(|age| age.map(at));
-        assert_eq!(reading.take(&page(ages, has_next), new), expected);
+        let page = page(&reading.pass.pages.to_string(), ages, has_next);
+        assert_eq!(reading.take(&page, new), expected);
     }
 
     #[test]
@@ -538,7 +645,7 @@ mod tests {
         check(&mut empty, &[], &[], false, Turn::Done);
         assert_eq!(
             first
-                .wanted(&page(&[Some(1), Some(1600), None], true))
+                .wanted(&page("a", &[Some(1), Some(1600), None], true))
                 .len(),
             2
         );
@@ -598,6 +705,60 @@ mod tests {
         };
         check(&mut steady, &[Some(1)], &[Some(1)], true, Turn::Page);
         check(&mut steady, &[Some(2)], &[Some(2)], false, Turn::Done);
+    }
+
+    #[test]
+    fn a_list_that_repeats_itself_is_read_no_further() {
+        let read = |names: &[&str]| {
+            let mut reading = reading(None, 1);
+            reading.may_drift = false;
+            let turn = |name: &&str| {
+                let page = page(name, &[Some(1), Some(2)], true);
+                reading.take(&page, std::iter::empty())
+            };
+            names.iter().map(turn).collect::<Vec<_>>()
+        };
+        let ends_after = |pages: usize| {
+            let mut turns = vec![Turn::Page; pages - 1];
+            turns.push(Turn::Done);
+            turns
+        };
+        assert_eq!(read(&["a", "a", "a", "a"]), ends_after(4));
+        assert_eq!(read(&["a", "b", "a", "b", "a"]), ends_after(5));
+        assert_eq!(read(&["a", "b", "c", "c", "b", "c"]), ends_after(6));
+        // A page that is met once more is what a list looks like that moves.
+        assert_eq!(read(&["a", "a", "b", "b", "b"]), [Turn::Page; 5]);
+    }
+
+    #[test]
+    fn a_page_that_is_read_again_repeats_nothing() {
+        let mut seen = Seen::default();
+        let at = |pages| Pass {
+            pages,
+            ..reading(None, 1).pass
+        };
+        let page = page("a", &[Some(1)], true);
+        for _ in 0..10 {
+            // It was never written down that the first page was read.
+            seen.begin(&at(0));
+            assert!(!seen.take(&page, &at(1)));
+        }
+        for pages in 2..4 {
+            seen.begin(&at(pages - 1));
+            assert!(!seen.take(&page, &at(pages)));
+        }
+        assert!(seen.take(&page, &at(4)));
+    }
+
+    #[test]
+    fn what_was_read_is_remembered_within_a_bound() {
+        let mut seen = Seen::default();
+        let pass = reading(None, 1).pass;
+        for name in 0..PAGES_MAX {
+            let ages = [Some(1); 11];
+            assert!(!seen.take(&page(&name.to_string(), &ages, true), &pass));
+            assert!(seen.tasks.len() < SEEN_MAX + 11);
+        }
     }
 
     #[test]

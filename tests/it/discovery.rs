@@ -14,6 +14,8 @@ use reelvault::units::ByteSize;
 use reelvault::units::Span;
 use tokio_util::sync::CancellationToken;
 
+use crate::gateway::upstream::Upstream;
+use crate::gateway::upstream::json;
 use crate::process::Outside;
 use crate::world::Log;
 use crate::world::Plan;
@@ -256,6 +258,47 @@ async fn where_there_is_no_list_that_is_said_once_and_the_rest_goes_on() {
         asked.unwrap();
     });
     assert_eq!(said(), 1, "it is no news");
+}
+
+#[tokio::test]
+async fn a_list_that_ignores_the_page_is_read_a_few_times_and_said_once() {
+    let row = |n: usize| format!("{{\"id\":\"t-{n}\",\"status\":\"processing\"}}");
+    let rows: Vec<String> = (0..PAGE).map(row).collect();
+    let list = format!("{{\"data\":[{}]}}", rows.join(","));
+    let upstream = Upstream::new(move |received| {
+        let is_list = received.line.contains(" /v1/tasks?");
+        json("200 OK", if is_list { &list } else { "{}" })
+    })
+    .await;
+    let mut plan = Plan::files_of(ByteSize::bytes(64 * 1024));
+    plan.extra.push_str(&format!(
+        "[provider.raw]\nkind = \"evolink\"\nbase_url = \"{}\"\napi_key = {{ env = \"SIM_KEY\" }}\n\
+         allow_private = true\ndiscover = true\n",
+        upstream.url
+    ));
+    let world = World::new(plan).await;
+    let log = Log::default();
+    let _guards = log.listen();
+    let stop = CancellationToken::new();
+    let said = |what: &str| {
+        let lines = log.lines();
+        lines.iter().filter(|line| line.contains(what)).count()
+    };
+    tokio::join!(async { world.daemon(&stop).await.unwrap() }, async {
+        let read = async {
+            while said("the whole list of tasks is read") == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let read = tokio::time::timeout(Duration::from_secs(30), read).await;
+        stop.cancel();
+        read.unwrap_or_else(|_| panic!("{:#?}", log.lines()));
+    });
+    let received = upstream.received();
+    let lists = received.iter().filter(|it| it.line.contains(" /v1/tasks?"));
+    // Four pages in the round that learns, as many in the one that looks whether rows have moved.
+    assert_eq!(lists.count(), 8);
+    assert_eq!(said("the list of tasks repeats itself"), 1);
 }
 
 #[tokio::test]

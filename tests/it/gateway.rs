@@ -2,7 +2,7 @@
 
 mod hostile;
 mod python;
-mod upstream;
+pub(crate) mod upstream;
 
 use std::time::Duration;
 
