@@ -31,6 +31,7 @@ use crate::provider::description::webhook::Signed;
 use crate::provider::description::webhook::Verify;
 use crate::provider::description::webhook::Webhook;
 use crate::provider::hook::jwks::Jwks;
+use crate::provider::json;
 use crate::provider::pointer::Pointer;
 use crate::provider::pointer::Pointers;
 use crate::secret::Secret;
@@ -255,8 +256,8 @@ impl Hook {
 
     /// What the body says, whoever sent it.
     fn said(&self, body: &[u8]) -> Result<HookSaid, HookError> {
-        let value: Value = serde_json::from_slice(body)
-            .map_err(|error| HookError::Garbled(format!("the body is no JSON: {error}")))?;
+        let value = json::parse(body)
+            .map_err(|why| HookError::Garbled(format!("the body is no JSON: {why}")))?;
         let echo = self.echo.as_ref().and_then(|(name, pointer)| {
             let echoed = pointer
                 .first(&value)

@@ -463,7 +463,7 @@ async fn explain_shows_what_a_description_reads_and_where_from() {
 
     // Built-in kinds need no configuration; what is wrong with the question is said.
     let body = home.path().join("body.json");
-    std::fs::write(&body, r#"{"status":"COMPLETED"}"#).unwrap();
+    std::fs::write(&body, "\u{feff}{\"status\":\"COMPLETED\"}").unwrap();
     let path = body.to_str().unwrap();
     let elsewhere = Home::new([].into());
     let fal = elsewhere

@@ -50,7 +50,9 @@ pub(super) fn explain(config: Option<&Path>, arguments: &Arguments) -> Result<Ex
         )
     })?;
     let body = read(&arguments.explain)?;
-    let answer: Value = serde_json::from_str(&body).map_err(|error| {
+    // The daemon passes a byte order mark over as well.
+    let bare = body.strip_prefix('\u{feff}').unwrap_or(&body);
+    let answer: Value = serde_json::from_str(bare).map_err(|error| {
         let path = arguments.explain.display();
         Complaint::new(Exit::Usage, format!("{path} is no JSON: {error}"))
     })?;

@@ -140,6 +140,7 @@ async fn of_a_body_only_the_task_is_taken() {
     let hook = hook("id = \"/id\"", None);
     let judge = async |body: &str| hook.judge(&HeaderMap::new(), body.as_bytes(), now()).await;
     assert_eq!(judge(BODY).await, Ok(task()));
+    assert_eq!(judge(&format!("\u{feff}{BODY}")).await, Ok(task()));
     assert_eq!(
         judge(r#"{"id":17,"results":["http://10.0.0.1/"]}"#)
             .await
