@@ -26,6 +26,8 @@ use crate::units::ByteSize;
 pub(crate) use lanes::SpareLanes;
 
 mod lanes;
+#[cfg(test)]
+mod tests;
 
 /// Over how long one judgement is formed: some round trips, and not so long that a film is over by then.
 const JUDGED_OVER: Duration = Duration::from_millis(100);
@@ -77,10 +79,11 @@ impl Source {
             is_resumable: reading.is_resumable(),
             is_framed: reading.is_framed(),
         };
+        let may_widen = facts.is_resumable && spare.trusts(origin.host());
         Ok(Self {
             origin,
             patience,
-            lanes_max: if facts.is_resumable { spare.most() } else { 1 },
+            lanes_max: if may_widen { spare.most() } else { 1 },
             spare,
             stream: Stream::Single(Box::new(reading)),
             ahead: VecDeque::new(),
@@ -176,7 +179,16 @@ impl Source {
             };
             match lanes.next(most).await {
                 Ok(frame) => return Ok(frame),
-                Err(error @ OriginError::Changed { .. }) => return Err(error),
+                Err(error @ OriginError::Changed { .. }) => {
+                    self.lanes_max = 1;
+                    self.spare.distrust(self.origin.host());
+                    // Whoever answers next may have either version: only the first connection is sure to go on.
+                    if !lanes.has_first() {
+                        return Err(error);
+                    }
+                    tracing::info!(%error, "one connection to this origin");
+                    self.alone_again().await?;
+                }
                 Err(error) => {
                     tracing::debug!(%error, "fewer connections to this origin");
                     self.lanes_max = lanes.width() / 2;

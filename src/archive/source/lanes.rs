@@ -56,6 +56,13 @@ const OPENED_WITHIN: Duration = Duration::from_secs(3);
 /// How many stripes wait to be given out, besides those under way: lanes that are quicker than the first need not stop.
 const STRIPES_AHEAD: usize = 4;
 
+/// For how long a host whose answers differed gets one connection a file: a file that truly changed was a chance, and
+/// backends that tell of one file differently are mended some day.
+const DISTRUSTED_FOR: Duration = Duration::from_hours(1);
+
+/// How many such hosts are kept in mind; the one that was found first makes room.
+const DISTRUSTED_MAX: usize = 64;
+
 /// What all downloads of the process share: the connections that they may have beyond one each, and the memory for
 /// what those bring too early.
 #[derive(Clone, Debug)]
@@ -63,6 +70,8 @@ pub(crate) struct SpareLanes {
     free: Arc<Semaphore>,
     most: u32,
     budget: Budget,
+    /// Hosts whose answers differed, and when that was seen last.
+    distrusted: Arc<Mutex<VecDeque<(String, Instant)>>>,
 }
 
 impl SpareLanes {
@@ -73,6 +82,7 @@ impl SpareLanes {
             free: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
             most,
             budget,
+            distrusted: Arc::default(),
         }
     }
 
@@ -84,6 +94,31 @@ impl SpareLanes {
     /// Whether there are some that nobody uses.
     pub(super) fn has_some(&self) -> bool {
         self.free.available_permits() > 0
+    }
+
+    /// Remembers that `host` answered for two versions of a file at once, as backends behind one name may: it gets no
+    /// more lanes for a while. The note is about the host, since its other files would fare the same, and in memory,
+    /// since forgetting costs one more try.
+    pub(super) fn distrust(&self, host: &str) {
+        let mut distrusted = self.distrusted();
+        distrusted.retain(|(known, _)| known != host);
+        distrusted.push_back((host.to_owned(), Instant::now()));
+        if distrusted.len() > DISTRUSTED_MAX {
+            distrusted.pop_front();
+        }
+    }
+
+    /// Whether all answers of `host` can be taken to be of one version.
+    pub(super) fn trusts(&self, host: &str) -> bool {
+        let is_it =
+            |(known, since): &(String, Instant)| known == host && since.elapsed() < DISTRUSTED_FOR;
+        !self.distrusted().iter().any(is_it)
+    }
+
+    fn distrusted(&self) -> MutexGuard<'_, VecDeque<(String, Instant)>> {
+        self.distrusted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One of them, if there is one.
@@ -200,6 +235,11 @@ impl Lanes {
         self.refill();
     }
 
+    /// Whether the connection that was there before the lanes still is.
+    pub(super) fn has_first(&self) -> bool {
+        self.first.is_some()
+    }
+
     /// Hangs up, and gives back the connection that was there before the lanes, where it still is, with what it has
     /// given already.
     pub(super) fn give_up(&mut self) -> Option<(Reading, Option<Bytes>)> {
@@ -233,7 +273,11 @@ impl Lanes {
                     self.offset += length(&frame);
                     return Ok(Some(frame));
                 }
-                // Only a range that really came is worth giving up the connection that works.
+                // Only a range that really came is worth giving up the connection that works, and only where no lane
+                // has found another version.
+                if let Some(changed) = self.stripes.iter().find_map(|stripe| stripe.changed()) {
+                    return Err(changed);
+                }
                 let opened = tokio::time::timeout(OPENED_WITHIN, stripe.opened()).await;
                 opened.unwrap_or_else(|_| {
                     let host = self.fetch.origin.host().to_owned();
@@ -404,6 +448,14 @@ impl Stripe {
             None => None,
         })
         .await
+    }
+
+    /// The error, where another version answered.
+    fn changed(&self) -> Option<OriginError> {
+        match &self.arriving().outcome {
+            Some(Err(error @ OriginError::Changed { .. })) => Some(error.clone()),
+            Some(Ok(()) | Err(_)) | None => None,
+        }
     }
 
     /// The next bytes; `None` when all were taken. Cancel-safe.
