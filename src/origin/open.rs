@@ -2,6 +2,7 @@
 //! told apart. Status codes and headers of origins are read here and nowhere else.
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http::HeaderMap;
 use http::Request;
 use http::Response;
@@ -17,6 +18,21 @@ use crate::origin::OriginError;
 
 /// Redirects followed before giving up: more is a loop.
 const HOPS_MAX: u32 = 5;
+
+/// The codings that change the bytes. Whatever else a `Content-Encoding` says, such as `aws-chunked` or `utf-8`, is a label
+/// that stayed at a file by mistake.
+const CODINGS: [&str; 7] = [
+    "gzip",
+    "x-gzip",
+    "deflate",
+    "compress",
+    "x-compress",
+    "br",
+    "zstd",
+];
+
+/// How every gzip begins, so that a file that is only labelled so can be told.
+const GZIP_BEGINS: [u8; 2] = [0x1f, 0x8b];
 
 /// A result URL at an origin, with what it takes to ask for it.
 #[derive(Clone, Debug)]
@@ -54,6 +70,10 @@ pub struct Opened {
     pub has_ranges: bool,
     /// Whether the end of the body can be told from a broken connection: by a length, or by chunks.
     pub is_framed: bool,
+    /// Where this answer ends, when it is a range: an origin may send less than it was asked for.
+    pub end: Option<u64>,
+    /// The host that answered, behind all redirects.
+    pub host: String,
     /// The bytes.
     pub body: Body,
 }
@@ -61,7 +81,7 @@ pub struct Opened {
 impl Origin {
     /// The link's host, for messages.
     pub fn host(&self) -> &str {
-        self.url.host_str().unwrap_or("the origin")
+        host_of(&self.url)
     }
 
     /// Opens the file at `window`. With `expected`, only that very version of the file is taken.
@@ -73,13 +93,20 @@ impl Origin {
         let mut url = self.url.clone();
         for _ in 0..=HOPS_MAX {
             let sent = self.http.send(self.request(&url, window, expected)).await;
-            let response = sent.map_err(|error| OriginError::of_http(self.host(), error))?;
-            if !is_redirect(response.status()) {
-                return read_answer(self.host(), response, window, expected);
+            let host = host_of(&url);
+            let response = sent.map_err(|error| OriginError::of_http(host, error))?;
+            if is_redirect(response.status()) {
+                url = next_hop(&url, response.headers())?;
+                continue;
             }
-            url = self.next_hop(&url, response.headers())?;
+            let coding = coding(response.headers());
+            let mut opened = read_answer(host, response, window, expected)?;
+            if let Some(coding) = coding {
+                opened.body = only_labelled(host, coding, opened.body).await?;
+            }
+            return Ok(opened);
         }
-        Err(self.redirect("more than five times"))
+        Err(redirect(&self.url, "more than five times"))
     }
 
     fn request(
@@ -117,28 +144,32 @@ impl Origin {
         }
         request
     }
+}
 
-    fn next_hop(&self, from: &Url, headers: &HeaderMap) -> Result<Url, OriginError> {
-        let location = headers
-            .get(header::LOCATION)
-            .and_then(|value| value.to_str().ok());
-        let location = location.ok_or_else(|| self.redirect("nowhere"))?;
-        let to = from
-            .join(location)
-            .map_err(|_| self.redirect("to something that is no URL"))?;
-        match to.scheme() {
-            "https" => Ok(to),
-            // Plain http is for origins that are reached that way to begin with; the guard has the last word.
-            "http" if from.scheme() == "http" => Ok(to),
-            _ => Err(self.redirect("to something that is not https")),
-        }
+fn host_of(url: &Url) -> &str {
+    url.host_str().unwrap_or("the origin")
+}
+
+fn next_hop(from: &Url, headers: &HeaderMap) -> Result<Url, OriginError> {
+    let location = headers.get(header::LOCATION);
+    // Some write the address as people read it, not as it goes over the wire.
+    let location = location.and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
+    let location = location.ok_or_else(|| redirect(from, "nowhere"))?;
+    let to = from
+        .join(location)
+        .map_err(|_| redirect(from, "to something that is no URL"))?;
+    match to.scheme() {
+        "https" => Ok(to),
+        // Plain http is for origins that are reached that way to begin with; the guard has the last word.
+        "http" if from.scheme() == "http" => Ok(to),
+        _ => Err(redirect(from, "to something that is not https")),
     }
+}
 
-    fn redirect(&self, what: &'static str) -> OriginError {
-        OriginError::Redirect {
-            host: self.host().to_owned(),
-            what,
-        }
+fn redirect(from: &Url, what: &'static str) -> OriginError {
+    OriginError::Redirect {
+        host: host_of(from).to_owned(),
+        what,
     }
 }
 
@@ -179,22 +210,20 @@ fn read_answer(
         }
     }
     let headers = response.headers();
-    let coding = text(headers, &header::CONTENT_ENCODING).filter(|coding| coding != "identity");
-    if let Some(coding) = coding {
+    if let Some(coding) = coding(headers).filter(|coding| !is_gzip(coding)) {
         return Err(OriginError::Encoded {
             host: owned(),
             coding,
         });
     }
+    let mut end = None;
     let length = if status == StatusCode::PARTIAL_CONTENT {
         let (start, last, total) =
             content_range(headers).ok_or_else(|| OriginError::NoRange { host: owned() })?;
-        let is_exact =
-            start == window.start && window.end.is_none_or(|end| last + 1 == end.min(total));
-        let reaches_end = window.end.is_some() || last + 1 == total;
-        if !is_exact || !reaches_end {
+        if start != window.start || window.end.is_some_and(|end| last >= end) {
             return Err(OriginError::NoRange { host: owned() });
         }
+        end = Some(last + 1);
         Some(total)
     } else if window == Window::ALL {
         number(headers, &header::CONTENT_LENGTH)
@@ -233,8 +262,43 @@ fn read_answer(
         identity,
         has_ranges,
         is_framed,
+        end,
+        host: owned(),
         body: response.into_body(),
     })
+}
+
+/// What `Content-Encoding` says was done to the bytes; gzip only where nothing else was.
+fn coding(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(header::CONTENT_ENCODING).iter();
+    let said = values.filter_map(|value| value.to_str().ok());
+    let said = said.flat_map(|value| value.split(','));
+    let codings = said.map(|coding| coding.trim().to_ascii_lowercase());
+    let real = codings.filter(|coding| CODINGS.contains(&coding.as_str()));
+    real.min_by_key(|coding| is_gzip(coding))
+}
+
+fn is_gzip(coding: &str) -> bool {
+    matches!(coding, "gzip" | "x-gzip")
+}
+
+/// A body that is labelled as gzip, where it is none.
+async fn only_labelled(host: &str, coding: String, mut body: Body) -> Result<Body, OriginError> {
+    let (mut frames, mut begins) = (Vec::new(), Vec::new());
+    while begins.len() < GZIP_BEGINS.len()
+        && let Some(frame) = body.next().await
+    {
+        let frame = frame.map_err(|error| OriginError::of_http(host, error))?;
+        begins.extend(frame.iter().copied().take(GZIP_BEGINS.len()));
+        frames.push(Ok(frame));
+    }
+    if begins.starts_with(&GZIP_BEGINS) {
+        return Err(OriginError::Encoded {
+            host: host.to_owned(),
+            coding,
+        });
+    }
+    Ok(futures::stream::iter(frames).chain(body).boxed())
 }
 
 /// Whether a range says that it is of the version that was asked for: a range has to carry the tag that a whole answer
@@ -361,12 +425,87 @@ mod tests {
         );
         check(503, &[("retry-after", "7")], Window::ALL, "cdn answers 503");
         check(204, &[], Window::ALL, "cdn answers 204");
-        let gzip = [("content-encoding", "gzip")];
+    }
+
+    #[test]
+    fn codings_that_change_nothing_are_no_codings() {
+        let check_coding = |coding: &str, outcome: &str| {
+            let headers = [("content-encoding", coding), ("content-length", "100")];
+            check(200, &headers, Window::ALL, outcome);
+        };
+        let labels = [
+            "",
+            "identity",
+            "Identity",
+            "none",
+            "binary",
+            "utf-8",
+            "aws-chunked",
+            "aws-chunked,identity",
+            "UTF-8, ",
+        ];
+        for label in labels {
+            check_coding(label, "Some(100)");
+        }
+        for coding in [
+            "deflate",
+            "compress",
+            "br",
+            "zstd",
+            "BR",
+            "gzip, br",
+            "aws-chunked,br",
+        ] {
+            let named = coding.rsplit(',').next().unwrap().trim().to_lowercase();
+            let outcome = format!("cdn sends content-encoding {named:?} unasked");
+            check_coding(coding, &outcome);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_labelled_gzip_is_looked_at() {
+        let check = async |frames: &[&'static [u8]], outcome: Result<&[u8], &str>| {
+            let frames: Vec<_> = frames.iter().map(|it| Ok(Bytes::from_static(it))).collect();
+            let body = futures::stream::iter(frames).boxed();
+            let got = match only_labelled("cdn", "gzip".to_owned(), body).await {
+                Ok(body) => Ok(body.map(Result::unwrap).collect::<Vec<_>>().await.concat()),
+                Err(error) => Err(error.to_string()),
+            };
+            assert_eq!(got, outcome.map(<[u8]>::to_vec).map_err(str::to_owned));
+        };
+        let refused = Err("cdn sends content-encoding \"gzip\" unasked");
+        check(&[b"\0\0\0 ftypisom", b"more"], Ok(b"\0\0\0 ftypisommore")).await;
+        check(&[b"\x1f", b"", b"\xff"], Ok(b"\x1f\xff")).await;
+        check(&[], Ok(b"")).await;
+        check(&[b"\x1f\x8b\x08\0"], refused).await;
+        check(&[b"\x1f", b"\x8b\x08"], refused).await;
+    }
+
+    #[test]
+    fn redirects_lead_where_their_bytes_say() {
+        #[track_caller]
+        fn check(location: &[u8], outcome: &str) {
+            let from = "https://cdn.example/a/v?sig=secret".parse().unwrap();
+            let mut headers = HeaderMap::new();
+            let location = header::HeaderValue::from_bytes(location).unwrap();
+            headers.insert(header::LOCATION, location);
+            let to = next_hop(&from, &headers);
+            let to = to.map_or_else(|error| error.to_string(), Into::into);
+            assert_eq!(to, outcome);
+        }
+        check(b"/b", "https://cdn.example/b");
         check(
-            200,
-            &gzip,
-            Window::ALL,
-            "cdn sends content-encoding \"gzip\" unasked",
+            "/m\u{fc}de \u{5f71}.mp4".as_bytes(),
+            "https://cdn.example/m%C3%BCde%20%E5%BD%B1.mp4",
+        );
+        check(b"/m\xfcde", "cdn.example redirects nowhere");
+        check(
+            b"http://b/",
+            "cdn.example redirects to something that is not https",
+        );
+        check(
+            b"file:///etc/passwd",
+            "cdn.example redirects to something that is not https",
         );
     }
 
@@ -391,6 +530,25 @@ mod tests {
             &[("content-range", "bytes 40-59/100"), ("etag", ETAG)],
             middle,
             "Some(100)",
+        );
+        // Less than was asked for, but some of it.
+        check(
+            206,
+            &[("content-range", "bytes 40-40/100"), ("etag", ETAG)],
+            tail,
+            "Some(100)",
+        );
+        check(
+            206,
+            &[("content-range", "bytes 40-58/100"), ("etag", ETAG)],
+            middle,
+            "Some(100)",
+        );
+        check(
+            206,
+            &[("content-range", "bytes 40-60/100"), ("etag", ETAG)],
+            middle,
+            "cdn does not serve ranges",
         );
         check(
             206,

@@ -49,6 +49,10 @@ pub struct Reading {
     offset: u64,
     end: Option<u64>,
     window_end: Option<u64>,
+    /// Where the answer that is being read ends: before `end`, if the origin gives only so much at a time.
+    answer_end: Option<u64>,
+    /// Who answered, behind all redirects.
+    host: String,
     patience: Patience,
     is_framed: bool,
     has_ranges: bool,
@@ -70,6 +74,8 @@ impl Reading {
             identity,
             has_ranges,
             is_framed,
+            end: answer_end,
+            host,
             body,
         } = opened;
         let total = identity.length;
@@ -85,6 +91,8 @@ impl Reading {
             offset: window.start,
             end,
             window_end: window.end,
+            answer_end,
+            host,
             patience,
             is_framed,
             has_ranges,
@@ -146,18 +154,20 @@ impl Reading {
 
     async fn read(&mut self) -> Result<Option<Bytes>, OriginError> {
         loop {
-            let host = self.origin.host();
-            let stalled = || OriginError::Stalled {
-                host: host.to_owned(),
-            };
             // A trickle is noticed between frames, a stall while waiting for one.
             let waited_from = Instant::now();
+            if self.answer_end.is_some_and(|end| self.offset >= end) {
+                self.ask_for_more().await?;
+            }
             let next =
                 tokio::time::timeout(self.patience.stall.as_duration(), self.body.next()).await;
-            let Some(frame) = next.map_err(|_| stalled())? else {
+            let stalled = |_| OriginError::Stalled {
+                host: self.host.clone(),
+            };
+            let Some(frame) = next.map_err(stalled)? else {
                 return self.ended();
             };
-            let frame = frame.map_err(|error| OriginError::of_http(host, error))?;
+            let frame = frame.map_err(|error| OriginError::of_http(&self.host, error))?;
             if frame.is_empty() {
                 continue;
             }
@@ -165,7 +175,7 @@ impl Reading {
             let length = u64::try_from(frame.len()).unwrap_or(u64::MAX);
             if self.rate.is_trickle(length, waited_from) {
                 return Err(OriginError::Trickle {
-                    host: host.to_owned(),
+                    host: self.host.clone(),
                     rate_min: self.patience.rate_min,
                 });
             }
@@ -178,7 +188,7 @@ impl Reading {
     fn ended(&self) -> Result<Option<Bytes>, OriginError> {
         let Some(end) = self.end else { return Ok(None) };
         Err(OriginError::Short {
-            host: self.origin.host().to_owned(),
+            host: self.host.clone(),
             got: ByteSize::bytes(self.offset),
             length: ByteSize::bytes(end),
         })
@@ -186,10 +196,31 @@ impl Reading {
 
     /// What of `frame` lies before the end.
     fn cut(&self, mut frame: Bytes) -> Bytes {
-        if let Some(end) = self.end {
+        if let Some(end) = self.answer_end.or(self.end) {
             frame.truncate(usize::try_from(end - self.offset).unwrap_or(usize::MAX));
         }
         frame
+    }
+
+    /// Asks for the rest, after an answer that had less than it was asked for. Many small answers are a trickle.
+    async fn ask_for_more(&mut self) -> Result<(), OriginError> {
+        if !self.is_resumable() {
+            let host = self.host.clone();
+            return Err(OriginError::NoRange { host });
+        }
+        self.open_again().await
+    }
+
+    /// Opens the body at the offset.
+    async fn open_again(&mut self) -> Result<(), OriginError> {
+        let window = Window {
+            start: self.offset,
+            end: self.window_end,
+        };
+        let identity = Some(&self.identity);
+        let opened = open_in_time(&self.origin, window, identity, self.patience.stall).await?;
+        (self.body, self.answer_end, self.host) = (opened.body, opened.end, opened.host);
+        Ok(())
     }
 
     /// Takes the body up again at its offset, or gives `broke` back when that cannot be done.
@@ -206,14 +237,8 @@ impl Reading {
             tokio::time::sleep(REOPEN_PAUSE * 2_u32.pow(self.reopens)).await;
             self.reopens += 1;
             tracing::debug!(offset = self.offset, error = %broke, "taking the body up again");
-            let window = Window {
-                start: self.offset,
-                end: self.window_end,
-            };
-            let identity = Some(&self.identity);
-            match open_in_time(&self.origin, window, identity, self.patience.stall).await {
-                Ok(opened) => {
-                    self.body = opened.body;
+            match self.open_again().await {
+                Ok(()) => {
                     self.reopened_at = self.offset;
                     self.rate = RateGuard::new(self.patience.rate_min);
                     return Ok(());
@@ -304,6 +329,8 @@ mod tests {
         script: Mutex<Vec<(usize, Then)>>,
         asked: Arc<Mutex<Vec<String>>>,
         etags: Mutex<Vec<&'static str>>,
+        /// How much a range has at most.
+        range_max: usize,
     }
 
     impl Transport for Scripted {
@@ -341,8 +368,13 @@ mod tests {
                 etags[0]
             };
             let total = self.file.len();
+            let end = if start == 0 {
+                total
+            } else {
+                total.min(start.saturating_add(self.range_max))
+            };
             let sent =
-                Bytes::copy_from_slice(&self.file[start..total.min(start.saturating_add(bytes))]);
+                Bytes::copy_from_slice(&self.file[start..end.min(start.saturating_add(bytes))]);
             let broken = HttpError::Broken {
                 host: "cdn".to_owned(),
                 what: "reset".to_owned(),
@@ -359,7 +391,7 @@ mod tests {
             let response = if start == 0 {
                 response.header("content-length", total)
             } else {
-                let range = format!("bytes {start}-{}/{total}", total - 1);
+                let range = format!("bytes {start}-{}/{total}", end - 1);
                 response.status(206).header("content-range", range)
             };
             async move { Ok(response.body(body).unwrap()) }.boxed()
@@ -371,6 +403,15 @@ mod tests {
         etags: &[&'static str],
         outcome: Result<usize, &str>,
     ) -> Vec<String> {
+        check_capped(usize::MAX, script, etags, outcome).await
+    }
+
+    async fn check_capped(
+        range_max: usize,
+        script: &[(usize, Then)],
+        etags: &[&'static str],
+        outcome: Result<usize, &str>,
+    ) -> Vec<String> {
         let file: Vec<u8> = (0..100_u8).collect();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let http = Http::new(Scripted {
@@ -378,6 +419,7 @@ mod tests {
             script: Mutex::new(script.to_vec()),
             asked: Arc::clone(&asked),
             etags: Mutex::new(etags.to_vec()),
+            range_max,
         });
         let url = "https://cdn/video.mp4".parse().unwrap();
         let origin = Origin {
@@ -430,5 +472,19 @@ mod tests {
         let script = vec![(1, Then::Breaks); 50];
         let asked = check(&script, &["\"v1\""], Err("cdn broke off: reset")).await;
         assert_eq!(asked.len(), 1 + usize::try_from(REOPENS_MAX).unwrap());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn ranges_that_end_early_are_put_together() {
+        let began = tokio::time::Instant::now();
+        let asked = check_capped(30, &[(30, Then::Ends)], &["\"v1\""], Ok(100)).await;
+        assert_eq!(asked, ["", "bytes=30-", "bytes=60-", "bytes=90-"]);
+        // Only what broke is waited for.
+        assert_eq!(began.elapsed(), REOPEN_PAUSE);
+        let broken = [(30, Then::Ends), (10, Then::Breaks)];
+        let asked = check_capped(30, &broken, &["\"v1\""], Ok(100)).await;
+        assert_eq!(asked, ["", "bytes=30-", "bytes=40-", "bytes=70-"]);
+        let changed = Err("cdn changed the file under us: its ETag differs");
+        let etags = ["\"v1\"", "\"v1\"", "\"v2\""];
+        check_capped(30, &[(30, Then::Ends)], &etags, changed).await;
     }
 }
