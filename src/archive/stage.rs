@@ -29,6 +29,8 @@ use crate::model::lease::Lease;
 use crate::model::object::DestinationName;
 use crate::model::object::ObjectState;
 use crate::model::task::ProviderName;
+use crate::model::task::UNFETCHABLE;
+use crate::model::task::is_fetchable;
 use crate::origin::open::Origin;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -276,6 +278,14 @@ impl Archive {
     }
 
     fn origin(&self, asset: &ClaimedAsset) -> Result<Origin, Failure> {
+        if !is_fetchable(&asset.url) {
+            let prefix = format!("{UNFETCHABLE}:");
+            let told = asset.url.as_str();
+            let told = told.strip_prefix(&prefix).unwrap_or(asset.url.scheme());
+            return Err(Failure::dead(format!(
+                "a result is an http or https address of at most 16 KiB, not {told:?}"
+            )));
+        }
         let provider = &asset.task.provider;
         let downloads = self.downloads.get(provider).ok_or_else(|| {
             let what = format!("provider {provider} is no longer configured");

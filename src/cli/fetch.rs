@@ -23,6 +23,7 @@ use crate::manifest::Manifest;
 use crate::manifest::row::ObjectPlan;
 use crate::model::object::DestinationName;
 use crate::model::task::TaskKey;
+use crate::model::task::is_fetchable;
 use crate::report::record;
 use crate::telemetry::log;
 use crate::telemetry::redact::Redacted;
@@ -31,7 +32,7 @@ use crate::units::Span;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The links
-    #[arg(required = true, value_name = "URL")]
+    #[arg(required = true, value_name = "URL", value_parser = parse_link)]
     urls: Vec<Url>,
     /// Where to; may be given several times
     #[arg(long, required = true, value_name = "DESTINATION")]
@@ -48,6 +49,15 @@ pub(crate) struct Arguments {
     /// Only say what would be done
     #[arg(short = 'n', long)]
     dry_run: bool,
+}
+
+fn parse_link(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    if is_fetchable(&url) {
+        Ok(url)
+    } else {
+        Err("only http and https addresses can be fetched".to_owned())
+    }
 }
 
 pub(crate) async fn fetch(config: Option<&Path>, arguments: Arguments) -> Result<Exit, Complaint> {

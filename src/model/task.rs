@@ -151,6 +151,15 @@ pub struct TaskKey {
     pub id: TaskId,
 }
 
+/// The scheme of a result that nobody can fetch: what the provider gave instead of an address begins behind it. Such a
+/// result is refused where it would be fetched, so that its task never counts as archived.
+pub const UNFETCHABLE: &str = "unfetchable";
+
+/// Whether bytes can be asked for at `url` at all.
+pub fn is_fetchable(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https") && url.has_host()
+}
+
 /// One result of a completed task, as the provider named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResultLink {

@@ -13,6 +13,8 @@ use crate::model::task::ResultLink;
 use crate::model::task::Sighting;
 use crate::model::task::TaskError;
 use crate::model::task::TaskId;
+use crate::model::task::UNFETCHABLE;
+use crate::model::task::is_fetchable;
 use crate::provider::description::Description;
 use crate::provider::description::identity::Names;
 use crate::provider::description::status::TimeField;
@@ -31,6 +33,9 @@ const RESULTS_MAX: usize = 256;
 
 /// A link longer than this is none; the longest signed ones have about 4 KiB.
 const LINK_BYTES_MAX: usize = 16 * 1024;
+
+/// How much is kept of a result that cannot be fetched: enough to see what it is, and not the picture in a `data:`.
+const UNFETCHABLE_CHARS: usize = 40;
 
 /// Results that die later than this do not say when: 400 days is longer than any provider keeps them.
 const EXPIRES_WITHIN: Span = Span::from_secs(400 * 86_400);
@@ -337,6 +342,33 @@ impl<'r> Reader<'r> {
         instant(field, answer).filter(|at| *at <= self.now.plus(EXPIRES_WITHIN))
     }
 
+    /// The address that `text`, which stands at the place of a result, means. What looks like one but cannot be fetched
+    /// is [`UNFETCHABLE`], since a result that is dropped without a word would be lost.
+    pub(super) fn link(&self, text: &str) -> Option<Url> {
+        let text = text.trim();
+        let url = if text.starts_with('/') {
+            // As in any document: an address without a host belongs to the one that the answer came from.
+            Url::parse(self.base_url).and_then(|base| base.join(text))
+        } else {
+            Url::parse(text)
+        };
+        let is_short = text.len() <= LINK_BYTES_MAX;
+        if let Some(url) = url.ok().filter(|url| is_short && is_fetchable(url)) {
+            return Some(url);
+        }
+        let is_address = text.starts_with('/')
+            || text.starts_with("data:")
+            || text.contains("://")
+            || role_by_name(text).is_some();
+        let told = text.split(['?', '#']).next().unwrap_or_default();
+        let told = scrub(told, MESSAGE_CHARS, self.key);
+        // Behind a slash, a path would follow and not what was told.
+        let told = told.trim_start_matches('/').chars();
+        let told: String = told.take(UNFETCHABLE_CHARS).collect();
+        let url = is_address.then(|| Url::parse(&format!("{UNFETCHABLE}:{told}")));
+        url?.ok()
+    }
+
     /// The links that stand in `answer`, each once.
     pub(super) fn links(
         &self,
@@ -348,8 +380,10 @@ impl<'r> Reader<'r> {
         let mut elsewhere = None;
         for pointer in &results.pointers {
             let mut see = |value: &Value| {
-                let Some(url) = link(value) else { return };
-                let host = url.host_str().unwrap_or_default();
+                let Some(url) = value.as_str().and_then(|text| self.link(text)) else {
+                    return;
+                };
+                let host = url.host_str().unwrap_or(url.path());
                 if !results.hosts.is_empty() && !results.hosts.iter().any(|p| p.matches(host)) {
                     elsewhere = Some(host.to_owned());
                 } else if found.iter().all(|(known, _)| known.url != url)
@@ -445,27 +479,23 @@ fn length(value: &Value, unit: TimeUnit) -> Option<Span> {
     Some(Span::from_millis(millis))
 }
 
-fn link(value: &Value) -> Option<Url> {
-    let text = value.as_str().filter(|text| text.len() <= LINK_BYTES_MAX)?;
-    let url = Url::parse(text.trim()).ok()?;
-    matches!(url.scheme(), "http" | "https").then_some(url)
-}
-
 fn role(url: &Url, kind: Option<&str>) -> AssetRole {
-    let name = url.path().rsplit('/').next().unwrap_or_default();
-    let extension = name.rsplit_once('.').map(|(_, extension)| extension);
-    let by_name = extension.and_then(|extension| {
-        let is_it = |known: &&str| known.eq_ignore_ascii_case(extension);
-        let mut rows = EXTENSIONS.iter();
-        rows.find(|(_, known)| known.iter().any(&is_it))
-    });
-    match (by_name, kind) {
-        (Some((role, _)), _) => *role,
+    match (role_by_name(url.path()), kind) {
+        (Some(role), _) => role,
         (None, Some("video")) => AssetRole::Video,
         (None, Some("image")) => AssetRole::Image,
         (None, Some("audio")) => AssetRole::Audio,
         (None, Some(_) | None) => AssetRole::File,
     }
+}
+
+fn role_by_name(path: &str) -> Option<AssetRole> {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let (_, extension) = name.rsplit_once('.')?;
+    let is_it = |known: &&str| known.eq_ignore_ascii_case(extension);
+    let mut rows = EXTENSIONS.iter();
+    let row = rows.find(|(_, known)| known.iter().any(&is_it));
+    row.map(|(role, _)| *role)
 }
 
 fn kind_of(value: &Value) -> &'static str {
@@ -666,14 +696,6 @@ hosts = ["*.example.com"]
         );
         check(&json!({"state": "busy", "video": a}), urls, vec![]);
         check(&json!({"state": "failed", "video": a}), urls, vec![]);
-        for none in [
-            json!("ftp://cdn.example.com/a"),
-            json!("/a.mp4"),
-            json!(7),
-            json!("data:,x"),
-        ] {
-            check(&json!({"state": "done", "video": none}), urls, vec![]);
-        }
         let error = read(&json!({"state": "done", "extra": [elsewhere]})).unwrap_err();
         assert_eq!(
             error,
@@ -695,10 +717,65 @@ hosts = ["*.example.com"]
         assert_eq!(flood(RESULTS_MAX).unwrap().results.len(), RESULTS_MAX);
         assert!(flood(RESULTS_MAX + 1).is_err());
         assert!(flood(5000).is_err());
-        let long = format!("https://a.example.com/{}", "x".repeat(LINK_BYTES_MAX));
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_fetched_is_still_a_result() {
+        let description = Description::parse(OWN).unwrap();
+        let reader = Reader {
+            description: &description,
+            base_url: "https://api.example.com/v1",
+            key: Some(&Secret::new("canary-key")),
+            now: Timestamp::from_unix_seconds(NOW),
+        };
+        let check = |text: &str, expected: Option<&str>| {
+            let url = reader.link(text);
+            assert_eq!(url.as_ref().map(Url::as_str), expected, "{text:.60}");
+        };
+        check(" https://a/b.mp4\n", Some("https://a/b.mp4"));
         check(
-            &json!({"state": "done", "video": long}),
-            |s| s.results.len(),
+            "//cdn.example.com/b.mp4?s=1",
+            Some("https://cdn.example.com/b.mp4?s=1"),
+        );
+        check("/files/b.mp4", Some("https://api.example.com/files/b.mp4"));
+        check("ftp://a/b.mp4?s=1", Some("unfetchable:ftp://a/b.mp4"));
+        check("file:///etc/passwd", Some("unfetchable:file:///etc/passwd"));
+        check(
+            "http://[bad/b.mp4?s=1",
+            Some("unfetchable:http://[bad/b.mp4"),
+        );
+        check("//[bad/b.mp4", Some("unfetchable:[bad/b.mp4"));
+        check("b.mp4", Some("unfetchable:b.mp4"));
+        check(
+            "s3://bucket/canary-key",
+            Some("unfetchable:s3://bucket/***"),
+        );
+        let data = format!("data:image/png;base64,{}", "A".repeat(50_000));
+        let cut = "unfetchable:data:image/png;base64,AAAAAAAAAAAAAAAAAA";
+        check(&data, Some(cut));
+        let long = format!("https://a.example.com/{}", "x".repeat(LINK_BYTES_MAX));
+        let cut = "unfetchable:https://a.example.com/xxxxxxxxxxxxxxxxxx";
+        check(&long, Some(cut));
+        for word in [
+            "",
+            "pending",
+            "N/A",
+            "no result: filtered",
+            "task-1",
+            "urn:x",
+        ] {
+            check(word, None);
+        }
+    }
+
+    #[test]
+    fn a_result_that_is_no_address_has_no_host_that_is_allowed() {
+        let error = read(&json!({"state": "done", "video": "data:,x"})).unwrap_err();
+        let what = "every result is on a host that results.hosts leaves out, such as data:,x";
+        assert_eq!(error, Amiss::Senseless(what.to_owned()));
+        check(
+            &json!({"state": "done", "video": 7}),
+            |sighting| sighting.results.len(),
             0,
         );
     }

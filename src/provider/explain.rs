@@ -11,6 +11,7 @@ use crate::model::deadline;
 use crate::model::task::Progress;
 use crate::model::task::Sighting;
 use crate::model::task::TaskId;
+use crate::model::task::is_fetchable;
 use crate::provider::answer::Amiss;
 use crate::provider::answer::FoundLink;
 use crate::provider::answer::Reader;
@@ -186,19 +187,7 @@ impl Explanation {
             .links(&task, sighting.kind.as_deref())
             .unwrap_or_default();
         let own = own.map(|link| (link, None));
-        for (link, pointer) in found.into_iter().chain(own) {
-            let dies = deadline::deadline(&deadline::Known {
-                signature: link.expires,
-                ..known
-            });
-            self.links.push(LinkFact {
-                url: redact::scrub(link.url.as_str()),
-                role: link.role.as_str(),
-                from: pointer.map_or_else(|| "results.path".to_owned(), ToString::to_string),
-                deadline: dies.at,
-                deadline_from: dies.from.as_str(),
-            });
-        }
+        self.links(found.into_iter().chain(own), &known);
         if self.links.is_empty() && results.call.is_none() {
             self.notes.push(
                 "completed, but without results: such a task is asked about again until it has some"
@@ -237,6 +226,12 @@ impl Explanation {
         known: &deadline::Known,
     ) {
         for (link, pointer) in found {
+            if !is_fetchable(&link.url) {
+                self.notes.push(
+                    "an unfetchable link is no http or https address of at most 16 KiB: its asset is refused"
+                        .to_owned(),
+                );
+            }
             let dies = deadline::deadline(&deadline::Known {
                 signature: link.expires,
                 ..*known

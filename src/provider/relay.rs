@@ -7,6 +7,7 @@ use url::Url;
 use crate::model::digest::Sha256Digester;
 use crate::model::task::Progress;
 use crate::model::task::TaskId;
+use crate::model::task::is_fetchable;
 use crate::provider::Provider;
 use crate::provider::answer::Amiss;
 use crate::provider::answer::text;
@@ -160,8 +161,9 @@ impl Provider {
 
     /// An answer with other links in the places of its results: `with` gives the new one for a link, or nothing.
     pub fn relink(&self, body: &[u8], with: &mut dyn FnMut(&Url) -> Option<String>) -> Vec<u8> {
+        let reader = self.0.caller.reader();
         rewrite::replace_strings(body, &self.result_places(), &mut |said| {
-            Url::parse(said.trim()).ok().and_then(|url| with(&url))
+            with(&reader.link(said).filter(is_fetchable)?)
         })
     }
 

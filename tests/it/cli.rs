@@ -203,6 +203,15 @@ async fn what_is_not_there_is_said_so() {
     hint:  configured are: main
     => 2
     "#);
+    let no_link = "only http and https addresses can be fetched";
+    for url in ["file:///etc/passwd", "data:,x", "ftp://127.0.0.1/a.mp4"] {
+        for dry_run in [&[][..], &["-n"]] {
+            let command = [&["fetch", url, "--to", "main"], dry_run].concat();
+            let outcome = home.run(&command).await;
+            assert_eq!(outcome.code, 2, "{command:?}: {outcome:?}");
+            assert!(outcome.stderr.contains(no_link), "{outcome:?}");
+        }
+    }
     for (arguments, part) in [
         (["tasks", "--state", "gone"], "archived, lost"),
         (["tasks", "--since", "soon"], "2h"),

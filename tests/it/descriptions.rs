@@ -386,6 +386,58 @@ ttl      = "6h"
 "#;
 
 #[tokio::test]
+async fn a_result_that_nobody_can_fetch_is_refused_in_sight() {
+    let mut server = Server::new_async().await;
+    let home = Home::new([].into());
+    std::fs::write(home.path().join("house.toml"), HOUSE).unwrap();
+    let kept = home.path().join("kept");
+    std::fs::create_dir(&kept).unwrap();
+    home.configure(&format!(
+        "[log]\nformat = \"text\"\n[manifest]\nurl = \"sqlite:{}/manifest.db\"\n\
+         [transfer]\nverify.type_check = false\n\
+         [provider.house]\ndescription = {:?}\nbase_url = {:?}\nallow_private = true\n\
+         [destination.disk.fs]\npath = {kept:?}\nfree_min = \"0 B\"\n",
+        home.path().display(),
+        home.path().join("house.toml"),
+        server.url(),
+    ));
+    let file = server.mock("GET", "/files/j-1.mp4").with_body("film");
+    let file = file.expect_at_least(1).create_async().await;
+    let picture = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAUA";
+    for (id, files) in [
+        ("j-1", json!([{"url": "/files/j-1.mp4"}, {"url": picture}])),
+        ("j-2", json!([{"url": picture}])),
+    ] {
+        let done = json!({"id": id, "state": "done", "percent": 100, "files": files});
+        serve(&mut server, &format!("/jobs/{id}"), 200, &done).await;
+        home.done(&["add", id, "--provider=house"]).await;
+    }
+    let run = home.run(&["run", "--once"]).await;
+    file.assert_async().await;
+    let told = "a result is an http or https address of at most 16 KiB, not \"data:image/png;base64,iVBORw0KGgoAAAANSU\"";
+    let refused = format!("refused: this cannot be archived failure={told}");
+    assert_eq!(run.stderr.matches(&refused).count(), 2, "{}", run.stderr);
+    for (id, files) in [("j-1", 2), ("j-2", 1)] {
+        let record = home.done(&["manifest", "get", id]).await;
+        let record: Value = serde_json::from_str(&record).unwrap();
+        assert_eq!(record["state"], "refused");
+        let assets = record["assets"].as_array().unwrap();
+        assert_eq!(assets.len(), files);
+        let error = assets[files - 1]["error"].as_str().unwrap();
+        assert!(error.starts_with(told), "{error}");
+        assert!(files == 1 || assets[0]["state"] == "archived", "{record}");
+        assert!(home.run(&["task", "show", id]).await.stdout.contains(told));
+    }
+    let done = json!({"id": "j-1", "state": "done", "extra": "ftp://a/j-1.mp4?sig=secret"});
+    let line = ["check", "provider", "house", "--explain", "-"];
+    let explained = home.run_with(&line, &done.to_string()).await.stdout;
+    let link = "  video link  unfetchable:ftp://a/j-1.mp4  [/extra]\n";
+    assert!(explained.contains(link), "{explained}");
+    let note = "  note: an unfetchable link is no http or https address of at most 16 KiB";
+    assert!(explained.contains(note), "{explained}");
+}
+
+#[tokio::test]
 async fn explain_shows_what_a_description_reads_and_where_from() {
     let home = Home::new([].into());
     std::fs::write(home.path().join("house.toml"), HOUSE).unwrap();
