@@ -57,7 +57,9 @@ impl Delivery<'_> {
             Err(error @ inspect::NotMedia::Empty) => {
                 Err(self.transfer.refuse_late(error.to_string()))
             }
-            Err(error) if is_checked => Err(self.transfer.refuse_late(error.to_string())),
+            Err(error) if is_checked => Err(self
+                .transfer
+                .refuse_late(format!("{error} (transfer.verify.type_check)"))),
             Err(_) => Ok(inspect::untyped()),
         }
     }

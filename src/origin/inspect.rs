@@ -23,6 +23,10 @@ use crate::model::asset::MediaType;
 /// How much of a body is looked at before anything is written: every signature that we know fits.
 pub const SNIFF_BYTES: usize = 512;
 
+/// How each packet of an MPEG transport stream begins, and how long it is.
+const TS_SYNC: u8 = 0x47;
+const TS_PACKET: usize = 188;
+
 /// Why a body is not media.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotMedia {
@@ -50,7 +54,7 @@ pub fn sniff(head: &[u8]) -> Result<MediaType, NotMedia> {
     if head.is_empty() {
         return Err(NotMedia::Empty);
     }
-    if let Some(kind) = iso_media(head) {
+    if let Some(kind) = iso_media(head).or_else(|| other_media(head)) {
         return Ok(media(kind.0, kind.1));
     }
     if let Some(not_media) = text(head) {
@@ -93,6 +97,37 @@ fn iso_media(head: &[u8]) -> Option<(&'static str, &'static str)> {
         b"3gp4" | b"3gp5" | b"3gp6" => ("video/3gpp", "3gp"),
         _ => ("video/mp4", "mp4"),
     })
+}
+
+/// Kinds that providers make and that are no video, picture or sound to others: broadcasts, models and what packs them.
+fn other_media(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    let is_packet = |at: usize| head.get(at) == Some(&TS_SYNC);
+    if head.starts_with(b"glTF") {
+        Some(("model/gltf-binary", "glb"))
+    } else if head.starts_with(b"ply\n") || head.starts_with(b"ply\r\n") {
+        Some(("model/ply", "ply"))
+    } else if head.starts_with(b"PK\x03\x04") {
+        Some(packed(head))
+    } else if is_packet(0) && is_packet(TS_PACKET) {
+        Some(("video/mp2t", "ts"))
+    } else {
+        None
+    }
+}
+
+/// A ZIP archive; the kinds that are one are told by their first member.
+fn packed(head: &[u8]) -> (&'static str, &'static str) {
+    let length = match head.get(26..28) {
+        Some(&[low, high]) => usize::from(u16::from_le_bytes([low, high])),
+        Some(_) | None => 0,
+    };
+    let name = head.get(30..30 + length).unwrap_or_default();
+    let is_scene = |extension: &&[u8]| name.ends_with(extension);
+    if [&b".usda"[..], b".usdc", b".usd"].iter().any(is_scene) {
+        ("model/vnd.usdz+zip", "usdz")
+    } else {
+        ("application/zip", "zip")
+    }
 }
 
 fn text(head: &[u8]) -> Option<NotMedia> {
@@ -167,7 +202,31 @@ mod tests {
         check_sniff(b"link expired", "the body is text");
         check_sniff("zu sp\u{e4}t".as_bytes(), "the body is text");
         check_sniff(b"\x00\x01\x02\x03", "the body is of no media type");
-        check_sniff(b"PK\x03\x04\x14\0\0\0", "the body is of no media type");
+        check_sniff(b"glTF\x02\0\0\0", "model/gltf-binary");
+        check_sniff(b"ply\nformat ascii 1.0\n", "model/ply");
+        check_sniff(b"ply\r\nformat", "model/ply");
+        check_sniff(b"ply me with links", "the body is text");
+        check_sniff(b"PK\x03\x04\x14\0\0\0", "application/zip");
+        let zip = |name: &str| {
+            let length = u8::try_from(name.len()).unwrap();
+            [
+                b"PK\x03\x04",
+                &[0; 22][..],
+                &[length, 0, 0, 0],
+                name.as_bytes(),
+                b"#usda",
+            ]
+            .concat()
+        };
+        check_sniff(&zip("scene.usdc"), "model/vnd.usdz+zip");
+        check_sniff(&zip("frames/1.png"), "application/zip");
+        let packet = |sync: u8| [&[sync][..], &[0xff; 187]].concat();
+        check_sniff(&packet(0x47).repeat(2), "video/mp2t");
+        check_sniff(
+            &[packet(0x47), packet(0x48)].concat(),
+            "the body is of no media type",
+        );
+        check_sniff(&packet(0x47), "the body is of no media type");
     }
 
     proptest! {
