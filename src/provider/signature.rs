@@ -32,6 +32,9 @@ const PAIRS: [(&str, &str); 4] = [
     ("x-oss-date", "x-oss-expires"),
 ];
 
+/// The names of Akamai's tokens: fields with `~` between them.
+const EDGE_TOKENS: [&str; 4] = ["hdnts", "hdnea", "hdntl", "__token__"];
+
 /// When the signature inside `url` ends, as seen at `now`; `None` where it carries none that makes sense.
 pub fn expiry(url: &Url, now: Timestamp) -> Option<Timestamp> {
     let query = Query(url);
@@ -40,6 +43,16 @@ pub fn expiry(url: &Url, now: Timestamp) -> Option<Timestamp> {
         .filter_map(|(date, life)| pair(query.get(date)?.as_ref(), query.get(life)?.as_ref()));
     let absolute = [
         query.get("expires").and_then(|text| unix(&text)),
+        query.get("expiry").and_then(|text| unix(&text)),
+        query.get("exp").and_then(|text| unix(&text)),
+        query
+            .get("q-sign-time")
+            .and_then(|text| unix(text.split_once(';')?.1)),
+        // Some take it for the moment of signing: then it is past, and says nothing.
+        query
+            .get("auth_key")
+            .and_then(|text| unix(text.split_once('-')?.0))
+            .filter(|at| *at > now),
         query.get("policy").and_then(|text| policy(&text)),
         // Azure; the bare name is too short to be trusted without its signature.
         query
@@ -47,8 +60,14 @@ pub fn expiry(url: &Url, now: Timestamp) -> Option<Timestamp> {
             .and_then(|_| query.get("se"))
             .and_then(|text| Timestamp::parse(&text)),
     ];
+    let edge = EDGE_TOKENS
+        .iter()
+        .filter_map(|name| edge_token(query.get(name)?.as_ref()));
     let tokens = url.query_pairs().filter_map(|(_, value)| token(&value));
-    let ends = pairs.chain(absolute.into_iter().flatten()).chain(tokens);
+    let ends = pairs
+        .chain(absolute.into_iter().flatten())
+        .chain(edge)
+        .chain(tokens);
     let earliest = Timestamp::from_unix_seconds(EARLIEST);
     let sensible = ends.filter(|end| *end >= earliest && *end <= now.plus(LIFE_MAX));
     sensible.min()
@@ -82,6 +101,14 @@ fn unix_number(number: i64) -> Option<Timestamp> {
         EARLIEST..MILLIS_FROM => Some(Timestamp::from_unix_seconds(number)),
         MILLIS_FROM.. => Some(Timestamp::from_unix_millis(number)),
     }
+}
+
+/// `st=1795528800~exp=1795532400~acl=/*~hmac=...`
+fn edge_token(text: &str) -> Option<Timestamp> {
+    unix(
+        text.split('~')
+            .find_map(|field| field.strip_prefix("exp="))?,
+    )
 }
 
 /// `CloudFront`'s own policy: base64 with `+=/` written as `-_~`, so `_` is padding here and no digit.
@@ -191,6 +218,20 @@ mod tests {
         check("Expires=1795532400&Signature=x&Key-Pair-Id=K1", Some(3600));
         check("OSSAccessKeyId=a&expires=1795532400", Some(3600));
         check("Expires=1795532400000", Some(3600));
+        check("exp=1795532400&sig=x", Some(3600));
+        check("expiry=1795532400&sig=x", Some(3600));
+        check("hdnts=exp=1795532400~acl=/*~hmac=x", Some(3600));
+        check(
+            "hdnea=st=1795528800~exp=1795532400~acl=%2f*~hmac=x",
+            Some(3600),
+        );
+        check("__token__=exp%3D1795532400~hmac=x", Some(3600));
+        check(
+            "q-sign-algorithm=sha1&q-sign-time=1795528800;1795532400",
+            Some(3600),
+        );
+        check("q-sign-time=1795528800%3B1795532400", Some(3600));
+        check("auth_key=1795532400-0-0-abc", Some(3600));
         check("sv=2024&se=2026-11-24T15%3A00%3A00Z&sig=x", Some(3600));
         check("sv=2024&se=2026-11-24T15:00Z&sig=x", Some(3600));
         for nonsense in [
@@ -204,6 +245,12 @@ mod tests {
             "se=2026-11-24T15:00:00Z",
             "se=tomorrow&sig=x",
             "size=1795532400",
+            "exp=30",
+            "hdnts=st=1795528800~hmac=x",
+            "token=exp=1795532400~hmac=x",
+            "q-sign-time=1795532400",
+            "auth_key=1795528800-0-0-abc",
+            "auth_key=1795532400",
             "",
         ] {
             check(nonsense, None);
