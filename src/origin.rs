@@ -46,8 +46,8 @@ pub enum OriginError {
         host: String,
         /// The status.
         status: u16,
-        /// `Retry-After`, in seconds.
-        retry_after: Option<u64>,
+        /// `Retry-After` as sent: seconds, or a date.
+        retry_after: Option<String>,
     },
     /// A redirect that cannot be followed.
     #[error("{host} redirects {what}")]

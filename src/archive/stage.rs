@@ -351,8 +351,14 @@ impl Archive {
             Verdict::Dead => Some(AssetState::Refused),
             // The origin's word is final once the deadline is past and the provider had nothing fresher.
             Verdict::Gone if is_past && (!can_refresh || has_answered) => Some(AssetState::Lost),
-            Verdict::Retry if is_past && !self.keep_trying => Some(AssetState::Lost),
-            Verdict::Gone | Verdict::Retry | Verdict::WaitUntil(_) | Verdict::Drained => None,
+            Verdict::Retry | Verdict::RetryAfter(_) if is_past && !self.keep_trying => {
+                Some(AssetState::Lost)
+            }
+            Verdict::Gone
+            | Verdict::Retry
+            | Verdict::RetryAfter(_)
+            | Verdict::WaitUntil(_)
+            | Verdict::Drained => None,
         }
     }
 }

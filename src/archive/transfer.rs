@@ -38,6 +38,8 @@ use crate::archive::source::Source;
 use crate::archive::source::SpareLanes;
 use crate::chance::Dice;
 use crate::clock::Clock;
+use crate::clock::Timestamp;
+use crate::http::pace;
 use crate::manifest::Manifest;
 use crate::manifest::row::ClaimedAsset;
 use crate::model::asset::SourceIdentity;
@@ -52,7 +54,6 @@ use crate::origin::reading::Patience;
 use crate::origin::reading::Reading;
 use crate::telemetry::metrics::Metrics;
 use crate::units::ByteSize;
-use crate::units::Span;
 use crate::work::budget::Budget;
 use crate::work::settle::BLOCKED_PAUSE;
 
@@ -345,16 +346,15 @@ impl Transfer<'_> {
     pub(crate) fn of_origin(&self, error: &OriginError) -> Failure {
         match error {
             OriginError::Gone { .. } => Failure::gone(error.to_string()),
-            OriginError::Status {
-                retry_after: Some(seconds),
-                ..
-            } => {
-                let wait = Span::from_secs(*seconds).min(BLOCKED_PAUSE);
-                Failure::wait_until(self.clock.now().plus(wait), error.to_string())
+            OriginError::Status { retry_after, .. } => {
+                let now = self.clock.now();
+                match retry_after.as_deref().and_then(|it| come_again(it, now)) {
+                    Some(until) => Failure::retry_after(until, error.to_string()),
+                    None => Failure::retry(error.to_string()),
+                }
             }
             OriginError::Changed { .. }
             | OriginError::NoRange { .. }
-            | OriginError::Status { .. }
             | OriginError::Redirect { .. }
             | OriginError::Encoded { .. }
             | OriginError::Short { .. }
@@ -363,6 +363,12 @@ impl Transfer<'_> {
             | OriginError::Http(_) => Failure::retry(error.to_string()),
         }
     }
+}
+
+/// Until when a `Retry-After` of an origin is heeded.
+fn come_again(retry_after: &str, now: Timestamp) -> Option<Timestamp> {
+    let asked = pace::retry_after(retry_after, now)?;
+    Some(now.plus(asked.min(BLOCKED_PAUSE)))
 }
 
 /// Who resumes another version of the file than the one that is there now begins again.
@@ -399,7 +405,7 @@ async fn make_room_when_slow(download: &Download, slot: &std::sync::Weak<Slot>) 
 fn worst(outcomes: Vec<Result<(), Failure>>) -> Result<(), Failure> {
     let rank = |failure: &Failure| match failure.verdict() {
         Verdict::Drained => 4,
-        Verdict::Retry => 3,
+        Verdict::Retry | Verdict::RetryAfter(_) => 3,
         Verdict::Gone => 2,
         Verdict::WaitUntil(_) => 1,
         Verdict::Dead => 0,
@@ -413,5 +419,28 @@ pub(crate) fn part_size(length: Option<u64>, limits: &plan::Limits) -> Option<u6
     match plan::shape(length, limits) {
         Ok(plan::Shape::Parts { part_size }) => Some(part_size),
         Ok(plan::Shape::Single) | Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Span;
+
+    #[test]
+    fn an_origin_is_heeded_in_seconds_and_in_dates_for_a_minute() {
+        let now = Timestamp::parse("2026-11-24T14:00:00Z").unwrap();
+        let check = |value: &str, seconds: Option<u64>| {
+            let until = seconds.map(|seconds| now.plus(Span::from_secs(seconds)));
+            assert_eq!(come_again(value, now), until, "{value}");
+        };
+        check("7", Some(7));
+        check("0", Some(0));
+        check("86400", Some(60));
+        check("99999999999999999999", Some(60));
+        check("Tue, 24 Nov 2026 14:00:30 GMT", Some(30));
+        check("Wed, 25 Nov 2026 14:00:00 GMT", Some(60));
+        check("Wed, 21 Oct 2015 07:28:00 GMT", Some(0));
+        check("soon", None);
     }
 }

@@ -10,6 +10,8 @@ use crate::clock::Timestamp;
 pub enum Verdict {
     /// Try again after a back-off; counts as an attempt.
     Retry,
+    /// The same, but not before this instant, which whoever refused has named.
+    RetryAfter(Timestamp),
     /// Try again at this instant; nothing was wrong with the row itself, so no attempt is charged.
     WaitUntil(Timestamp),
     /// The origin says that there is no such file: ask for a fresh link, and believe it only after the deadline.
@@ -32,6 +34,11 @@ impl Failure {
     /// A cause that may pass.
     pub fn retry(what: impl Into<String>) -> Self {
         Self::new(Verdict::Retry, what)
+    }
+
+    /// A cause that may pass, but not before `until`.
+    pub fn retry_after(until: Timestamp, what: impl Into<String>) -> Self {
+        Self::new(Verdict::RetryAfter(until), what)
     }
 
     /// A cause outside the row, that will not pass before `until`.

@@ -201,7 +201,7 @@ fn read_answer(
             });
         }
         status => {
-            let retry_after = number(response.headers(), &header::RETRY_AFTER);
+            let retry_after = text(response.headers(), &header::RETRY_AFTER);
             return Err(OriginError::Status {
                 host: owned(),
                 status,

@@ -337,6 +337,7 @@ impl Notify {
             Verdict::WaitUntil(until) if is_endpoint_failing => Some(until),
             Verdict::WaitUntil(_)
             | Verdict::Retry
+            | Verdict::RetryAfter(_)
             | Verdict::Gone
             | Verdict::Dead
             | Verdict::Drained => None,

@@ -32,16 +32,15 @@ pub struct Situation {
 /// Decides when a row is due again.
 pub fn decide(verdict: Verdict, situation: Situation, dice: &Dice) -> Settled {
     match verdict {
-        Verdict::Retry | Verdict::Gone => {
-            let time_left = situation
-                .urgent_until
-                .map(|until| until.since(situation.now));
-            let wait = backoff::delay(situation.attempts.saturating_add(1), time_left, dice);
-            Settled {
-                due_at: Some(situation.now.plus(wait)),
-                is_attempt: true,
-            }
-        }
+        Verdict::Retry | Verdict::Gone => Settled {
+            due_at: Some(after_a_while(situation, dice)),
+            is_attempt: true,
+        },
+        // Whoever says "at once" is not believed any more than anybody else: no wait is shorter than without a word.
+        Verdict::RetryAfter(until) => Settled {
+            due_at: Some(after_a_while(situation, dice).max(until)),
+            is_attempt: true,
+        },
         Verdict::WaitUntil(until) => Settled {
             due_at: Some(until.max(situation.now)),
             is_attempt: false,
@@ -55,6 +54,17 @@ pub fn decide(verdict: Verdict, situation: Situation, dice: &Dice) -> Settled {
             is_attempt: false,
         },
     }
+}
+
+/// The end of a back-off.
+fn after_a_while(situation: Situation, dice: &Dice) -> Timestamp {
+    let Situation {
+        now,
+        attempts,
+        urgent_until,
+    } = situation;
+    let time_left = urgent_until.map(|until| until.since(now));
+    now.plus(backoff::delay(attempts.saturating_add(1), time_left, dice))
 }
 
 /// How long an endpoint is given to take a message, and to work at all: long enough for a weekend and a holiday.
@@ -79,17 +89,20 @@ pub fn decide_message(verdict: Verdict, situation: MessageSituation, dice: &Dice
         begun_at,
     } = situation;
     let is_over = now.since(begun_at) >= ENDPOINT_PATIENCE;
+    let after_a_while = || now.plus(backoff::message_delay(attempts.saturating_add(1), dice));
     let due_at = match verdict {
-        Verdict::Retry | Verdict::Gone => {
-            Some(now.plus(backoff::message_delay(attempts.saturating_add(1), dice)))
-        }
+        Verdict::Retry | Verdict::Gone => Some(after_a_while()),
+        Verdict::RetryAfter(until) => Some(after_a_while().max(until)),
         Verdict::WaitUntil(until) => Some(until.max(now)),
         Verdict::Drained => Some(now),
         Verdict::Dead => None,
     };
     Settled {
         due_at: due_at.filter(|_| !is_over),
-        is_attempt: matches!(verdict, Verdict::Retry | Verdict::Gone | Verdict::Dead),
+        is_attempt: match verdict {
+            Verdict::Retry | Verdict::RetryAfter(_) | Verdict::Gone | Verdict::Dead => true,
+            Verdict::WaitUntil(_) | Verdict::Drained => false,
+        },
     }
 }
 
@@ -208,6 +221,14 @@ mod tests {
         );
 
         let later = now.plus(Span::from_secs(60));
+        let told = Settled {
+            due_at: Some(later),
+            is_attempt: true,
+        };
+        assert_eq!(check(Verdict::RetryAfter(later)), told);
+        let at_once = check(Verdict::RetryAfter(now));
+        assert!(at_once.is_attempt && at_once.due_at.is_some_and(|due| due > now));
+
         let waits = Settled {
             due_at: Some(later),
             is_attempt: false,

@@ -20,6 +20,7 @@ use reelvault::simulator::source::FileKind;
 use reelvault::units::ByteSize;
 use reelvault::units::Span;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use url::Url;
 
 use crate::faults::Kind;
@@ -28,6 +29,7 @@ use crate::faults::PARTS;
 use crate::faults::SMALL;
 use crate::faults::all_say_why;
 use crate::faults::assert_told;
+use crate::faults::error_of;
 use crate::faults::stopped_midway;
 use crate::origin_failures::rows::check_archived;
 use crate::origin_failures::rows::check_archived_with;
@@ -35,6 +37,7 @@ use crate::origin_failures::rows::check_hopeless;
 use crate::origin_failures::rows::hopeless;
 use crate::origin_failures::rows::raw;
 use crate::origin_failures::rows::row;
+use crate::origin_failures::rows::serve;
 use crate::world::Log;
 use crate::world::PART;
 use crate::world::Plan;
@@ -517,6 +520,26 @@ async fn unavailable_or_out_of_connections() {
 }
 
 #[tokio::test]
+async fn an_origin_that_says_at_once_is_asked_no_sooner_than_others() {
+    let answer = b"HTTP/1.1 429 No\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n";
+    let world = World::new(Kind::Aws.plan(SMALL)).await;
+    let mut servers = JoinSet::new();
+    let ids = world.submit(1).await;
+    let url = serve(&mut servers, answer.to_vec()).await;
+    let astray = Rule::file(FileFault::RedirectTo(url)).times(u32::MAX);
+    world.simulator.plant(astray.task(&ids[0]));
+    let tried = |records: &[TaskRecord]| {
+        let mut assets = records.iter().flat_map(|record| &record.assets);
+        assets.any(|asset| asset.attempts >= 4)
+    };
+    let records = world.run_until(tried).await;
+    assert!(error_of(&records).contains("answers 429"));
+    // Each try is charged, and waits longer than the one before.
+    let tries = u64::from(records[0].assets[0].attempts);
+    assert!(world.simulator.seen().file_gets <= tries + 1);
+}
+
+#[tokio::test]
 async fn a_slow_file_holds_up_no_fast_one() {
     let mut plan = Kind::Aws.plan(SMALL);
     plan.extra.push_str("concurrent = 2\n");
@@ -568,8 +591,12 @@ async fn answers_that_no_server_should_give() {
             "HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n",
         ),
         (
+            "retry after a date",
+            "HTTP/1.1 503 No\r\nretry-after: Wed, 21 Oct 2015 07:28:00 GMT\r\ncontent-length: 0\r\n\r\n",
+        ),
+        (
             "retry after nonsense",
-            "HTTP/1.1 503 No\r\nretry-after: 99999999999999999999\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 503 No\r\nretry-after: soon\r\ncontent-length: 0\r\n\r\n",
         ),
     ];
     let mut rows: Vec<_> = rows

@@ -16,6 +16,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use url::Url;
 
 use crate::faults::Kind;
 use crate::faults::SMALL;
@@ -100,10 +101,7 @@ impl Row {
         if let Some(raw) = &self.raw {
             let file = world.simulator.expected(&id, FIRST).unwrap();
             let answer = raw(&file.bytes(0..file.length()));
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            servers.spawn(answer_all(listener, answer));
-            let url = format!("http://{address}/video.mp4").parse().unwrap();
+            let url = serve(servers, answer).await;
             let led_astray = Rule::file(FileFault::RedirectTo(url));
             world.simulator.plant(led_astray.task(&id));
         }
@@ -116,6 +114,14 @@ impl Row {
     fn struck(&self) -> usize {
         self.faults.len() + usize::from(self.raw.is_some())
     }
+}
+
+/// The link of an origin that gives everybody this answer.
+pub(super) async fn serve(servers: &mut JoinSet<()>, answer: Vec<u8>) -> Url {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    servers.spawn(answer_all(listener, answer));
+    format!("http://{address}/video.mp4").parse().unwrap()
 }
 
 /// Answers every request with the same bytes, and closes.
