@@ -18,6 +18,7 @@
 //! ```
 
 pub mod bandwidth;
+mod deadlink;
 mod delivery;
 mod download;
 mod gate;

@@ -213,6 +213,7 @@ impl<'g> Walk<'g> {
                 due_at: Some(Clock::system().now()),
                 error: Some("the origin answered 503".to_owned()),
                 is_attempt: true,
+                has_gained: false,
                 wants_fresh_link: false,
             };
             let settled = manifest.settle_asset(&asset.lease, settlement);

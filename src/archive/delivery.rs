@@ -381,7 +381,9 @@ impl Delivery<'_> {
     pub(crate) async fn record_part(&self, row: &PartRow) -> Result<(), Failure> {
         let (lease, object) = (&self.transfer.asset.lease, self.object.row);
         self.write(|| self.transfer.manifest.record_part(lease, object, row))
-            .await
+            .await?;
+        self.transfer.note_part(self.object, row.number);
+        Ok(())
     }
 
     /// Gives the open upload to whoever aborts.

@@ -1,12 +1,16 @@
 //! The stage itself: claims the most urgent assets, takes each of their objects to its proof, and settles the rest.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::Config;
 use crate::archive::bandwidth::Bandwidth;
+use crate::archive::deadlink::ANSWER_WAIT;
+use crate::archive::deadlink::DeadLink;
 use crate::archive::delivery::Delivery;
 use crate::archive::gate::Gate;
 use crate::archive::gauge::Gauge;
@@ -45,9 +49,6 @@ use crate::work::settle::decide;
 use crate::work::settle::write_patiently;
 use crate::work::wake::Wake;
 
-/// How long an answered request for a fresh link is believed before the provider is asked again.
-const REFRESH_EVERY: Span = Span::from_secs(300);
-
 /// How the results of one provider are fetched.
 #[derive(Clone, Debug)]
 pub struct Downloads {
@@ -55,8 +56,8 @@ pub struct Downloads {
     pub http: Http,
     /// Headers that its downloads want.
     pub headers: HeaderMap,
-    /// Whether asking again may give a fresh link.
-    pub can_refresh: bool,
+    /// For how long after a task's completion asking again may give a fresh link; `None` where it never does.
+    pub refreshed_for: Option<Span>,
 }
 
 /// The archive stage.
@@ -167,6 +168,7 @@ impl Stage for Archive {
             dice: &self.dice,
             stop,
             is_urgent: self.is_urgent(asset),
+            has_gained: AtomicBool::new(false),
         };
         let missing = asset.objects.iter();
         let missing = missing.filter(|object| object.state != ObjectState::Archived);
@@ -183,7 +185,14 @@ impl Stage for Archive {
             }
         }
         // Boxed, since it is large and lives in a task of its own.
-        in_rounds(Box::pin(transfer.run(deliveries, refused))).await
+        let outcome = in_rounds(Box::pin(transfer.run(deliveries, refused))).await;
+        outcome.map_err(|failure| {
+            if transfer.has_gained.load(Ordering::Relaxed) {
+                failure.after_gain()
+            } else {
+                failure
+            }
+        })
     }
 
     async fn settle(&self, asset: &ClaimedAsset, failure: Failure) {
@@ -300,41 +309,61 @@ impl Archive {
 
     /// What a failed step means for the asset's row.
     fn outcome(&self, asset: &ClaimedAsset, failure: &Failure) -> AssetSettlement {
-        let now = self.clock.now();
-        let can_refresh = self
-            .downloads
-            .get(&asset.task.provider)
-            .is_some_and(|downloads| downloads.can_refresh);
+        let (now, verdict) = (self.clock.now(), failure.verdict());
+        let dead = match verdict {
+            Verdict::Gone => Some(self.dead_link(asset, failure, now)),
+            Verdict::Retry
+            | Verdict::RetryAfter(_)
+            | Verdict::WaitUntil(_)
+            | Verdict::Dead
+            | Verdict::Drained => None,
+        };
+        // A link that is dead has no time left in which to hurry; its file may.
+        let until = dead.and_then(|dead| dead.file_until);
         let situation = Situation {
             now,
-            attempts: asset.attempts,
-            urgent_until: Some(self.urgent_until(asset, now)),
+            attempts: if failure.has_gained() {
+                0
+            } else {
+                asset.attempts
+            },
+            urgent_until: Some(self.urgent_until(until.unwrap_or(asset.deadline.at), now)),
         };
-        let settled = decide(failure.verdict(), situation, &self.dice);
-        let end = self.end(asset, failure.verdict(), can_refresh, now);
-        let Settled { due_at, is_attempt } = settled;
+        let Settled { due_at, is_attempt } = decide(verdict, situation, &self.dice);
+        let end = self.end(asset, verdict, dead, now);
+        let wants_fresh_link = end.is_none() && dead.is_some_and(|dead| dead.wants_fresh());
+        let answered_at = wants_fresh_link.then(|| now.plus(ANSWER_WAIT));
+        let due_at = due_at.map(|due| answered_at.map_or(due, |answered| due.min(answered)));
         AssetSettlement {
             state: end.unwrap_or(AssetState::Due),
             due_at: due_at.filter(|_| end.is_none()),
-            error: (failure.verdict() != Verdict::Drained).then(|| failure.to_string()),
+            error: (verdict != Verdict::Drained).then(|| failure.to_string()),
             is_attempt,
-            wants_fresh_link: end.is_none()
-                && failure.verdict() == Verdict::Gone
-                && can_refresh
-                && asset
-                    .refresh_asked_at
-                    .is_none_or(|asked| asked.plus(REFRESH_EVERY) <= now),
+            has_gained: failure.has_gained(),
+            wants_fresh_link,
         }
     }
 
-    /// Until when waits must leave room for many tries: the margin before the deadline, and inside that the deadline.
-    fn urgent_until(&self, asset: &ClaimedAsset, now: Timestamp) -> Timestamp {
-        let early = asset.deadline.at.minus(self.margin);
-        if now < early {
-            early
-        } else {
-            asset.deadline.at
+    /// What is known of a link that the origin calls dead.
+    fn dead_link(&self, asset: &ClaimedAsset, failure: &Failure, now: Timestamp) -> DeadLink {
+        let downloads = self.downloads.get(&asset.task.provider);
+        let refreshed_for = downloads.and_then(|downloads| downloads.refreshed_for);
+        DeadLink {
+            now,
+            deadline: asset.deadline.at,
+            // The first links told how long they would live, which may be longer than the provider says in general.
+            file_until: refreshed_for
+                .map(|span| asset.waits_since.plus(span).max(asset.task_deadline_at)),
+            asked_at: asset.refresh_asked_at,
+            is_pending: asset.is_refresh_pending,
+            has_gained: failure.has_gained(),
         }
+    }
+
+    /// Until when waits must leave room for many tries: the margin before the end, and inside that the end.
+    fn urgent_until(&self, end: Timestamp, now: Timestamp) -> Timestamp {
+        let early = end.minus(self.margin);
+        if now < early { early } else { end }
     }
 
     /// The final state that a verdict leads to, if it does.
@@ -342,15 +371,14 @@ impl Archive {
         &self,
         asset: &ClaimedAsset,
         verdict: Verdict,
-        can_refresh: bool,
+        dead: Option<DeadLink>,
         now: Timestamp,
     ) -> Option<AssetState> {
         let is_past = now >= asset.deadline.at;
-        let has_answered = asset.refresh_asked_at.is_some() && !asset.is_refresh_pending;
+        let is_last_word = dead.is_some_and(|dead| dead.is_last_word());
         match verdict {
             Verdict::Dead => Some(AssetState::Refused),
-            // The origin's word is final once the deadline is past and the provider had nothing fresher.
-            Verdict::Gone if is_past && (!can_refresh || has_answered) => Some(AssetState::Lost),
+            Verdict::Gone if is_last_word => Some(AssetState::Lost),
             Verdict::Retry | Verdict::RetryAfter(_) if is_past && !self.keep_trying => {
                 Some(AssetState::Lost)
             }

@@ -10,6 +10,8 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -42,11 +44,13 @@ use crate::clock::Timestamp;
 use crate::http::pace;
 use crate::manifest::Manifest;
 use crate::manifest::row::ClaimedAsset;
+use crate::manifest::row::ClaimedObject;
 use crate::model::asset::SourceIdentity;
 use crate::model::digest::Crc64;
 use crate::model::digest::Crc64Digester;
 use crate::model::failure::Failure;
 use crate::model::failure::Verdict;
+use crate::model::object::PartNumber;
 use crate::origin::OriginError;
 use crate::origin::open::Origin;
 use crate::origin::open::Window;
@@ -93,6 +97,8 @@ pub(crate) struct Transfer<'a> {
     pub(crate) stop: &'a CancellationToken,
     /// Whether the asset nears its deadline.
     pub(crate) is_urgent: bool,
+    /// Whether an upload got further than any try before has brought it.
+    pub(crate) has_gained: AtomicBool,
 }
 
 impl Transfer<'_> {
@@ -319,6 +325,14 @@ impl Transfer<'_> {
             length,
             bytes,
         })
+    }
+
+    /// Takes note of a part that was recorded. One that is stored anew, since a try began again, is no gain.
+    pub(crate) fn note_part(&self, object: &ClaimedObject, number: PartNumber) {
+        let before = object.upload.iter().flat_map(|upload| &upload.parts);
+        if before.map(|part| part.number).max() < Some(number) {
+            self.has_gained.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A body that cannot be what was asked for: an origin's bad moment before the deadline, its last word after.

@@ -14,7 +14,7 @@ pub(super) struct KnownLink {
     pub(super) state: AssetState,
     /// Its link.
     pub(super) url: Url,
-    /// Whether the provider was asked for a fresh link.
+    /// Whether the provider was asked for a fresh link, and nothing was archived since.
     pub(super) is_awaited: bool,
 }
 

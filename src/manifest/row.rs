@@ -247,7 +247,9 @@ pub struct ClaimedAsset {
     pub deadline: Deadline,
     /// Failed tries so far.
     pub attempts: u32,
-    /// When the provider was last asked for a fresh link; `None` after a link that is new.
+    /// When the links that its task was completed with were to die, the first of them.
+    pub task_deadline_at: Timestamp,
+    /// When the provider was last asked for a fresh link, whatever it answered.
     pub refresh_asked_at: Option<Timestamp>,
     /// Whether the provider has not answered yet.
     pub is_refresh_pending: bool,
@@ -358,6 +360,8 @@ pub struct AssetSettlement {
     pub error: Option<String>,
     /// Whether this counts as a failed try.
     pub is_attempt: bool,
+    /// Whether the try brought something that lasts: those before it count no more.
+    pub has_gained: bool,
     /// Whether `watch` shall ask the provider for a fresh link now.
     pub wants_fresh_link: bool,
 }

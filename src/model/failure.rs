@@ -27,6 +27,7 @@ pub enum Verdict {
 pub struct Failure {
     verdict: Verdict,
     what: String,
+    has_gained: bool,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -68,6 +69,18 @@ impl Failure {
         self
     }
 
+    /// The same failure of a step that brought something which lasts before it failed.
+    #[must_use]
+    pub fn after_gain(mut self) -> Self {
+        self.has_gained = true;
+        self
+    }
+
+    /// Whether the step brought something that lasts: what failed before it counts no more.
+    pub fn has_gained(&self) -> bool {
+        self.has_gained
+    }
+
     /// Whether to try again.
     pub fn verdict(&self) -> Verdict {
         self.verdict
@@ -77,6 +90,7 @@ impl Failure {
         Self {
             verdict,
             what: what.into(),
+            has_gained: false,
             source: None,
         }
     }

@@ -273,6 +273,19 @@ async fn dead_early_403_404_410() {
             PARTS,
             [Truncate(EDGE), Dead(410)],
         ),
+        // Each of its links brings a part.
+        row(
+            "dies again and again",
+            MANY,
+            [
+                Truncate(LATE),
+                Dead(403),
+                Truncate(LATE),
+                Dead(403),
+                Truncate(LATE),
+                Dead(404),
+            ],
+        ),
     ])
     .await;
     // Past its deadline at once: only the provider's word stands between the asset and `lost`.
@@ -316,6 +329,49 @@ async fn dead_for_good_is_lost_once_and_loudly() {
         assert_told(&log, "at risk");
         world.assert_nothing_stored();
     }
+}
+
+#[tokio::test]
+async fn links_that_are_signed_anew_and_dead_end_in_lost() {
+    for status in [403, 404] {
+        let log = Log::default();
+        let _listening = log.listen();
+        let mut plan = Kind::Aws.plan(SMALL);
+        "output_ttl = \"3s\"".clone_into(&mut plan.provider);
+        let world = World::new(plan).await;
+        let dead = Rule::file(FileFault::Dead(status)).times(u32::MAX);
+        world.simulator.plant(dead);
+        world.submit(1).await;
+        let records = world.run_to_the_end().await;
+        assert_eq!(records[0].assets[0].state, AssetState::Lost);
+        let error = error_of(&records);
+        assert!(error.contains(&format!("answers {status}")), "{error}");
+        assert_told(&log, "lost: the link died");
+        let seen = world.simulator.seen();
+        // One look for the result, one for a fresh link, and one after the deadline.
+        assert!(seen.reads + seen.batches <= 4, "{seen:?}");
+        world.assert_nothing_stored();
+    }
+}
+
+#[tokio::test]
+async fn fresh_links_that_bring_nothing_are_tried_ever_more_slowly() {
+    let world = World::new(Kind::Aws.plan(PARTS)).await;
+    for _ in 0..20 {
+        let cut = FileFault::Truncate(Some(ByteSize::mib(4)));
+        world.simulator.plant(Rule::file(cut));
+        world.simulator.plant(Rule::file(FileFault::Dead(403)));
+    }
+    world.submit(1).await;
+    let tried = |records: &[TaskRecord]| {
+        let mut assets = records.iter().flat_map(|record| &record.assets);
+        assets.any(|asset| asset.attempts >= 4)
+    };
+    let records = world.run_until(tried).await;
+    assert!(error_of(&records).contains("answers 403"));
+    let seen = world.simulator.seen();
+    assert!(seen.file_gets <= 10, "{seen:?}");
+    assert!(seen.reads + seen.batches <= 2, "{seen:?}");
 }
 
 #[tokio::test]

@@ -101,7 +101,7 @@ pub(super) fn downloads(
             Downloads {
                 http: (seams.http)(client(guard(settings, provider.hosts())?))?,
                 headers: provider.download_headers(),
-                can_refresh: provider.refreshes(),
+                refreshed_for: provider.refreshes().then(|| provider.ttl()),
             },
         );
     }
@@ -123,7 +123,7 @@ pub(super) fn downloads(
         Downloads {
             http,
             headers,
-            can_refresh: false,
+            refreshed_for: None,
         },
     );
     Ok(downloads)

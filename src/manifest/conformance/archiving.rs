@@ -14,6 +14,7 @@ use crate::model::object::Verified;
 use crate::model::task::FETCH_PROVIDER;
 use crate::model::task::Tags;
 use crate::model::task::TaskKey;
+use crate::units::Span;
 
 pub(in crate::manifest) async fn results_become_due_assets_with_an_object_for_each_destination(
     world: &World,
@@ -114,8 +115,15 @@ pub(in crate::manifest) async fn a_fresh_link_is_asked_for_and_given(world: &Wor
     );
     let asset = world.claim_asset().await;
     assert_eq!(asset.url.as_str(), "https://cdn.test/film?s=2");
-    assert_eq!((asset.attempts, asset.refresh_asked_at), (0, None));
+    // Until it has brought something, it counts with the links before it.
+    let counted = (asset.attempts, asset.refresh_asked_at);
+    assert_eq!(counted, (2, Some(world.now())));
     assert_eq!(asset.deadline.at, world.now().plus(TTL));
+    assert_eq!(
+        asset.task_deadline_at.plus(Span::from_secs(600)),
+        asset.deadline.at,
+        "the first links' stays"
+    );
     let frame = &world.record("a").await.assets[1];
     assert_eq!(
         frame.url.as_str(),
@@ -123,6 +131,13 @@ pub(in crate::manifest) async fn a_fresh_link_is_asked_for_and_given(world: &Wor
         "it lives longer"
     );
     assert_eq!(frame.due_at, Some(world.after(600)));
+
+    let gained = AssetSettlement {
+        has_gained: true,
+        ..world.try_again(0)
+    };
+    world.settle(&asset.lease, gained).await;
+    assert_eq!(world.claim_asset().await.attempts, 1);
 }
 
 pub(in crate::manifest) async fn a_lost_asset_with_a_new_link_is_due_again_and_archived_ones_stay(

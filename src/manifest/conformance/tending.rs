@@ -133,30 +133,26 @@ pub(in crate::manifest) async fn an_alarm_is_raised_once_for_a_deadline(world: &
     assert!(see(150_000).await.is_empty());
     assert_eq!(names(&see(150).await), both[..1]);
 
-    // A fresh link has a deadline of its own.
-    let asset = world.claim_asset().await;
+    // A fresh link that lives no longer than the last is no reason for another alarm; one that lives far longer is.
     world.advance(10);
-    let ask = AssetSettlement {
-        wants_fresh_link: true,
-        ..world.try_again(0)
+    let refreshed = async |link: &str, seconds| {
+        let asset = world.claim_asset().await;
+        let ask = AssetSettlement {
+            wants_fresh_link: true,
+            ..world.try_again(0)
+        };
+        world.settle(&asset.lease, ask).await;
+        let claimed = world.manifest.claim_tasks(10, &[]).await.unwrap();
+        let task = claimed.iter().find(|task| task.key == key("a")).unwrap();
+        let mut observation = world.completed(&[link]);
+        observation.assets[0].deadline = world.deadline(seconds);
+        let seen = world.manifest.observe(&task.lease, observation).await;
+        assert_eq!(seen.unwrap().links_refreshed, 1);
+        let before = world.after(seconds + 1);
+        world.manifest.raise_alarms(before).await.unwrap()
     };
-    world.settle(&asset.lease, ask).await;
-    assert!(
-        world
-            .manifest
-            .raise_alarms(before)
-            .await
-            .unwrap()
-            .is_empty()
-    );
-    let claimed = world.manifest.claim_tasks(10, &[]).await.unwrap();
-    let task = claimed.iter().find(|task| task.key == key("a")).unwrap();
-    world
-        .manifest
-        .observe(&task.lease, world.completed(&["a?s=2"]))
-        .await
-        .unwrap();
-    let raised = world.manifest.raise_alarms(before).await.unwrap();
+    assert!(refreshed("a?s=2", 86_400).await.is_empty());
+    let raised = refreshed("a?s=3", 199_000).await;
     assert_eq!(names(&raised), both[1..]);
     assert_eq!(raised[0].error.as_deref(), Some("the origin answered 403"));
 }

@@ -295,6 +295,7 @@ impl World {
             due_at: Some(self.after(seconds)),
             error: Some("the origin answered 403".into()),
             is_attempt: true,
+            has_gained: false,
             wants_fresh_link: false,
         }
     }

@@ -103,12 +103,16 @@ const REFRESH: &str = "-- manifest::observe
     SET url = :url,
         deadline_at = :deadline_at,
         deadline_from = :deadline_from,
-        -- A later deadline that comes near is worth another alarm.
-        warned_at = CASE WHEN :deadline_at > deadline_at THEN NULL ELSE warned_at END,
+        -- A deadline that comes near is worth another alarm where it was far: twice as far as when the last was raised,
+        -- since a link that is signed for an hour at each look is no reason for one at each look.
+        warned_at = CASE
+            WHEN :deadline_at > :now + 2 * GREATEST(deadline_at - warned_at, 0) THEN NULL
+            ELSE warned_at
+        END,
         state = 'due',
         due_at = :now,
-        attempts = 0,
-        refresh_asked_at = NULL
+        -- Due now, whatever it waited for; but until it has brought something it counts with the links before it.
+        attempts = CASE WHEN state = 'lost' THEN 0 ELSE attempts END
     WHERE id = :id";
 
 async fn refresh(tx: &Tx<'_>, row: i64, asset: &SeenAsset) -> Result<(), Fault> {
@@ -155,7 +159,7 @@ const SETTLE: &str = "-- manifest::settle_asset
     SET state = :state,
         due_at = :due_at,
         error = :error,
-        attempts = attempts + CASE WHEN :is_attempt THEN 1 ELSE 0 END,
+        attempts = CASE WHEN :has_gained THEN 0 ELSE attempts END + CASE WHEN :is_attempt THEN 1 ELSE 0 END,
         refresh_asked_at = CASE WHEN :wants_fresh_link THEN :now ELSE refresh_asked_at END,
         lease_owner = NULL,
         lease_expires_at = NULL
@@ -179,6 +183,7 @@ pub(in crate::manifest) async fn settle(
         ":state": settlement.state.as_str(),
         ":due_at": settlement.due_at.map(Timestamp::as_unix_millis),
         ":error": settlement.error, ":is_attempt": settlement.is_attempt,
+        ":has_gained": settlement.has_gained,
         ":wants_fresh_link": settlement.wants_fresh_link, ":id": lease.row, ":token": lease.token.0,
     };
     touched(execute(tx, SETTLE, params).await?, Claimable::Assets, lease)?;

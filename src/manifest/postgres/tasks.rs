@@ -196,8 +196,9 @@ const OBSERVE: &str = "-- manifest::observe
         created_at = COALESCE(created_at, :created_at),
         completed_at = COALESCE(:completed_at, completed_at),
         last_unfinished_at = CASE WHEN :is_unfinished THEN :now ELSE last_unfinished_at END,
-        deadline_at = :deadline_at,
-        deadline_from = :deadline_from,
+        -- A fresh link moves its asset's deadline. That of the task stays what its first links were to live.
+        deadline_at = CASE WHEN state = 'completed' THEN deadline_at ELSE :deadline_at END,
+        deadline_from = CASE WHEN state = 'completed' THEN deadline_from ELSE :deadline_from END,
         -- What was heard of it meanwhile may be newer than what was seen.
         next_look_at = CASE
             WHEN heard_at IS NOT NULL AND :next_look_at::bigint > :now THEN :now

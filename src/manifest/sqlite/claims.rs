@@ -133,6 +133,7 @@ const READ_CLAIMED_ASSET: &str = "-- manifest::claim_assets
         COALESCE(tasks.created_at, tasks.learned_at) AS created_at,
         -- Not every provider says when a task was completed.
         COALESCE(tasks.completed_at, tasks.last_unfinished_at, tasks.learned_at) AS waits_since,
+        tasks.deadline_at AS task_deadline_at,
         -- A task that has assets is looked at for fresh links only.
         tasks.next_look_at IS NOT NULL AS is_refresh_pending
     FROM assets JOIN tasks ON tasks.id = assets.task
@@ -400,6 +401,7 @@ fn claimed_asset(
         url: columns.url("url")?,
         deadline: columns.deadline()?,
         attempts: columns.number("attempts")?,
+        task_deadline_at: columns.instant("task_deadline_at")?,
         refresh_asked_at: columns.instant_opt("refresh_asked_at")?,
         is_refresh_pending: columns.get("is_refresh_pending")?,
         objects,
