@@ -17,12 +17,12 @@ use crate::units::ByteSize;
 /// Why the origin did not give the bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
-    /// 403, 404 or 410: the link is dead, as far as the origin goes.
+    /// The link is dead, as far as the origin goes.
     #[error("{host} answers {status}: the link is dead or not yet there")]
     Gone {
         /// The host in question.
         host: String,
-        /// 403, 404 or 410.
+        /// What it said: one of the statuses for a file that is not there, or that one may not have.
         status: u16,
     },
     /// The body is no longer the one that was begun.

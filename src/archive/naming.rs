@@ -52,15 +52,19 @@ impl Delivery<'_> {
     /// The body's kind by its first bytes.
     pub(crate) fn sniff(&self, head: &[u8]) -> Result<MediaType, Failure> {
         let is_checked = self.transfer.config.verify.type_check;
-        match inspect::sniff(head) {
-            Ok(media) => Ok(media),
-            Err(error @ inspect::NotMedia::Empty) => {
-                Err(self.transfer.refuse_late(error.to_string()))
+        let error = match inspect::sniff(head) {
+            Ok(media) => return Ok(media),
+            Err(error) => error,
+        };
+        let refusal = format!("{error} (transfer.verify.type_check)");
+        match error {
+            inspect::NotMedia::Empty => Err(self.transfer.refuse_late(error.to_string())),
+            _ if !is_checked => Ok(inspect::untyped()),
+            // Most likely of a link that has expired: a login, or a page that says so.
+            inspect::NotMedia::Page(_) | inspect::NotMedia::Text { .. } => {
+                Err(Failure::wrong(refusal))
             }
-            Err(error) if is_checked => Err(self
-                .transfer
-                .refuse_late(format!("{error} (transfer.verify.type_check)"))),
-            Err(_) => Ok(inspect::untyped()),
+            inspect::NotMedia::Unknown(_) => Err(self.transfer.refuse_late(refusal)),
         }
     }
 

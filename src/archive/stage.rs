@@ -311,7 +311,7 @@ impl Archive {
     fn outcome(&self, asset: &ClaimedAsset, failure: &Failure) -> AssetSettlement {
         let (now, verdict) = (self.clock.now(), failure.verdict());
         let dead = match verdict {
-            Verdict::Gone => Some(self.dead_link(asset, failure, now)),
+            Verdict::Gone | Verdict::Wrong => Some(self.dead_link(asset, failure, now)),
             Verdict::Retry
             | Verdict::RetryAfter(_)
             | Verdict::WaitUntil(_)
@@ -344,7 +344,7 @@ impl Archive {
         }
     }
 
-    /// What is known of a link that the origin calls dead.
+    /// What is known of a link that the origin calls dead, or that leads astray.
     fn dead_link(&self, asset: &ClaimedAsset, failure: &Failure, now: Timestamp) -> DeadLink {
         let downloads = self.downloads.get(&asset.task.provider);
         let refreshed_for = downloads.and_then(|downloads| downloads.refreshed_for);
@@ -379,10 +379,12 @@ impl Archive {
         match verdict {
             Verdict::Dead => Some(AssetState::Refused),
             Verdict::Gone if is_last_word => Some(AssetState::Lost),
+            Verdict::Wrong if is_last_word => Some(AssetState::Refused),
             Verdict::Retry | Verdict::RetryAfter(_) if is_past && !self.keep_trying => {
                 Some(AssetState::Lost)
             }
             Verdict::Gone
+            | Verdict::Wrong
             | Verdict::Retry
             | Verdict::RetryAfter(_)
             | Verdict::WaitUntil(_)

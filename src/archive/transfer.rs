@@ -259,6 +259,8 @@ impl Transfer<'_> {
                         delivery.begin_again(need).await;
                     }
                 }
+                // It may be the range that is not understood. Who resumes joins a download from the first byte, too.
+                Err(OriginError::Gone { status: 400, .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -420,7 +422,7 @@ fn worst(outcomes: Vec<Result<(), Failure>>) -> Result<(), Failure> {
     let rank = |failure: &Failure| match failure.verdict() {
         Verdict::Drained => 4,
         Verdict::Retry | Verdict::RetryAfter(_) => 3,
-        Verdict::Gone => 2,
+        Verdict::Gone | Verdict::Wrong => 2,
         Verdict::WaitUntil(_) => 1,
         Verdict::Dead => 0,
     };

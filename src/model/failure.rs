@@ -16,6 +16,9 @@ pub enum Verdict {
     WaitUntil(Timestamp),
     /// The origin says that there is no such file: ask for a fresh link, and believe it only after the deadline.
     Gone,
+    /// The origin gives something else than the file, such as a page that wants a login: as with `Gone`, but then the
+    /// asset is refused.
+    Wrong,
     /// No try will ever succeed.
     Dead,
     /// Stopped because the daemon stops: due again at once, no attempt is charged.
@@ -50,6 +53,11 @@ impl Failure {
     /// A link that is dead as far as the origin goes.
     pub fn gone(what: impl Into<String>) -> Self {
         Self::new(Verdict::Gone, what)
+    }
+
+    /// A link that leads to something else than its file.
+    pub fn wrong(what: impl Into<String>) -> Self {
+        Self::new(Verdict::Wrong, what)
     }
 
     /// A cause that will not pass.

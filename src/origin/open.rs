@@ -187,7 +187,9 @@ fn read_answer(
     let owned = || host.to_owned();
     match status.as_u16() {
         200 | 206 => {}
-        403 | 404 | 410 => {
+        // The first are what signed links are answered with that have expired: 400 by S3 with a session's key, GCS and
+        // Supabase, 401 by others, 402 by accounts that are over their limit; 451 is a file that was taken down.
+        400 | 401 | 402 | 451 | 403 | 404 | 410 => {
             return Err(OriginError::Gone {
                 host: owned(),
                 status: status.as_u16(),
@@ -423,6 +425,10 @@ mod tests {
             Window::ALL,
             "cdn answers 404: the link is dead or not yet there",
         );
+        for status in [400, 401, 402, 403, 410, 451] {
+            let dead = format!("cdn answers {status}: the link is dead or not yet there");
+            check(status, &[], Window::ALL, &dead);
+        }
         check(503, &[("retry-after", "7")], Window::ALL, "cdn answers 503");
         check(204, &[], Window::ALL, "cdn answers 204");
     }

@@ -339,6 +339,7 @@ impl Notify {
             | Verdict::Retry
             | Verdict::RetryAfter(_)
             | Verdict::Gone
+            | Verdict::Wrong
             | Verdict::Dead
             | Verdict::Drained => None,
         };

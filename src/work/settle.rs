@@ -32,7 +32,7 @@ pub struct Situation {
 /// Decides when a row is due again.
 pub fn decide(verdict: Verdict, situation: Situation, dice: &Dice) -> Settled {
     match verdict {
-        Verdict::Retry | Verdict::Gone => Settled {
+        Verdict::Retry | Verdict::Gone | Verdict::Wrong => Settled {
             due_at: Some(after_a_while(situation, dice)),
             is_attempt: true,
         },
@@ -91,7 +91,7 @@ pub fn decide_message(verdict: Verdict, situation: MessageSituation, dice: &Dice
     let is_over = now.since(begun_at) >= ENDPOINT_PATIENCE;
     let after_a_while = || now.plus(backoff::message_delay(attempts.saturating_add(1), dice));
     let due_at = match verdict {
-        Verdict::Retry | Verdict::Gone => Some(after_a_while()),
+        Verdict::Retry | Verdict::Gone | Verdict::Wrong => Some(after_a_while()),
         Verdict::RetryAfter(until) => Some(after_a_while().max(until)),
         Verdict::WaitUntil(until) => Some(until.max(now)),
         Verdict::Drained => Some(now),
@@ -100,7 +100,11 @@ pub fn decide_message(verdict: Verdict, situation: MessageSituation, dice: &Dice
     Settled {
         due_at: due_at.filter(|_| !is_over),
         is_attempt: match verdict {
-            Verdict::Retry | Verdict::RetryAfter(_) | Verdict::Gone | Verdict::Dead => true,
+            Verdict::Retry
+            | Verdict::RetryAfter(_)
+            | Verdict::Gone
+            | Verdict::Wrong
+            | Verdict::Dead => true,
             Verdict::WaitUntil(_) | Verdict::Drained => false,
         },
     }

@@ -333,7 +333,7 @@ async fn dead_for_good_is_lost_once_and_loudly() {
 
 #[tokio::test]
 async fn links_that_are_signed_anew_and_dead_end_in_lost() {
-    for status in [403, 404] {
+    for status in [403, 404, 400, 451] {
         let log = Log::default();
         let _listening = log.listen();
         let mut plan = Kind::Aws.plan(SMALL);
@@ -372,6 +372,34 @@ async fn fresh_links_that_bring_nothing_are_tried_ever_more_slowly() {
     let seen = world.simulator.seen();
     assert!(seen.file_gets <= 10, "{seen:?}");
     assert!(seen.reads + seen.batches <= 2, "{seen:?}");
+}
+
+#[tokio::test]
+async fn dead_early_400_401_402_451() {
+    use FileFault::*;
+    check_archived(vec![
+        row("expired token", SMALL, [Dead(400)]),
+        row("unauthorized", SMALL, [Dead(401)]),
+        row("payment required", SMALL, [Dead(402)]),
+        row("taken down", PARTS, [Dead(451)]),
+        row("dies in the middle", PARTS, [Truncate(LATE), Dead(400)]),
+    ])
+    .await;
+    // Said to a range, it may be about the range.
+    let answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+    let runs = Kind::ALL.map(|kind| async move {
+        let world = stopped_midway(kind.plan(MANY)).await;
+        let looks = world.simulator.seen().reads;
+        let mut servers = JoinSet::new();
+        let url = serve(&mut servers, answer.to_vec()).await;
+        world.simulator.plant(Rule::file(RedirectTo(url)));
+        let records = world.run_to_the_end().await;
+        world.assert_all_archived(&records);
+        let seen = world.simulator.seen();
+        assert_eq!((seen.faults, seen.reads), (1, looks));
+        assert_eq!(world.bucket.count(Operation::AbortMultipartUpload), 0);
+    });
+    futures::future::join_all(runs).await;
 }
 
 #[tokio::test]
@@ -476,6 +504,19 @@ async fn html_json_empty_or_wrong_kind_with_200() {
         hopeless("always empty", PARTS, Empty, REFUSED, "empty"),
     ])
     .await;
+}
+
+#[tokio::test]
+async fn a_page_where_the_file_should_be_is_a_reason_to_ask_for_a_fresh_link() {
+    for kind in Kind::EACH {
+        let world = World::new(kind.plan(SMALL)).await;
+        world.simulator.plant(Rule::file(FileFault::Html));
+        world.submit(1).await;
+        let records = world.run_to_the_end().await;
+        world.assert_all_archived(&records);
+        let seen = world.simulator.seen();
+        assert_eq!(seen.reads + seen.batches, 2, "{seen:?}");
+    }
 }
 
 #[tokio::test]
