@@ -19,6 +19,7 @@ mod notify;
 mod provider;
 mod route;
 mod server;
+mod spool;
 
 /// S3's bounds on a part; every store that speaks the protocol has the same.
 const PART_SIZE: (ByteSize, ByteSize) = (ByteSize::mib(5), ByteSize::mib(5 << 10));
@@ -61,6 +62,7 @@ pub(super) fn check(config: &Config, tree: &Node, failed: &[Path]) -> Checked {
     check.destinations();
     check.routes();
     check.notify();
+    check.spool();
     check.keys();
     let mut warnings = Vec::new();
     if check.providers_named().is_empty() {

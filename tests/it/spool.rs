@@ -109,7 +109,7 @@ async fn what_is_good_is_taken_and_the_rest_has_a_reason() {
         "mixed",
         "good\n{\"task_id\":\"also-good\"}\n{\"task_id\":7}\nno good\n{\n",
     );
-    spool.drop_file("junk", "\u{0}\u{1}\n");
+    spool.drop_file("junk", "ftypisom\n\u{0}mdat\n");
     spool.drop_file("empty", "\n");
     spool.drop_file("cut.json", "[{\"task_id\":\"cut\"}, {");
     spool.drop_file("other", r#"{"task_id":"x","provider":"nobody"}"#);
@@ -128,6 +128,8 @@ async fn what_is_good_is_taken_and_the_rest_has_a_reason() {
     for name in ["mixed", "junk", "empty", "cut.json", "other"] {
         spool.moved(&format!("failed/{name}")).await;
     }
+    let reason = spool.moved("failed/junk.reason.txt").await;
+    assert_eq!(reason, "0 taken, 1 not:\nnot a text: byte 9 is zero\n");
     daemon.says_times("a file has mistakes", 5).await;
     assert_eq!(spool.names(), ["failed"]);
     let tasks: Vec<String> = spool.tasks().await.into_iter().map(|(id, _)| id).collect();

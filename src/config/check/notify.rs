@@ -50,12 +50,6 @@ impl Check<'_> {
             let what = format!("{} is too short", heartbeat.every);
             self.value(&["heartbeat", "every"], what, at_least(HEARTBEAT_MIN));
         }
-        let spool = &self.config.spool.path;
-        if !spool.as_os_str().is_empty() && !spool.is_absolute() {
-            let what = format!("{} is not an absolute path", spool.display());
-            let note = "write the whole path, or \"\" for no spool";
-            self.value(&["spool", "path"], what, note);
-        }
     }
 
     fn endpoint(&mut self, path: &Path, config: &notify::Config) {

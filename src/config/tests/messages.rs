@@ -675,6 +675,37 @@ fn what_is_in_force_is_shown_with_its_layer() {
 }
 
 #[test]
+fn a_spool_in_which_something_else_lies() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path().canonicalize().unwrap();
+    std::fs::create_dir(home.join("state")).unwrap();
+    std::os::unix::fs::symlink("state", home.join("link")).unwrap();
+    let text = |spool: &str| {
+        let home = home.display();
+        format!(
+            "[server]\nsocket = \"{home}/run/socket\"\n[manifest]\nurl = \"sqlite:{home}/state/m.db\"\n\
+             [destination.disk.fs]\npath = \"{home}/video\"\n[spool]\npath = \"{home}/{spool}\"\n"
+        )
+    };
+    for (spool, what) in [
+        ("state", "the manifest"),
+        ("link/", "the manifest"),
+        ("state/x/..", "the manifest"),
+        ("run", "the socket"),
+        ("", "the manifest"),
+        ("video", "destination disk"),
+        ("video/spool", "destination disk"),
+    ] {
+        let told = errors(&text(spool), &[]);
+        let expected = format!("is not a folder apart from {what}");
+        assert!(told.contains(&expected), "{spool}: {told}");
+    }
+    for spool in ["spool", "state/spool", "videos"] {
+        assert!(parse(&text(spool), &[]).is_ok(), "{spool}");
+    }
+}
+
+#[test]
 fn endpoints_that_cannot_be_told() {
     let text = format!(
         "{DISK}[[notify]]\nwhen = [\"archived\", \"arrived\"]\nurl = \"http://app.example.com/hooks?key=canary\"\n\

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::io::BufReader;
 use std::io::Read as _;
+use std::io::Seek as _;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -17,6 +18,9 @@ const FILE_BYTES_MAX: ByteSize = ByteSize::mib(256);
 
 /// Larger files are read line by line only, since a document is held in memory whole.
 const DOCUMENT_BYTES_MAX: ByteSize = ByteSize::mib(8);
+
+/// As much of a file is held while it is seen whether it is a text.
+const SCAN_BYTES: u64 = 64 << 10;
 
 /// Where an announcement stands in its file, and what it is or what is wrong with it.
 pub(super) type Placed = (String, Result<Line, String>);
@@ -79,6 +83,8 @@ fn open(path: &Path) -> Result<File, String> {
             "{length} is too much: at most {FILE_BYTES_MAX} in a file"
         ));
     }
+    check_text(&mut (&file).take(FILE_BYTES_MAX.as_u64()))?;
+    file.rewind().map_err(told)?;
     if length > DOCUMENT_BYTES_MAX.as_u64() {
         return lines(Box::new(BufReader::new(file.take(FILE_BYTES_MAX.as_u64()))));
     }
@@ -102,6 +108,37 @@ fn open(path: &Path) -> Result<File, String> {
         }
         // Some task IDs are numbers, and so documents of their own.
         Ok(_) | Err(_) => lines(Box::new(io::Cursor::new(text))),
+    }
+}
+
+/// Refuses what is no text before any of it is read: a film has lines too, and what stands in them are no task IDs.
+fn check_text(file: &mut impl io::Read) -> Result<(), String> {
+    let (mut text, mut at) = (Vec::new(), 0);
+    loop {
+        let length = file
+            .by_ref()
+            .take(SCAN_BYTES)
+            .read_to_end(&mut text)
+            .map_err(|error| format!("cannot be read: {error}"))?;
+        if let Some(place) = text.iter().position(|byte| *byte == 0) {
+            return Err(format!("not a text: byte {} is zero", at + place));
+        }
+        let (whole, is_cut) = match std::str::from_utf8(&text) {
+            Ok(_) => (text.len(), false),
+            // A character that goes on in what is read next, if anything is.
+            Err(error) => (
+                error.valid_up_to(),
+                error.error_len().is_some() || length == 0,
+            ),
+        };
+        at += whole;
+        if is_cut {
+            return Err(format!("not a text: byte {at} is not UTF-8"));
+        }
+        if length == 0 {
+            return Ok(());
+        }
+        text.drain(..whole);
     }
 }
 
@@ -159,5 +196,22 @@ mod tests {
             "{cut:?}"
         );
         assert_eq!(told(&vec![b'['; 100_000]).len(), 1, "nesting has a bound");
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_as_a_whole() {
+        let check = |text: &[u8], expected: &str| {
+            assert_eq!(told(text), [format!("error: not a text: {expected}")]);
+        };
+        check(b"good\nftyp\0isom\n", "byte 9 is zero");
+        check(b"good\n\xff\n", "byte 5 is not UTF-8");
+        check(b"good\n\xc3", "byte 5 is not UTF-8");
+        // A character across the border of what is read at once.
+        let border = usize::try_from(SCAN_BYTES).unwrap() - 1;
+        let mut text = vec![b'\n'; border];
+        text.extend("é\n".as_bytes());
+        assert_eq!(told(&text), [format!("line {}: bad", border + 1)]);
+        text.push(0);
+        check(&text, &format!("byte {} is zero", border + 3));
     }
 }
