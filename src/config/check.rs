@@ -8,6 +8,7 @@ use crate::config::node::Node;
 use crate::config::node::Path;
 use crate::config::problem::At;
 use crate::config::problem::Problem;
+use crate::config::problem::nearest;
 use crate::config::salvage::SECRET_FORMS;
 use crate::model::task::FETCH_PROVIDER;
 use crate::secret::SecretSource;
@@ -38,6 +39,12 @@ const CONNECTIONS_MAX: usize = 1000;
 
 /// How the URL of a manifest in a file begins.
 const MANIFEST_SCHEME: &str = "sqlite:";
+
+/// The words that say from where on events are told.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+const LEVELS_NOTE: &str =
+    "write error, warn, info, debug or trace, or by room: \"info,reelvault::archive=debug\"";
 
 /// What a whole configuration was found to be like.
 pub(super) struct Checked {
@@ -237,10 +244,17 @@ impl<'a> Check<'a> {
     }
 
     fn log(&mut self) {
-        let level = &self.config.log.level;
-        if EnvFilter::builder().parse(level).is_err() {
-            let what = format!("{level:?} is not a level");
-            let note = "write error, warn, info, debug or trace, or by room: \"info,reelvault::archive=debug\"";
+        let level = self.config.log.level.trim();
+        let mut directives = level.split(',').map(str::trim);
+        // The filter takes a word that it does not know for the name of a room, and is silent about all others.
+        let unknown = directives.find(|it| !it.contains(['=', '[']) && !is_level(it));
+        let bad = unknown.or_else(|| EnvFilter::builder().parse(level).is_err().then_some(level));
+        if let Some(bad) = bad {
+            let what = format!("{bad:?} is not a level");
+            let note = match nearest_level(bad) {
+                Some(level) => format!("did you mean `{level}`?"),
+                None => LEVELS_NOTE.to_owned(),
+            };
             self.value(&["log", "level"], what, note);
         }
     }
@@ -338,6 +352,18 @@ impl<'a> Check<'a> {
             self.wrong(At::Value, path, what, note);
         }
     }
+}
+
+fn is_level(word: &str) -> bool {
+    LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level))
+}
+
+fn nearest_level(word: &str) -> Option<&'static str> {
+    let word = word.to_ascii_lowercase();
+    if word == "warning" {
+        return Some("warn");
+    }
+    nearest(&word, LEVELS)
 }
 
 /// Whether a shell could set a variable of this name.

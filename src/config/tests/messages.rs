@@ -420,6 +420,27 @@ fn numbers_that_do_not_fit() {
         "log.level = \"a=b=c\"",
         "log.level: \"a=b=c\" is not a level",
     );
+    for (level, bad) in [
+        ("", ""),
+        ("loud", "loud"),
+        ("info,", ""),
+        ("info,reelvault::archive", "reelvault::archive"),
+    ] {
+        let text = format!("log.level = {level:?}");
+        check(&text, &format!("log.level: {bad:?} is not a level"));
+    }
+    for (level, meant) in [("warning", "warn"), ("WARNING", "warn"), ("inof", "info")] {
+        let told = errors(&format!("log.level = {level:?}\n{DISK}"), &[]);
+        assert!(told.contains(&format!("did you mean `{meant}`?")), "{told}");
+    }
+    for level in [
+        "WARN",
+        "off",
+        "warn,reelvault::archive=debug",
+        "[task]=debug",
+    ] {
+        assert!(parse(&format!("log.level = {level:?}\n{DISK}"), &[]).is_ok());
+    }
     let bounds = "[transfer]\nconcurrent = 1\nparts_ahead = 1\npart_size = \"5 MiB\"\n\
                   memory = \"6.5 MiB\"\nstall_timeout = \"1s\"\n[poll]\nfirst = \"60s\"\njitter = 1\n\
                   [manifest]\nlease = \"10s\"\n";
