@@ -27,16 +27,25 @@ pub mod task;
 
 /// A name or word that breaks the rules of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{value:?} is not {expected}")]
+#[error("{value:?}{} is not {expected}", if *is_cut { "..." } else { "" })]
 pub struct WordError {
+    /// As much of it as a person reads.
     value: String,
+    is_cut: bool,
     expected: &'static str,
 }
 
+/// As much of a value that is none is shown: enough to know it by.
+const SHOWN_CHARS_MAX: usize = 200;
+
 impl WordError {
     pub(crate) fn new(value: impl Into<String>, expected: &'static str) -> Self {
+        let mut value: String = value.into();
+        let end = value.char_indices().nth(SHOWN_CHARS_MAX).map(|(at, _)| at);
+        value.truncate(end.unwrap_or(value.len()));
         Self {
-            value: value.into(),
+            value,
+            is_cut: end.is_some(),
             expected,
         }
     }

@@ -143,7 +143,7 @@ fn paths() -> Value {
                         "learned": 1, "known": 0, "refused": 1,
                         "tasks": [
                             { "provider": "evolink", "task_id": "a", "outcome": "learned" },
-                            { "task_id": "a/b", "outcome": "refused", "detail": "a/b is no task ID of this provider, which are such as ID" },
+                            { "task_id": "a/b", "outcome": "refused", "detail": "a/b is no task ID of this provider: its IDs have no slash" },
                         ],
                     }))),
                 })),

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::intake::Announcement;
+use crate::model::WordError;
 use crate::model::task::LearnedVia;
 use crate::model::task::ProviderName;
 use crate::model::task::Tags;
@@ -40,10 +41,19 @@ impl Line {
         }
     }
 
-    /// Reads a line of text: a JSON object, or a task ID alone.
+    /// Reads a line of text: a JSON object, a task ID in quotes as JSON has them, or a task ID alone.
+    ///
+    /// A task ID alone has nothing in it that only a list or a table has, and is not the name of its column: what was
+    /// written in another form than this must not become a task that never was. As JSON it may be any.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.starts_with('{') {
             return serde_json::from_str(text).map_err(|error| placeless(&error));
+        }
+        if let Ok(element @ serde_json::Value::String(_)) = serde_json::from_str(text) {
+            return Self::of_element(element);
+        }
+        if text == COLUMN || text.contains(OTHER_FORMS) {
+            return Err(WordError::new(text, ALONE).to_string());
         }
         let task_id = text.parse::<TaskId>().map_err(|error| error.to_string())?;
         Ok(Self::bare(task_id))
@@ -52,11 +62,21 @@ impl Line {
     /// Reads an element of a JSON document: an object, or a task ID as a text.
     pub fn of_element(element: serde_json::Value) -> Result<Self, String> {
         if let serde_json::Value::String(text) = &element {
-            return Self::parse(text);
+            let task_id = text.parse::<TaskId>().map_err(|error| error.to_string())?;
+            return Ok(Self::bare(task_id));
         }
         serde_json::from_value(element).map_err(|error| placeless(&error))
     }
 }
+
+/// What tables and lists have and task IDs have not.
+const OTHER_FORMS: &[char] = &['"', '[', ']', '{', '}', ',', ';'];
+
+/// The header of a table of one column.
+const COLUMN: &str = "task_id";
+
+/// What neither of them is, and how a task can be announced.
+const ALONE: &str = "a task ID alone: write one on each line, or {\"task_id\": \"...\"}; `reelvault import` reads CSV";
 
 /// An error without the place in its text: it is always the first line of one, which whoever reads many must not be
 /// told.
@@ -207,13 +227,29 @@ mod tests {
         let id =
             "a task ID (1 to 256 visible ASCII characters, none of ? # %; slashes only between)";
         check(&one, "a b", &format!("error: \"a b\" is not {id}"));
-        let other = "error: a/b is no task ID of this provider, which are such as ID";
+        let other = "error: a/b is no task ID of this provider: its IDs have no slash";
         check(&one, "a/b", other);
         check(&one, r#"{"task_id":"a/b"}"#, other);
         let apps = accounts(&["fal params = ['app']"]);
         check(&apps, "a/b", "fal a/b");
         let bare = "error: b is no task ID of this provider, which are such as APP/ID";
         check(&apps, "b", bare);
+        check(&one, r#""t1""#, "house t1");
+        check(&one, r#""a,b""#, "house a,b");
+        check(&one, r#"{"task_id":"a;b"}"#, "house a;b");
+        for other in [
+            r#"["a","b"]"#,
+            "a,b",
+            "a;b",
+            r#"a""#,
+            r#""a"#,
+            r#""a","b""#,
+            "a}",
+            "task_id",
+        ] {
+            let why = format!("error: {other:?} is not {ALONE}");
+            check(&one, other, &why);
+        }
         let unknown = "error: unknown field `x`, expected one of `task_id`, `provider`, `tags`, `callback_url`";
         check(&one, r#"{"task_id":"t1","x":1}"#, unknown);
     }

@@ -269,7 +269,7 @@ async fn lines_that_cannot_be_are_named_and_the_rest_is_taken() {
     sim good-1: known, watching
     --
     error: line 4: "a b" is not a task ID (1 to 256 visible ASCII characters, none of ? # %; slashes only between)
-    error: line 6: a/b is no task ID of this provider, which are such as ID
+    error: line 6: a/b is no task ID of this provider: its IDs have no slash
     error: line 7: unknown field `task`, expected one of `task_id`, `provider`, `tags`, `callback_url`
     error: line 8: no provider "other": there is sim
     error: line 9: EOF while parsing an object

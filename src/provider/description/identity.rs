@@ -45,6 +45,9 @@ impl Identity {
             None => self.params.is_empty() != text.contains('/'),
         };
         let (params, id) = self.cut(text).filter(|_| fits).ok_or_else(|| {
+            if self.pattern.is_none() && self.params.is_empty() {
+                return format!("{text} is no task ID of this provider: its IDs have no slash");
+            }
             format!(
                 "{text} is no task ID of this provider, which are such as {}",
                 self.form()
