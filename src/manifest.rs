@@ -555,6 +555,12 @@ impl Manifest {
     pub async fn next_due(&self, table: Claimable) -> Result<Option<Timestamp>, ManifestError> {
         look!(self, "next_due", claims::next_due(table))
     }
+
+    /// Makes due now what is not claimed and due later than in `longest`, which no wait is: the clock was ahead when that
+    /// was written. How many rows.
+    pub async fn pull_in(&self, table: Claimable, longest: Span) -> Result<usize, ManifestError> {
+        change!(self, "pull_in", claims::pull_in(table, longest))
+    }
 }
 
 /// People: what they ask for and what they see.

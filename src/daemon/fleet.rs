@@ -13,27 +13,38 @@ use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
 use crate::manifest::elsewhere::Elsewhere;
 use crate::manifest::machines::BEAT_EVERY;
+use crate::manifest::row::Claimable;
 use crate::manifest::row::machine::Arrival;
 use crate::manifest::row::machine::Arrived;
 use crate::provider::Provider;
+use crate::units::Span;
 use crate::work::settle::write_patiently;
 
 /// How often it is found out what this machine lacks, and whether its clock is right.
 const COMPARE_EVERY: Duration = Duration::from_mins(1);
 
+/// Nothing else waits longer: pauses after refusals, and between tries of what is past its deadline, take minutes.
+const WAIT_MAX: Span = Span::from_secs(3600);
+
+/// Messages to endpoints, and lists that a provider does not have, wait up to a day.
+const LONG_WAIT_MAX: Span = Span::from_secs(25 * 3600);
+
 /// In what this machine differs from others, as far as it was told already.
 #[derive(Debug)]
 pub(super) struct Differences {
     clock: Clock,
+    /// The longest wait between two looks at a task, but for its spread.
+    between_looks: Span,
     elsewhere: Elsewhere,
     is_skewed: bool,
 }
 
 impl Differences {
     /// None are told yet.
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(super) fn new(clock: Clock, between_looks: Span) -> Self {
         Self {
             clock,
+            between_looks,
             elsewhere: Elsewhere::default(),
             is_skewed: false,
         }
@@ -53,6 +64,31 @@ impl Differences {
             Ok(skew) => self.is_skewed = skew.is_some(),
             // Whoever works with the manifest says so too.
             Err(error) => tracing::debug!(%error, "no clock to compare with"),
+        }
+    }
+
+    /// Has looked at now what waits longer than anything should: whoever wrote that had a clock that was ahead, and it would
+    /// wait until the right time is as late.
+    pub(super) async fn pull_in(&self, manifest: &Manifest) {
+        let mut rows = 0;
+        for table in Claimable::ALL {
+            let longest = match table {
+                // Twice, for the spread.
+                Claimable::Tasks => self.between_looks.times(2.0).max(WAIT_MAX),
+                Claimable::Assets | Claimable::Orphans => WAIT_MAX,
+                Claimable::Deliveries | Claimable::Discoveries => LONG_WAIT_MAX,
+            };
+            match manifest.pull_in(table, longest).await {
+                Ok(pulled) => rows += pulled,
+                // The stages say so too.
+                Err(error) => tracing::debug!(%error, "it cannot be seen what waits too long"),
+            }
+        }
+        if rows > 0 {
+            tracing::warn!(
+                rows,
+                "the clock was ahead and was put right: what was due too far ahead is due now"
+            );
         }
     }
 
@@ -134,6 +170,7 @@ impl Fleet {
             if compare_at <= Instant::now() {
                 compare_at = Instant::now() + COMPARE_EVERY;
                 differences.tell(&self.manifest).await;
+                differences.pull_in(&self.manifest).await;
             }
             match self.beat().await {
                 Ok(Some(living)) => {

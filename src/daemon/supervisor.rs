@@ -240,8 +240,12 @@ impl Supervisor<'_> {
     /// Finds out what this machine leaves to others before it claims anything.
     async fn compare(&self, config: &Config) -> Differences {
         self.manifest.knows(wiring::known(config));
-        let mut differences = Differences::new(self.seams.clock.clone());
+        let mut differences = Differences::new(
+            self.seams.clock.clone(),
+            wiring::connect::longest_between_looks(config),
+        );
         differences.tell(self.manifest).await;
+        differences.pull_in(self.manifest).await;
         differences
     }
 

@@ -82,7 +82,8 @@ suite! {
         orphans_are_claimed_until_they_are_aborted,
         uploads_that_no_row_has_become_orphans,
         an_alarm_is_raised_once_for_a_deadline,
-        the_next_due_time_minds_leases;
+        the_next_due_time_minds_leases,
+        what_is_due_later_than_any_wait_is_due_now;
     telling:
         each_transition_appends_its_event,
         events_become_deliveries_for_whoever_wants_them,

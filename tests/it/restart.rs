@@ -2,11 +2,19 @@
 
 use std::time::Duration;
 
+use reelvault::clock::Clock;
+use reelvault::manifest::row::NewTask;
 use reelvault::manifest::row::TaskRecord;
+use reelvault::model::deadline::Deadline;
+use reelvault::model::deadline::DeadlineSource;
+use reelvault::model::task::LearnedVia;
+use reelvault::model::task::Tags;
+use reelvault::model::task::TaskKey;
 use reelvault::simulator::bucket::Effect;
 use reelvault::simulator::bucket::Fault;
 use reelvault::simulator::bucket::Operation;
 use reelvault::simulator::bucket::Quirks;
+use reelvault::simulator::tasks::Submission;
 use reelvault::units::ByteSize;
 use reelvault::units::Span;
 use tokio_util::sync::CancellationToken;
@@ -141,4 +149,28 @@ async fn crash_at(world: &World, operation: Operation, count: u64, turns: u32) {
         ran = world.daemon(&stop) => panic!("the daemon ended by itself: {ran:?}"),
         () = wait => {}
     }
+}
+
+#[tokio::test]
+async fn what_a_clock_put_off_that_was_ahead_is_looked_at_now() {
+    let world = World::new(Plan::files_of(ByteSize::mib(1))).await;
+    let id = world.simulator.submit(Submission::video("seedance-2.0"));
+    let ahead = Clock::system().now().plus(Span::from_secs(2 * 86_400));
+    let task = NewTask {
+        key: TaskKey {
+            provider: "sim".parse().unwrap(),
+            id: id.unwrap(),
+        },
+        tags: Tags::new(),
+        via: LearnedVia::Cli,
+        next_look_at: ahead,
+        deadline: Deadline {
+            at: ahead,
+            from: DeadlineSource::Learned,
+        },
+        callback: None,
+    };
+    world.manifest.learn(vec![task]).await.unwrap();
+    let records = world.run_to_the_end().await;
+    world.assert_all_archived(&records);
 }

@@ -45,6 +45,13 @@ pub fn task_apis(config: &Config) -> impl Iterator<Item = (&ProviderName, &provi
         .filter(|(name, _)| name.as_str() != FETCH_PROVIDER)
 }
 
+/// The longest wait between two looks at a task, but for its spread: `poll.max`, or what a provider wants.
+pub fn longest_between_looks(config: &Config) -> Span {
+    let described = task_apis(config).filter_map(|(name, it)| provider::describe(name, it).ok());
+    let wanted = described.flat_map(|it| it.limits.min_interval.into_values());
+    wanted.fold(config.poll.max, Span::max)
+}
+
 /// Connects one task API; nothing is sent yet.
 pub fn provider(
     name: &ProviderName,

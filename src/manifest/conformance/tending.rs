@@ -4,6 +4,7 @@ use super::world::*;
 use crate::manifest::row::*;
 use crate::model::asset::AssetIndex;
 use crate::model::object::UploadId;
+use crate::units::Span;
 
 pub(in crate::manifest) async fn orphans_are_claimed_until_they_are_aborted(world: &World) {
     world.complete("a", &["a"]).await;
@@ -184,4 +185,37 @@ pub(in crate::manifest) async fn the_next_due_time_minds_leases(world: &World) {
         world.manifest.next_due(Claimable::Assets).await.unwrap(),
         None
     );
+}
+
+pub(in crate::manifest) async fn what_is_due_later_than_any_wait_is_due_now(world: &World) {
+    let manifest = &world.manifest;
+    let longest = Span::from_secs(3600);
+    let pull_in = async |table| manifest.pull_in(table, longest).await.unwrap();
+    let next = async |table| manifest.next_due(table).await.unwrap();
+    for (id, seconds) in [("a", 3600), ("b", 3601), ("c", 172_800)] {
+        let task = NewTask {
+            next_look_at: world.after(seconds),
+            ..world.task(id)
+        };
+        manifest.learn(vec![task]).await.unwrap();
+    }
+    assert_eq!(pull_in(Claimable::Tasks).await, 2);
+    assert_eq!(pull_in(Claimable::Tasks).await, 0);
+    let claimed = manifest.claim_tasks(10, &[]).await.unwrap();
+    let mut ids: Vec<&str> = claimed.iter().map(|task| task.key.id.as_str()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["b", "c"]);
+    // What is claimed belongs to whoever claimed it, and what is over stays over.
+    assert_eq!(pull_in(Claimable::Tasks).await, 0);
+
+    world.complete("d", &["d"]).await;
+    let asset = world.claim_asset().await;
+    assert_eq!(pull_in(Claimable::Assets).await, 0);
+    world.settle(&asset.lease, world.try_again(172_800)).await;
+    assert_eq!(next(Claimable::Assets).await, Some(world.after(172_800)));
+    assert_eq!(pull_in(Claimable::Assets).await, 1);
+    assert_eq!(next(Claimable::Assets).await, Some(world.now()));
+    for table in Claimable::ALL {
+        assert_eq!(pull_in(table).await, 0, "{table:?}");
+    }
 }

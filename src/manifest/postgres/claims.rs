@@ -9,6 +9,7 @@ use super::Fault;
 use super::Tx;
 use super::all;
 use super::columns::Columns;
+use super::execute;
 use super::statement::named_params;
 use super::value;
 use crate::clock::Timestamp;
@@ -261,6 +262,40 @@ pub(super) fn release_of(table: Claimable) -> &'static str {
         " SET lease_owner = NULL, lease_expires_at = NULL
     WHERE lease_expires_at IS NOT NULL AND starts_with(lease_owner, :name || '/')"
     )
+}
+
+/// Makes due now what is due in more than `longest`.
+pub(in crate::manifest) async fn pull_in(
+    tx: &Tx<'_>,
+    table: Claimable,
+    longest: Span,
+) -> Result<usize, Fault> {
+    let params = named_params! { ":longest": longest.as_millis_i64() };
+    execute(tx, pull_in_of(table), params).await
+}
+
+pub(super) fn pull_in_of(table: Claimable) -> &'static str {
+    macro_rules! pull_in {
+        ($table:literal, $due:literal) => {
+            concat!(
+                "-- manifest::pull_in
+    UPDATE ",
+                $table,
+                " SET ",
+                $due,
+                " = :now WHERE ",
+                $due,
+                " > :now + :longest AND lease_expires_at IS NULL"
+            )
+        };
+    }
+    match table {
+        Claimable::Tasks => pull_in!("tasks", "next_look_at"),
+        Claimable::Assets => pull_in!("assets", "due_at"),
+        Claimable::Orphans => pull_in!("orphans", "due_at"),
+        Claimable::Deliveries => pull_in!("deliveries", "due_at"),
+        Claimable::Discoveries => pull_in!("discoveries", "due_at"),
+    }
 }
 
 pub(super) const HOLD_ASSET: &str = "-- manifest::hold

@@ -65,6 +65,7 @@ async fn every_statement_is_prepared() {
     for table in Claimable::ALL {
         all.push(claims::renewal(table).to_owned());
         all.push(claims::next_due_of(table).to_owned());
+        all.push(claims::pull_in_of(table).to_owned());
         all.push(claims::release_of(table).to_owned());
     }
     assert!(all.len() > 80, "found {} statements only", all.len());

@@ -273,6 +273,42 @@ pub(super) fn release_all(db: &Connection) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Makes due now what is due in more than `longest`.
+pub(in crate::manifest) fn pull_in(
+    tx: &Tx<'_>,
+    table: Claimable,
+    longest: Span,
+) -> Result<usize, Fault> {
+    let params = named_params! {
+        ":now": tx.now.as_unix_millis(), ":latest": tx.now.plus(longest).as_unix_millis(),
+    };
+    execute(tx.db, pull_in_of(table), params)
+}
+
+pub(super) fn pull_in_of(table: Claimable) -> &'static str {
+    macro_rules! pull_in {
+        ($table:literal, $due:literal) => {
+            concat!(
+                "-- manifest::pull_in
+                UPDATE ",
+                $table,
+                " SET ",
+                $due,
+                " = :now WHERE ",
+                $due,
+                " > :latest AND lease_expires_at IS NULL"
+            )
+        };
+    }
+    match table {
+        Claimable::Tasks => pull_in!("tasks", "next_look_at"),
+        Claimable::Assets => pull_in!("assets", "due_at"),
+        Claimable::Orphans => pull_in!("orphans", "due_at"),
+        Claimable::Deliveries => pull_in!("deliveries", "due_at"),
+        Claimable::Discoveries => pull_in!("discoveries", "due_at"),
+    }
+}
+
 const HOLD_ASSET: &str = "-- manifest::hold
     SELECT id FROM assets
     WHERE id = :id AND lease_token = :token AND lease_expires_at IS NOT NULL";

@@ -468,6 +468,15 @@ async fn claims_and_look_ups_find_their_indexes() {
         };
         assert!(!plan.lines().any(is_scan), "{sql}\n{plan}");
     }
+    for (table, index) in [
+        (Claimable::Tasks, "tasks_due (next_look_at>?)"),
+        (Claimable::Assets, "assets_due (due_at>?)"),
+        (Claimable::Orphans, "orphans_due (due_at>?)"),
+        (Claimable::Deliveries, "deliveries_due (due_at>?)"),
+    ] {
+        let plan = plan(super::claims::pull_in_of(table));
+        assert!(plan.contains(index), "{plan}");
+    }
     let plan = plan("SELECT * FROM tasks WHERE TRUE AND task_id = ? ORDER BY id LIMIT ?");
     assert!(plan.contains("SEARCH tasks USING INDEX"), "{plan}");
 }
