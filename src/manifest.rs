@@ -17,6 +17,7 @@ pub mod machines;
 mod migrate;
 pub mod moving;
 mod outbox;
+pub mod owner;
 mod postgres;
 mod sqlite;
 

@@ -162,6 +162,12 @@ impl From<ManifestError> for Complaint {
                 .hint("set manifest.pooler = true, or name the server itself in manifest.url"),
             ManifestError::Folder { .. } => Self::new(Exit::Manifest, what)
                 .hint("make it, owned by the service user; or set manifest.url"),
+            ManifestError::NoFile { .. } => Self::new(Exit::Configuration, what)
+                .hint("manifest.url must name a file in that folder, such as manifest.db"),
+            ManifestError::Forbidden { .. } => Self::new(Exit::Manifest, what)
+                .hint("do this as the user who owns the manifest's folder, which is the service's user; all files in it must be that user's"),
+            ManifestError::Replaced { .. } => Self::new(Exit::Manifest, what)
+                .hint("keep the daemon stopped until the file or the latest backup of it is back in its place: one that starts without makes an empty manifest"),
             ManifestError::Foreign { .. } => Self::new(Exit::Manifest, what)
                 .hint("manifest.url must name a file of its own"),
             ManifestError::Full { .. } => {

@@ -172,6 +172,9 @@ impl Fleet {
                 differences.tell(&self.manifest).await;
                 differences.pull_in(&self.manifest).await;
             }
+            if self.manifest.check_in_place().is_err() {
+                self.lost.cancel();
+            }
             match self.beat().await {
                 Ok(Some(living)) => {
                     for provider in &providers {
@@ -190,9 +193,13 @@ impl Fleet {
         }
     }
 
-    /// Ends when another daemon has this one's name: this one was out of touch for too long.
+    /// Ends when another daemon has this one's name: this one was out of touch for too long. Or when the manifest's file is
+    /// another one: what this daemon does is written nowhere.
     pub(super) async fn lost(&self) -> anyhow::Error {
         self.lost.cancelled().await;
+        if let Err(replaced) = self.manifest.check_in_place() {
+            return replaced.into();
+        }
         let name = self.arrival.name.clone();
         ManifestError::NameTaken { name }.into()
     }

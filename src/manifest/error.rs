@@ -45,6 +45,26 @@ pub enum ManifestError {
         /// The folder.
         path: PathBuf,
     },
+    /// The manifest's file is a folder.
+    #[error("{} is a folder, and a manifest is a file", path.display())]
+    NoFile {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// This user may not do with the manifest's files what it takes.
+    #[error("{}: {what}", path.display())]
+    Forbidden {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        what: String,
+    },
+    /// The file that is open is not the one that has its name any more: what is written to it is lost.
+    #[error("manifest {} was removed or replaced while it was open", path.display())]
+    Replaced {
+        /// The database.
+        path: PathBuf,
+    },
     /// A move to this manifest was not finished: what is there is not all of it.
     #[error("the move from {from} to {target} is not finished")]
     Unfinished {

@@ -64,6 +64,14 @@ impl Manifest {
         }
     }
 
+    /// Fails once the manifest is no longer where it was opened. A server sees to that by itself.
+    pub fn check_in_place(&self) -> Result<(), ManifestError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.check_in_place(),
+            Engine::Postgres(_) => Ok(()),
+        }
+    }
+
     /// Says that the machine goes.
     pub async fn leave(&self, arrival: &Arrival) -> Result<(), ManifestError> {
         match &self.engine {

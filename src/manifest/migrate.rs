@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use rusqlite::TransactionBehavior;
 
 use crate::manifest::ManifestError;
+use crate::manifest::owner::give_to_owner_of_folder;
 use crate::manifest::sqlite::Fault;
 
 /// Every migration in order: the first makes schema 1 out of an empty file. A released one is never edited.
@@ -97,7 +98,7 @@ pub(super) fn backup_path(path: &Path, version: u32) -> PathBuf {
 /// The schema of the database, 0 if there is nothing in it.
 fn read_version(connection: &Connection, path: &Path) -> Result<u32, ManifestError> {
     let read = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
-    let engine = |error| Fault::from(error).named(VERB);
+    let engine = |error| Fault::from(error).at(path);
     let foreign = || ManifestError::Foreign {
         path: path.to_owned(),
     };
@@ -126,7 +127,8 @@ fn back_up(connection: &Connection, path: &Path, version: u32) -> Result<(), Man
     // Links in the manifest are signed: nobody else reads the copy either.
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(&partial).map_err(failed)?;
+    let made = options.open(&partial).map_err(failed)?;
+    give_to_owner_of_folder(&made, &partial).map_err(failed)?;
     let copied = connection.execute("VACUUM INTO ?1", [partial.to_string_lossy()]);
     copied.map_err(|error| Fault::from(error).named(VERB))?;
     File::open(&partial)

@@ -32,6 +32,8 @@ mod tests;
 use std::fmt;
 use std::fs::File;
 use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
@@ -62,6 +64,7 @@ use crate::manifest::ManifestError;
 use crate::manifest::migrate;
 use crate::manifest::migrate::MIGRATIONS;
 use crate::manifest::migrate::Standing;
+use crate::manifest::owner::give_to_owner_of_folder;
 use crate::units::Span;
 
 /// Verbs that may wait for the writer; whoever comes later waits for a place.
@@ -93,6 +96,8 @@ pub(super) struct Sqlite {
     readers: Readers,
     /// How many groups were committed; whoever waits for news listens here.
     commits: watch::Sender<u64>,
+    /// What the file system calls the open file, whatever its name.
+    identity: Option<(u64, u64)>,
 }
 
 /// How an open database is to be worked.
@@ -138,6 +143,7 @@ impl Sqlite {
             readers: Readers::new(path.clone()),
             access: *access,
             writer: Mutex::new(writer),
+            identity: identity(path).ok(),
             path: opening.path,
             commits,
         })
@@ -146,6 +152,20 @@ impl Sqlite {
     /// Whether a daemon works on the manifest at `path`.
     pub(super) fn is_daemon_running(path: &Path) -> bool {
         DaemonLock::is_held(path)
+    }
+
+    /// Fails once the open file is not that which has its name: removed, or replaced by another.
+    pub(super) fn check_in_place(&self) -> Result<(), ManifestError> {
+        let is_there = match identity(&self.path) {
+            Ok(found) => self.identity.is_none_or(|known| known == found),
+            // A file system that does not answer says nothing of the file.
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        };
+        is_there
+            .then_some(())
+            .ok_or_else(|| ManifestError::Replaced {
+                path: self.path.clone(),
+            })
     }
 
     /// Does `work` in a transaction and answers when it is as lasting as asked.
@@ -296,6 +316,26 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// The same where the database is opened, which names the file.
+    pub(super) fn at(self, path: &Path) -> ManifestError {
+        let EngineFault { code, what } = match self {
+            Fault::Known(error) => return error,
+            Fault::Engine(fault) => fault,
+        };
+        let is_forbidden = matches!(
+            code,
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied)
+        );
+        if is_forbidden {
+            let path = path.to_owned();
+            return ManifestError::Forbidden { path, what };
+        }
+        let what = format!("{}: {what}", path.display());
+        Fault::Engine(EngineFault { code, what }).named("open")
+    }
+}
+
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         Fault::Engine(EngineFault {
@@ -353,8 +393,18 @@ fn stored(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    let found = std::fs::metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
 /// Whether there is a folder to put the database in.
 fn check_folder(path: &Path) -> Result<(), ManifestError> {
+    if path.is_dir() {
+        return Err(ManifestError::NoFile {
+            path: path.to_owned(),
+        });
+    }
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
@@ -391,6 +441,7 @@ fn desk(
     let making = alone_in_folder(path);
     moving::check_finished(path)?;
     let mut connection = open_writable(path)?;
+    moving::check_unmarked(&connection, path).map_err(|fault| fault.at(path))?;
     let standing = migrate::standing(&connection, path, MIGRATIONS)?;
     log_ahead(&connection, path)?;
     // A daemon that runs on an older schema must not find a newer one under its feet.
@@ -426,17 +477,32 @@ fn alone_in_folder(path: &Path) -> Option<File> {
 }
 
 fn open_writable(path: &Path) -> Result<Connection, ManifestError> {
-    make_file(path).map_err(|error| ManifestError::Engine {
-        verb: "open",
-        what: format!("{}: {error}", path.display()),
-    })?;
+    make_file(path).map_err(|error| opening_failed(path, &error))?;
     let open = || -> Result<Connection, Fault> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         prepare(&connection)?;
         Ok(connection)
     };
-    open().map_err(|fault| fault.named("open"))
+    open().map_err(|fault| fault.at(path))
+}
+
+/// Why a file of the manifest's cannot be opened.
+fn opening_failed(path: &Path, error: &std::io::Error) -> ManifestError {
+    let is_forbidden = matches!(
+        error.kind(),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+    );
+    if is_forbidden {
+        return ManifestError::Forbidden {
+            path: path.to_owned(),
+            what: error.to_string(),
+        };
+    }
+    ManifestError::Engine {
+        verb: "open",
+        what: format!("{}: {error}", path.display()),
+    }
 }
 
 /// Makes the file, if there is none, so that its entry in the folder survives a loss of power.
@@ -447,7 +513,7 @@ fn make_file(path: &Path) -> std::io::Result<()> {
     // Links in the manifest are signed: the file is the service's alone, and so are those that SQLite puts beside it.
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
-    options.open(path)?;
+    give_to_owner_of_folder(&options.open(path)?, path)?;
     sync_folder(path)
 }
 
@@ -507,8 +573,11 @@ fn check_readable(path: &Path) -> Result<(), ManifestError> {
     if !path.is_file() {
         return Err(missing());
     }
-    let check = |connection: &Connection| Ok(migrate::standing(connection, path, MIGRATIONS)?);
-    match Readers::new(path.to_owned()).read_here("open", check)? {
+    let check = |connection: &Connection| {
+        moving::check_unmarked(connection, path)?;
+        Ok(migrate::standing(connection, path, MIGRATIONS)?)
+    };
+    match Readers::new(path.to_owned()).look_first(check)? {
         Standing::Current => Ok(()),
         Standing::Empty => Err(missing()),
         Standing::Older(found) => Err(ManifestError::Older {

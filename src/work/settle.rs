@@ -155,6 +155,9 @@ fn is_waited_for(error: &ManifestError, tries: u32) -> bool {
         | ManifestError::Missing { .. }
         | ManifestError::Unfinished { .. }
         | ManifestError::Folder { .. }
+        | ManifestError::NoFile { .. }
+        | ManifestError::Forbidden { .. }
+        | ManifestError::Replaced { .. }
         | ManifestError::Older { .. }
         | ManifestError::Foreign { .. }
         | ManifestError::ReadOnly { .. }

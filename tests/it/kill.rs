@@ -189,6 +189,23 @@ async fn a_second_daemon_on_one_manifest_says_whose_it_is() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_is_taken_away_stops_the_daemon() {
+    let outside = outside("").await;
+    let (path, aside) = ("manifest.db", "aside.db");
+    let [path, aside] = [path, aside].map(|name| outside.home.path().join(name));
+    let mut daemon = outside.home.start().await;
+    // Another file of the same name is no better than none.
+    std::fs::copy(&path, &aside).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    let (status, log) = daemon.ended().await;
+    assert_eq!(status.code(), Some(11), "{log}");
+    assert!(
+        log.contains("manifest.db was removed or replaced while it was open\nhint:  keep the daemon stopped until"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
 async fn a_reload_takes_the_new_file_or_keeps_the_old_one_whole() {
     let outside = outside("").await;
     let daemon = outside.home.start().await;

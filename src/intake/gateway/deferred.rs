@@ -21,6 +21,7 @@ use serde::Serialize;
 use url::Url;
 
 use crate::clock::Timestamp;
+use crate::manifest::owner::give_to_owner_of_folder;
 use crate::model::task::TaskKey;
 
 /// The length of the file: about 5,000 tasks without callbacks. More are left to discovery.
@@ -101,6 +102,9 @@ impl Deferred {
             .mode(0o600)
             .open(path)?;
         let length = file.metadata()?.len();
+        if length == 0 {
+            give_to_owner_of_folder(&file, path)?;
+        }
         if length < FILE_BYTES {
             // Not every file system can set space aside; there a full disk is met when it is.
             if rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, FILE_BYTES)

@@ -8,7 +8,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
 
+use super::opening_failed;
 use crate::manifest::ManifestError;
+use crate::manifest::owner::give_to_owner_of_folder;
 
 /// More than this is no process ID.
 const PID_BYTES_MAX: u64 = 32;
@@ -29,7 +31,12 @@ impl DaemonLock {
         };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(&path).map_err(failed)?;
+        let is_new = !path.exists();
+        let opened = options.open(&path);
+        let mut file = opened.map_err(|error| opening_failed(&path, &error))?;
+        if is_new {
+            give_to_owner_of_folder(&file, &path).map_err(failed)?;
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

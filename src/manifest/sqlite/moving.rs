@@ -91,6 +91,18 @@ pub(super) fn check_finished(path: &Path) -> Result<(), ManifestError> {
     })
 }
 
+/// Refuses the copy of a move that is not finished, whatever name it is opened by.
+pub(super) fn check_unmarked(connection: &Connection, path: &Path) -> Result<(), Fault> {
+    if value(connection, IS_MARKED, [])? != Some(true) {
+        return Ok(());
+    }
+    let from = value(connection, READ_MARK, [])?;
+    Err(Fault::Known(ManifestError::Unfinished {
+        target: shown(path),
+        from: from.unwrap_or_else(|| "another manifest".to_owned()),
+    }))
+}
+
 /// Where an unfinished copy came from, if there is one and it got to say so.
 fn source_of(path: &Path, access: OpenFlags) -> Result<Option<String>, ManifestError> {
     let unfinished = unfinished_path(path);
@@ -143,7 +155,7 @@ impl File {
                 execute(&connection, "BEGIN IMMEDIATE", [])?;
                 Ok(connection)
             };
-            let connection = open().map_err(|fault| fault.named(VERB))?;
+            let connection = open().map_err(|fault| fault.at(&path))?;
             Ok(Self {
                 held: Some(Held { connection, lock }),
                 path,

@@ -73,6 +73,15 @@ impl Readers {
         outcome
     }
 
+    /// The first look at the database, whose errors name the file.
+    pub(super) fn look_first<T>(
+        &self,
+        look: impl FnOnce(&Connection) -> Result<T, Fault>,
+    ) -> Result<T, ManifestError> {
+        let looked = self.take().and_then(|connection| look(&connection));
+        looked.map_err(|fault| fault.at(&self.path))
+    }
+
     /// Lets nobody in any more, waits for those inside, and closes what is open.
     pub(super) async fn close(&self) {
         if !self.permits.is_closed() {

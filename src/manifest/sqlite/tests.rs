@@ -4,6 +4,7 @@ mod group_commit;
 
 use std::io::BufRead as _;
 use std::io::BufReader;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -328,6 +329,71 @@ async fn newer_and_foreign_databases_are_left_alone() {
         "{foreign:?}"
     );
     assert_eq!(std::fs::read(&theirs).unwrap(), before);
+}
+
+#[tokio::test]
+async fn the_copy_of_an_unfinished_move_is_refused_by_any_name() {
+    let world = World::sqlite(false).await;
+    world.manifest.close().await;
+    meddle(
+        &world,
+        "CREATE TABLE reelvault_moving (source TEXT NOT NULL) STRICT; INSERT INTO reelvault_moving VALUES ('there')",
+    );
+    for access in [Access::Daemon, Access::Writer, Access::Reader] {
+        let marked = open(&world, access).await;
+        let Err(ManifestError::Unfinished { from, .. }) = marked else {
+            panic!("{marked:?}");
+        };
+        assert_eq!(from, "there");
+    }
+    let source = super::moving::File::source(path(&world.config)).await;
+    assert!(matches!(
+        source.err(),
+        Some(ManifestError::Unfinished { .. })
+    ));
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_named() {
+    let world = World::sqlite(false).await;
+    world.manifest.close().await;
+    let path = path(&world.config);
+    std::fs::write(
+        &path,
+        "no database, but longer than the head of one ".repeat(9),
+    )
+    .unwrap();
+    for access in [Access::Daemon, Access::Writer, Access::Reader] {
+        let told = open(&world, access).await.unwrap_err().to_string();
+        let expected = format!("{}: file is not a database", path.display());
+        assert!(told.contains(&expected), "{told}");
+    }
+}
+
+/// Only root can give files away; who runs this as somebody else checks nothing.
+#[tokio::test]
+async fn what_root_makes_belongs_to_the_owner_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    if std::os::unix::fs::chown(folder.path(), Some(4242), Some(4243)).is_err() {
+        return;
+    }
+    let config = Config {
+        url: format!("sqlite:{}", folder.path().join("manifest.db").display()),
+        ..Config::of_tests()
+    };
+    let manifest = Manifest::open(&config, Clock::system(), Access::Daemon).await;
+    manifest.unwrap().try_write().await.unwrap();
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        let found = entry.metadata().unwrap();
+        assert_eq!((found.uid(), found.gid()), (4242, 4243), "{entry:?}");
+        count += 1;
+    }
+    assert_eq!(
+        count, 4,
+        "the database, its log, what readers share, the lock"
+    );
 }
 
 #[tokio::test]
