@@ -3,6 +3,7 @@
 mod explain;
 
 use std::fmt;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -126,6 +127,7 @@ pub(crate) async fn check(config: Option<&Path>, arguments: &Arguments) -> Resul
     findings.extend(clock(&config).await);
 
     let seams = open::seams(&config)?;
+    findings.extend(server(&config, &seams));
     findings.extend(told(&config, &seams));
     findings.extend(spool(&config));
     findings.extend(destinations(&config, &seams, arguments.offline).await);
@@ -196,9 +198,35 @@ async fn clock(config: &Config) -> Option<Finding> {
     })
 }
 
+/// Whether the daemon can listen as it should: the token is read, and nothing is opened.
+fn server(config: &Config, seams: &Seams) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let server = &config.server;
+    if server.token.is_some() {
+        findings.push(match wiring::face::token(server, seams) {
+            Ok(_) => Finding::new(Grade::Ok, "server.token", "can be read"),
+            Err(error) => Finding::new(Grade::Fail, "server", sentence(&error)),
+        });
+    }
+    let is_other = |found: std::fs::Metadata| !found.file_type().is_socket();
+    if std::fs::symlink_metadata(&server.socket).is_ok_and(is_other) {
+        let path = server.socket.display();
+        let what = format!("{path} is there already, and is no socket");
+        let hint = "name a path of its own, or take away what is there".to_owned();
+        findings.push(Finding::new(Grade::Fail, "server.socket", what).hint(Some(hint)));
+    }
+    findings
+}
+
 /// Whether those who are told can be: keys are read, and nothing is sent.
 fn told(config: &Config, seams: &Seams) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if config.callback.secret.is_some() {
+        findings.push(match wiring::telling::callback_signer(config, seams) {
+            Ok(_) => Finding::new(Grade::Ok, "callback", "its key can be read"),
+            Err(error) => Finding::new(Grade::Fail, "callback", sentence(&error)),
+        });
+    }
     for settings in &config.notify {
         let subject = format!("notify {}", settings.endpoint());
         findings.push(match wiring::telling::endpoint(settings, config, seams) {

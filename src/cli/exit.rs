@@ -8,6 +8,8 @@ use crate::config::ConfigErrors;
 use crate::daemon::sentence;
 use crate::manifest::ManifestError;
 use crate::provider;
+use crate::report::notify::EndpointError;
+use crate::secret::SecretError;
 use crate::store;
 
 /// The exit codes. Scripts depend on them: a number never changes its meaning.
@@ -108,8 +110,10 @@ impl From<anyhow::Error> for Complaint {
             Ok(error) => return error.into(),
             Err(error) => error,
         };
-        let is_configuration =
-            error.is::<provider::ConnectError>() || error.is::<store::ConnectError>();
+        let is_configuration = error.is::<provider::ConnectError>()
+            || error.is::<store::ConnectError>()
+            || error.is::<EndpointError>()
+            || error.is::<SecretError>();
         let exit = if is_configuration {
             Exit::Configuration
         } else {

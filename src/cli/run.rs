@@ -9,6 +9,7 @@ use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
 use crate::config::Config;
+use crate::daemon::server::ListenError;
 use crate::daemon::server::Server;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::systemd::Systemd;
@@ -37,10 +38,9 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     let server = if arguments.once {
         Server::deaf()
     } else {
-        Server::bind(&loaded.config.server).await.map_err(|error| {
-            Complaint::failed(error.to_string())
-                .hint("another daemon may be running; [server] says where this one listens")
-        })?
+        Server::bind(&loaded.config.server)
+            .await
+            .map_err(|error| cannot_listen(&error))?
     };
     let supervisor = Supervisor {
         manifest: &manifest,
@@ -67,4 +67,21 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     } else {
         Exit::Done
     })
+}
+
+/// An address that is not there may come with the network, so only a path that is somebody else's is a mistake for good.
+fn cannot_listen(error: &ListenError) -> Complaint {
+    let what = error.to_string();
+    if error.is_taken() {
+        Complaint::failed(what)
+            .hint("another daemon may be running; [server] says where this one listens")
+    } else if error.is_no_socket() {
+        Complaint::new(Exit::Configuration, what)
+            .hint("name a path of its own, or take away what is there")
+    } else {
+        let key = error.key;
+        Complaint::failed(what).hint(format!(
+            "{key} must be where this user can listen, on an address that this machine has"
+        ))
+    }
 }

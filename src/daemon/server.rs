@@ -95,6 +95,18 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
+impl ListenError {
+    /// Whether somebody else listens there.
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+
+    /// Whether a file is in the socket's place.
+    pub fn is_no_socket(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AlreadyExists
+    }
+}
+
 impl Server {
     /// Opens the listeners that `config` names. Nobody is answered before [`Server::serve`].
     pub async fn bind(config: &ServerConfig) -> Result<Self, ListenError> {

@@ -255,6 +255,61 @@ async fn a_manifest_that_cannot_be_is_said_so() {
 }
 
 #[tokio::test]
+async fn what_only_a_start_needs_is_checked_too() {
+    const KEY: &str = "whsec_MfKQ9r8GKYqTwjUPD8ILPZo2LaLaSwTwxxU6mPpC9Kk=";
+    let outside = outside().await;
+    let home = &outside.home;
+    let extra = "[server]\nlisten = \"127.0.0.1:0\"\nsocket = \"HOME/taken\"\ntoken = { env = \"NO_TOKEN\" }\n\
+                 [callback]\nsecret = { file = \"HOME/no-key\" }\n\
+                 [[notify]]\nname = \"app\"\nurl = \"https://app.test/\"\nwhen = [\"lost\"]\nsecret = { env = \"NO_KEY\" }\n";
+    let extra = extra.replace("HOME", &home.path().display().to_string());
+    let config = outside.config("", &extra);
+    std::fs::write(home.path().join("taken"), "").unwrap();
+    home.configure(&config);
+    let check = home.run(&["check", "--offline"]).await;
+    assert_eq!(check.code, 78, "{check:?}");
+    for what in [
+        "server.token: environment variable NO_TOKEN is not set",
+        "taken is there already, and is no socket",
+        "callback.secret: secret file",
+        "notify app.secret: environment variable NO_KEY is not set",
+    ] {
+        assert!(check.stdout.contains(what), "{what}\n{}", check.stdout);
+    }
+    // Each by itself keeps the daemon from starting, and no restart would help.
+    let mut config = config;
+    for (broken, mended) in [
+        ("taken\"", "free\""),
+        ("token = { env = \"NO_TOKEN\" }\n", ""),
+        ("no-key", "key"),
+        ("", ""),
+    ] {
+        let run = home.run(&["run"]).await;
+        assert_eq!(run.code, 78, "{broken}: {run:?}");
+        assert!(!run.stderr.contains("another daemon"), "{run:?}");
+        std::fs::write(home.path().join("key"), KEY).unwrap();
+        config = config.replace(broken, mended);
+        home.configure(&config);
+    }
+    let absent = outside.config("", "[server]\nlisten = \"192.0.2.1:0\"\n");
+    home.configure(&absent);
+    let run = home.run(&["run"]).await;
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(!run.stderr.contains("another daemon"), "{run:?}");
+    std::fs::create_dir(home.path().join("folder")).unwrap();
+    home.configure(&outside.config("", "").replace("/manifest.db", "/folder"));
+    for command in [&["run"][..], &["check", "--offline"], &["tasks"]] {
+        let outcome = home.run(command).await;
+        assert_eq!(outcome.code, 78, "{outcome:?}");
+        let said = outcome.stdout + &outcome.stderr;
+        assert!(
+            said.contains("is a folder, and a manifest is a file"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn lines_that_cannot_be_are_named_and_the_rest_is_taken() {
     let outside = outside().await;
     let lines = "good-1\n\n  good-2 \na b\n{\"task_id\": \"good-3\", \"tags\": {\"k\": \"v\"}}\n{\"task_id\": \"a/b\"}\n{\"task\": 1}\n{\"task_id\": \"x\", \"provider\": \"other\"}\n{\n\u{e4}\ngood-1";

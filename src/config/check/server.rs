@@ -10,6 +10,9 @@ use crate::units::Span;
 /// A webhook carries one task's answer, of which a provider's API gives no more than this.
 const HOOK_BODY: (ByteSize, ByteSize) = (ByteSize::bytes(1 << 10), ByteSize::mib(16));
 
+/// The system takes 107 bytes, and the socket has the process's number behind its name until it is in place.
+const SOCKET_BYTES_MAX: usize = 99;
+
 /// What S3 signs.
 const PRESIGNED: (Span, Span) = (Span::from_secs(1), Span::from_secs(7 * 24 * 3600));
 
@@ -60,6 +63,12 @@ impl Check<'_> {
                 what,
                 "write the whole path, or \"\" for no socket",
             );
+        }
+        let length = socket.as_os_str().len();
+        if length > SOCKET_BYTES_MAX {
+            let what = format!("{length} bytes are too long for a socket's path");
+            let note = format!("write one of at most {SOCKET_BYTES_MAX} bytes");
+            self.value(&["server", "socket"], what, note);
         }
         let (min, max) = HOOK_BODY;
         if server.hooks.body_max < min || server.hooks.body_max > max {

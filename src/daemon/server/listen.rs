@@ -132,10 +132,12 @@ async fn bind_tcp(key: &'static str, address: SocketAddr) -> Result<TcpListener,
 async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
-            return Err(io::Error::other("something else than a socket is there"));
+            let what = "something else than a socket is there";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
         }
         Ok(_) if UnixStream::connect(path).await.is_ok() => {
-            return Err(io::Error::other("another daemon answers there"));
+            let what = "another daemon answers there";
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
         }
         Ok(_) | Err(_) => {}
     }

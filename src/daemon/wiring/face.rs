@@ -66,7 +66,8 @@ pub fn base_url(server: &ServerConfig, address: Option<SocketAddr>) -> Option<Ur
     })
 }
 
-fn token(server: &ServerConfig, seams: &Seams) -> anyhow::Result<Option<Secret>> {
+/// What everybody on TCP must show, where that is set.
+pub fn token(server: &ServerConfig, seams: &Seams) -> anyhow::Result<Option<Secret>> {
     let token = server.token.as_ref().map(|it| it.read(seams.env.as_ref()));
     token.transpose().context("server.token")
 }

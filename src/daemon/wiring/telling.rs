@@ -38,12 +38,11 @@ pub(super) fn notify(
         endpoints.insert(settings.endpoint(), endpoint);
     }
     let callback = &config.callback;
-    let (secret, previous) = (callback.secret.as_ref(), callback.secret_old.as_ref());
     Ok(Notify {
         manifest: manifest.clone(),
         endpoints,
         callbacks: Callbacks {
-            signer: Signer::read("callback", secret, previous, seams.env.as_ref())?,
+            signer: callback_signer(config, seams)?,
             http: endpoint_http(config, callback.allow_private, seams)?,
             body: Some(gateway::callback_body(gateway)),
         },
@@ -51,6 +50,18 @@ pub(super) fn notify(
         clock: seams.clock.clone(),
         dice: seams.dice.clone(),
     })
+}
+
+/// What signs callbacks, where anything does.
+pub fn callback_signer(config: &Config, seams: &Seams) -> anyhow::Result<Signer> {
+    let callback = &config.callback;
+    let (secret, previous) = (callback.secret.as_ref(), callback.secret_old.as_ref());
+    Ok(Signer::read(
+        "callback",
+        secret,
+        previous,
+        seams.env.as_ref(),
+    )?)
 }
 
 /// Makes one endpoint ready to be told; nothing is sent yet.
