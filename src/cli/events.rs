@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::chance::Dice;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
@@ -19,11 +20,13 @@ use crate::manifest::Manifest;
 use crate::manifest::row::event::DeliveryRecord;
 use crate::manifest::row::event::EventFilter;
 use crate::manifest::row::event::EventRecord;
+use crate::manifest::row::event::Subscriber;
 use crate::model::event::DeliveryState;
 use crate::model::event::EndpointName;
 use crate::model::event::EventKind;
 use crate::model::task::TaskId;
 use crate::report::events::Told;
+use crate::report::notify;
 
 /// Events read at once.
 const PAGE: usize = 500;
@@ -103,6 +106,9 @@ pub(crate) async fn events(config: Option<&Path>, command: &Command) -> Result<E
                 kind: it.kind,
                 ..EventFilter::default()
             };
+            if let Some(endpoint) = &it.endpoint {
+                check_endpoint(&config, endpoint)?;
+            }
             if it.dry_run {
                 return list(&config, filter, false).await;
             }
@@ -142,17 +148,69 @@ async fn replay(
     endpoint: Option<&EndpointName>,
 ) -> Result<Exit, Complaint> {
     let manifest = open::write_manifest(config).await?;
-    let count = manifest.replay(filter, endpoint).await?;
+    let unknown = unknown(&manifest, &filter.numbers).await?;
+    let subscribers: Vec<Subscriber> = config.notify.iter().map(subscriber).collect();
+    let nonce = Dice::new().nonce();
+    let count = manifest.replay(filter, &subscribers, endpoint, nonce);
+    let count = count.await?;
     manifest.close().await;
+    for number in &unknown {
+        talk!("error: no event {number}");
+    }
     if count == 0 {
-        return Err(Complaint::new(Exit::NotFound, "no such events")
-            .hint("`reelvault events list` names those that are kept"));
+        let what = match endpoint {
+            None => "no such events, or nobody who wants them".to_owned(),
+            Some(endpoint) => format!("no such events, or {endpoint} wants none of them"),
+        };
+        return Err(Complaint::new(Exit::NotFound, what)
+            .hint("`reelvault events list` names those that are kept; a disabled endpoint is told nothing until a reload (SIGHUP)"));
     }
     say!("{count} events: told again")?;
     if !Manifest::is_daemon_running(&config.manifest).await {
         talk!("note: no daemon is running; they are told once one is: `reelvault run`");
     }
-    Ok(Exit::Done)
+    Ok(if unknown.is_empty() {
+        Exit::Done
+    } else {
+        Exit::DoneInPart
+    })
+}
+
+/// Refuses a name that nobody has. Hosts of callbacks are not configured: whom there is, the manifest says.
+fn check_endpoint(config: &Config, endpoint: &EndpointName) -> Result<(), Complaint> {
+    let names: Vec<EndpointName> = config.notify.iter().map(notify::Config::endpoint).collect();
+    if endpoint.is_callback() || names.contains(endpoint) {
+        return Ok(());
+    }
+    let known = if names.is_empty() {
+        "none is configured".to_owned()
+    } else {
+        let names: Vec<&str> = names.iter().map(EndpointName::as_str).collect();
+        format!("there is {}", names.join(", "))
+    };
+    let what = format!("no endpoint {:?}: {known}", endpoint.as_str());
+    Err(Complaint::new(Exit::NotFound, what))
+}
+
+fn subscriber(settings: &notify::Config) -> Subscriber {
+    Subscriber {
+        endpoint: settings.endpoint(),
+        kinds: settings.when.clone(),
+    }
+}
+
+/// Those of the numbers that no event has.
+async fn unknown(manifest: &Manifest, numbers: &[i64]) -> Result<Vec<i64>, Complaint> {
+    let filter = EventFilter {
+        numbers: numbers.to_vec(),
+        ..EventFilter::default()
+    };
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = manifest.events(&filter, numbers.len()).await?;
+    let is_unknown = |number: &i64| !found.iter().any(|it| it.event.number == *number);
+    Ok(numbers.iter().copied().filter(is_unknown).collect())
 }
 
 fn shown(record: EventRecord) -> Shown {

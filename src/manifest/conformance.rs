@@ -91,6 +91,7 @@ suite! {
         a_delivery_keeps_its_id_until_it_is_taken,
         a_slow_endpoint_holds_up_no_other,
         an_endpoint_that_works_again_gets_all_at_once,
+        a_replay_tells_whom_it_names_and_nobody_else,
         a_disabled_endpoint_is_told_nothing_until_it_is_enabled,
         an_event_that_all_were_told_of_is_pruned_in_the_end;
     lives:

@@ -106,15 +106,23 @@ impl Manifest {
         look!(self, "events", events::events(&filter, most))
     }
 
-    /// Tells of these events again under the same message IDs, and for the first time those endpoints that want them
-    /// by now; with an endpoint, only that one again. Tells how many events.
+    /// Tells of these events again under the same message IDs, and for the first time those subscribers that want them
+    /// by now; with `only`, nobody but that endpoint. `nonce` is one that no other call has. Tells of how many events.
     pub async fn replay(
         &self,
         filter: &EventFilter,
-        endpoint: Option<&EndpointName>,
+        subscribers: &[Subscriber],
+        only: Option<&EndpointName>,
+        nonce: String,
     ) -> Result<u64, ManifestError> {
-        let (filter, endpoint) = (filter.clone(), endpoint.cloned());
-        change!(self, "replay", events::replay(&filter, endpoint.as_ref()))
+        let (filter, only) = (filter.clone(), only.cloned());
+        let wanted = |it: &&Subscriber| only.as_ref().is_none_or(|only| it.endpoint == *only);
+        let subscribers: Vec<Subscriber> = subscribers.iter().filter(wanted).cloned().collect();
+        change!(
+            self,
+            "replay",
+            events::replay(&filter, &subscribers, only.as_ref(), &nonce)
+        )
     }
 
     /// Ends well as long as the manifest can be written: a full disk shows here before it is needed.

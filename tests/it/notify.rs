@@ -337,6 +337,20 @@ async fn gone_disables_at_once_and_a_reload_and_a_replay_bring_it_back() {
     );
     receiver.reached(3).await;
     assert_eq!(outside.home.run(&["events", "replay", "999"]).await.code, 6);
+    let some = outside
+        .home
+        .run(&["events", "replay", &number, "999"])
+        .await;
+    assert_eq!(
+        (some.code, some.stdout.as_str(), some.stderr.as_str()),
+        (3, "1 events: told again\n", "error: no event 999\n")
+    );
+    let nobody = ["events", "replay", "-e", "ap", &number];
+    let nobody = outside.home.run(&nobody).await;
+    assert_eq!(
+        (nobody.code, nobody.stderr.as_str()),
+        (6, "error: no endpoint \"ap\": there is app\n")
+    );
     daemon.stop().await;
 }
 

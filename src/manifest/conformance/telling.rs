@@ -488,7 +488,9 @@ pub(in crate::manifest) async fn a_disabled_endpoint_is_told_nothing_until_it_is
     // Nor by a replay.
     let replay = async |endpoint: Option<&EndpointName>| {
         let all = EventFilter::default();
-        world.manifest.replay(&all, endpoint).await.unwrap()
+        let nonce = "n9".to_owned();
+        let replayed = world.manifest.replay(&all, &both, endpoint, nonce).await;
+        replayed.unwrap()
     };
     assert_eq!(replay(None).await, 4);
     assert_eq!(count(DeliveryState::GivenUp).await, 4);
@@ -549,4 +551,33 @@ pub(in crate::manifest) async fn an_event_that_all_were_told_of_is_pruned_in_the
     );
     assert_eq!(world.record("b").await.key, key("b"));
     assert!(happened(world).await.is_empty());
+}
+
+pub(in crate::manifest) async fn a_replay_tells_whom_it_names_and_nobody_else(world: &World) {
+    let aa = wants("aa", &[EventKind::Learned]);
+    let both = [aa.clone(), wants("bb", &[EventKind::Ready])];
+    world.learn("a").await;
+    world.see_completed(&["a"]).await;
+    fan_out(world, &[]).await;
+    let replay = async |filter: EventFilter, only: &str| {
+        let (only, nonce) = (name(only), only.to_owned());
+        let replayed = world.manifest.replay(&filter, &both, Some(&only), nonce);
+        replayed.await.unwrap()
+    };
+    assert_eq!(replay(EventFilter::default(), "cc").await, 0);
+    // Of two events it wants one.
+    assert_eq!(replay(EventFilter::default(), "aa").await, 1);
+    let states = states(world).await;
+    assert_eq!(states, [("aa".to_owned(), DeliveryState::Due)]);
+    fan_out(world, &both).await;
+    let delivery = claim_one(world).await;
+    assert_eq!(delivery.event.kind, EventKind::Learned);
+    world.manifest.mark_sent(&delivery.lease).await.unwrap();
+    let ready = EventFilter {
+        kind: Some(EventKind::Ready),
+        ..EventFilter::default()
+    };
+    assert_eq!(replay(ready.clone(), "aa").await, 0);
+    assert_eq!(replay(ready, "bb").await, 1);
+    assert_eq!(claim_one(world).await.endpoint, name("bb"));
 }

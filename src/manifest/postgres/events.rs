@@ -18,6 +18,7 @@ use crate::manifest::row::event::DeliveryRecord;
 use crate::manifest::row::event::Event;
 use crate::manifest::row::event::EventFilter;
 use crate::manifest::row::event::EventRecord;
+use crate::manifest::row::event::Subscriber;
 use crate::model::asset::AssetIndex;
 use crate::model::event::EndpointName;
 use crate::model::event::EventKind;
@@ -217,36 +218,59 @@ pub(super) fn event(columns: &Columns<'_>, number: i64) -> Result<Event, Fault> 
     })
 }
 
-/// Makes every final delivery of these events due again, and lets those be made that there are not; tells of how many
-/// events. With an endpoint, only its own are due again; those of a disabled one never.
+/// Makes every final delivery of these events due again, and those that the subscribers lack; tells of how many events
+/// something is due then. With `only`, what others are told is left alone. A disabled endpoint is told nothing.
 pub(in crate::manifest) async fn replay(
     tx: &Tx<'_>,
     filter: &EventFilter,
-    endpoint: Option<&EndpointName>,
+    subscribers: &[Subscriber],
+    only: Option<&EndpointName>,
+    nonce: &str,
 ) -> Result<u64, Fault> {
     let (clauses, params) = restrictions(filter);
-    let only = if endpoint.is_some() {
+    let of_one = if only.is_some() {
         "AND endpoint = :endpoint"
     } else {
         ""
     };
+    let mut with_one = params.clone();
+    with_one.push((":endpoint", only.map(EndpointName::as_str).to_param()));
     let due_again = format!(
         "-- manifest::replay
     UPDATE deliveries
     SET state = 'due', due_at = :now, begun_at = :now, attempts = 0, error = NULL
-    WHERE state <> 'due' {only}
+    WHERE state <> 'due' {of_one}
         AND endpoint NOT IN (SELECT name FROM endpoints WHERE disabled_at IS NOT NULL)
         AND event IN (SELECT id FROM events WHERE {clauses})"
     );
-    let mut values = params.clone();
-    values.push((":endpoint", endpoint.map(EndpointName::as_str).to_param()));
-    execute(tx, &due_again, values).await?;
-    let fan_again = format!(
+    execute(tx, &due_again, with_one.clone()).await?;
+    let make = format!(
         "-- manifest::replay
-    UPDATE events SET is_fanned = 0 WHERE {clauses}"
+    INSERT INTO deliveries (event, endpoint, message_id, state, due_at, begun_at)
+    SELECT id, :endpoint::text, 'msg_' || :nonce::text || '_' || id || '_' || :place::bigint, 'due', :now, :now
+    FROM events
+    WHERE kind = ANY(:kinds::text[])
+        AND :endpoint::text NOT IN (SELECT name FROM endpoints WHERE disabled_at IS NOT NULL)
+        AND {clauses}
+    ON CONFLICT (event, endpoint) DO NOTHING"
     );
-    let events = execute(tx, &fan_again, params).await?;
-    Ok(u64::try_from(events).unwrap_or(u64::MAX))
+    for (place, Subscriber { endpoint, kinds }) in (0_i64..).zip(subscribers) {
+        let kinds: Vec<String> = kinds.iter().map(ToString::to_string).collect();
+        let mut values = params.clone();
+        values.push((":endpoint", endpoint.as_str().to_param()));
+        values.push((":nonce", nonce.to_param()));
+        values.push((":place", place.to_param()));
+        values.push((":kinds", kinds.to_param()));
+        execute(tx, &make, values).await?;
+    }
+    let told = format!(
+        "-- manifest::replay
+    SELECT COUNT(*) FROM events WHERE {clauses} AND EXISTS (
+        SELECT 1 FROM deliveries WHERE event = events.id AND state = 'due' {of_one}
+    )"
+    );
+    let told: Option<i64> = value(tx, &told, with_one).await?;
+    Ok(u64::try_from(told.unwrap_or_default()).unwrap_or_default())
 }
 
 pub(super) const PRUNE: &str = "-- manifest::prune_events

@@ -12,11 +12,13 @@ use super::all;
 use super::claims::limit;
 use super::columns::Columns;
 use super::execute;
+use super::value;
 use crate::clock::Timestamp;
 use crate::manifest::row::event::DeliveryRecord;
 use crate::manifest::row::event::Event;
 use crate::manifest::row::event::EventFilter;
 use crate::manifest::row::event::EventRecord;
+use crate::manifest::row::event::Subscriber;
 use crate::model::asset::AssetIndex;
 use crate::model::event::EndpointName;
 use crate::model::event::EventKind;
@@ -208,36 +210,68 @@ pub(super) fn event(columns: &Columns<'_, '_>, number: i64) -> Result<Event, Fau
     })
 }
 
-/// Makes every final delivery of these events due again, and lets those be made that there are not; tells of how many
-/// events. With an endpoint, only its own are due again; those of a disabled one never.
+/// Makes every final delivery of these events due again, and those that the subscribers lack; tells of how many events
+/// something is due then. With `only`, what others are told is left alone. A disabled endpoint is told nothing.
 pub(in crate::manifest) fn replay(
     tx: &Tx<'_>,
     filter: &EventFilter,
-    endpoint: Option<&EndpointName>,
+    subscribers: &[Subscriber],
+    only: Option<&EndpointName>,
+    nonce: &str,
 ) -> Result<u64, Fault> {
     let (clauses, params) = restrictions(filter);
-    let (mut only, now) = (String::new(), tx.now.as_unix_millis());
-    let mut values = vec![Value::Integer(now), Value::Integer(now)];
-    if let Some(endpoint) = endpoint {
-        only.push_str("AND endpoint = ?");
-        values.push(Value::Text(endpoint.as_str().to_owned()));
-    }
-    values.extend(params.iter().cloned());
+    let text = |text: &str| Value::Text(text.to_owned());
+    let (of_one, one) = match only {
+        Some(endpoint) => ("AND endpoint = ?", Some(text(endpoint.as_str()))),
+        None => ("", None),
+    };
+    let now = Value::Integer(tx.now.as_unix_millis());
     let due_again = format!(
         "-- manifest::replay
     UPDATE deliveries
     SET state = 'due', due_at = ?, begun_at = ?, attempts = 0, error = NULL
-    WHERE state <> 'due' {only}
+    WHERE state <> 'due' {of_one}
         AND endpoint NOT IN (SELECT name FROM endpoints WHERE disabled_at IS NOT NULL)
         AND event IN (SELECT id FROM events WHERE {clauses})"
     );
+    let values = [now.clone(), now.clone()].into_iter().chain(one.clone());
+    let values = values.chain(params.iter().cloned());
     execute(tx.db, &due_again, rusqlite::params_from_iter(values))?;
-    let fan_again = format!(
+    let make = format!(
         "-- manifest::replay
-    UPDATE events SET is_fanned = 0 WHERE {clauses}"
+    INSERT INTO deliveries (event, endpoint, message_id, state, due_at, begun_at)
+    SELECT id, ?, 'msg_' || ? || '_' || id || '_' || ?, 'due', ?, ?
+    FROM events
+    WHERE kind IN (SELECT value FROM json_each(?))
+        AND ? NOT IN (SELECT name FROM endpoints WHERE disabled_at IS NOT NULL)
+        AND {clauses}
+    ON CONFLICT (event, endpoint) DO NOTHING"
     );
-    let events = execute(tx.db, &fan_again, rusqlite::params_from_iter(params))?;
-    Ok(u64::try_from(events).unwrap_or(u64::MAX))
+    for (place, Subscriber { endpoint, kinds }) in subscribers.iter().enumerate() {
+        let endpoint = text(endpoint.as_str());
+        let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+        let kinds = serde_json::to_string(&kinds).expect("words are strings");
+        let values = [
+            endpoint.clone(),
+            text(nonce),
+            text(&place.to_string()),
+            now.clone(),
+            now.clone(),
+            Value::Text(kinds),
+            endpoint,
+        ];
+        let values = values.into_iter().chain(params.iter().cloned());
+        execute(tx.db, &make, rusqlite::params_from_iter(values))?;
+    }
+    let told = format!(
+        "-- manifest::replay
+    SELECT COUNT(*) FROM events WHERE {clauses} AND EXISTS (
+        SELECT 1 FROM deliveries WHERE event = events.id AND state = 'due' {of_one}
+    )"
+    );
+    let values = rusqlite::params_from_iter(params.into_iter().chain(one));
+    let told: Option<i64> = value(tx.db, &told, values)?;
+    Ok(u64::try_from(told.unwrap_or_default()).unwrap_or_default())
 }
 
 pub(super) const PRUNE: &str = "-- manifest::prune_events
