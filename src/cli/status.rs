@@ -69,6 +69,17 @@ fn describe(status: &Status, now: Timestamp) -> String {
         status.refused,
         tally.tasks_in(TaskState::Failed) + tally.tasks_in(TaskState::Cancelled),
     ));
+    let given_up = [TaskState::Vanished, TaskState::Abandoned].map(|state| {
+        let count = tally.tasks_in(state);
+        (count > 0).then(|| format!("{count} {state}"))
+    });
+    let given_up: Vec<String> = given_up.into_iter().flatten().collect();
+    if !given_up.is_empty() {
+        lines.push(format!(
+            "     {}: `reelvault task retry` looks at one again",
+            given_up.join(", ")
+        ));
+    }
     if let Some(deadline) = tally.next_deadline {
         lines.push(format!("     the next deadline is {}", when(deadline, now)));
     }

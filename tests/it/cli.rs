@@ -417,6 +417,15 @@ async fn status_tells_the_risk_by_its_exit_code() {
          0 watched, 0 due, 2 archived (128 KiB), 0 refused, 0 failed upstream
     ");
     assert!(home.done(&["tasks", "--at-risk"]).await.is_empty());
+
+    home.configure(&outside.config("", "[poll]\ngive_up = \"1ms\"\n"));
+    let slow = outside.submit(1).remove(0);
+    assert!(outside.simulator.push(&slow, Status::Processing(10)));
+    home.done(&["add", slow.as_str()]).await;
+    home.run(&["run", "--once"]).await;
+    let given_up = home.run(&["status"]).await.stdout;
+    let line = "     1 abandoned: `reelvault task retry` looks at one again\n";
+    assert!(given_up.contains(line), "{given_up}");
 }
 
 #[tokio::test]
