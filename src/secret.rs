@@ -1,6 +1,8 @@
 //! Secrets: where configuration says they are, and values that never print.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -8,6 +10,9 @@ use secrecy::ExposeSecret as _;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde::Serialize;
+
+/// More than this is no secret: keys of cloud accounts are JSON of a few KiB.
+const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Where a secret is, as `{ credential = "NAME" }`, `{ file = "/path" }` or `{ env = "NAME" }`; never the secret itself.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -48,6 +53,9 @@ pub enum SecretError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file that holds something else.
+    #[error("secret file {}: longer than any secret", .0.display())]
+    Long(PathBuf),
     /// A variable that is not set.
     #[error("environment variable {0} is not set")]
     Env(String),
@@ -119,12 +127,21 @@ impl SecretSource {
 }
 
 fn read_file(path: &Path) -> Result<Secret, SecretError> {
-    let read = std::fs::read_to_string(path);
-    let value = read.map_err(|source| SecretError::File {
+    let mut value = String::new();
+    let read = File::open(path).and_then(|file| {
+        let mut bounded = file.take(FILE_BYTES_MAX + 1);
+        bounded.read_to_string(&mut value)
+    });
+    read.map_err(|source| SecretError::File {
         path: path.to_owned(),
         source,
     })?;
-    filled(&value, || path.display().to_string())
+    if u64::try_from(value.len()).is_ok_and(|length| length > FILE_BYTES_MAX) {
+        return Err(SecretError::Long(path.to_owned()));
+    }
+    // Some editors begin a text with a mark that nobody sees.
+    let value = value.strip_prefix('\u{feff}').unwrap_or(&value);
+    filled(value, || path.display().to_string())
 }
 
 fn filled(value: &str, place: impl FnOnce() -> String) -> Result<Secret, SecretError> {
@@ -153,6 +170,22 @@ mod tests {
         let secret = SecretSource::env("KEY").read(&env).unwrap();
         assert_eq!(secret.expose(), "sk-canary");
         assert_eq!(format!("{secret:?}"), "***");
+    }
+
+    #[test]
+    fn a_file_is_read_as_far_as_secrets_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let source = |path: &Path| SecretSource {
+            credential: None,
+            file: Some(path.to_owned()),
+            env: None,
+        };
+        std::fs::write(&path, "\u{feff}sk-canary\r\n").unwrap();
+        let secret = source(&path).read(&env).unwrap();
+        assert_eq!(secret.expose(), "sk-canary");
+        let endless = source(Path::new("/dev/zero")).read(&env);
+        assert!(matches!(endless, Err(SecretError::Long(_))));
     }
 
     #[test]

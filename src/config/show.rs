@@ -1,9 +1,11 @@
 //! What is in force, as TOML that could be a configuration again, if asked with the layer that each line is from.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde_json::Map;
 use serde_json::Value;
+use url::Url;
 
 use crate::config::Config;
 use crate::config::node::Path;
@@ -11,7 +13,7 @@ use crate::config::node::Step;
 use crate::config::problem::Origin;
 use crate::config::problem::Sources;
 
-/// What stands for a header's value, which may be a token.
+/// What stands for a header's value or the user in an address, which may be a token.
 const MASK: &str = "***";
 
 /// Writes `config`; with `sources`, each line says where its value is from.
@@ -121,9 +123,24 @@ fn inline(value: &Value, masked: bool) -> String {
             format!("[{}]", values.join(", "))
         }
         Value::String(_) if masked => quoted(MASK),
-        Value::String(text) => quoted(text),
+        Value::String(text) => quoted(&without_login(text)),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
     }
+}
+
+/// An address as it stands but for a user and a password, which are somebody's key to it.
+fn without_login(text: &str) -> Cow<'_, str> {
+    let address = Url::parse(text).ok();
+    let address = address.filter(|it| matches!(it.scheme(), "http" | "https"));
+    let is_open = |it: &Url| !it.username().is_empty() || it.password().is_some();
+    let Some(mut address) = address.filter(is_open) else {
+        return text.into();
+    };
+    let masked = address
+        .set_password(None)
+        .and_then(|()| address.set_username(MASK));
+    masked.expect("an address with a host takes a user");
+    address.to_string().into()
 }
 
 fn bare(key: &str) -> String {

@@ -1,6 +1,9 @@
 //! What the service manager is told: ready, reloading, stopping, one line of status, and that we still move.
 
 use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -69,7 +72,7 @@ impl Systemd {
     }
 
     fn notify(&self, states: &[NotifyState<'_>]) {
-        if let Err(error) = sd_notify::notify(states) {
+        if let Err(error) = tell(states) {
             self.log_first(&error);
         }
     }
@@ -81,9 +84,20 @@ impl Systemd {
     }
 }
 
+/// Sends one message. A socket without a file, whose name begins with `@`, is one that the crate does not know.
+fn tell(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let Some(name) = socket.as_encoded_bytes().strip_prefix(b"@") else {
+        return sd_notify::notify(states);
+    };
+    let address = SocketAddr::from_abstract_name(name)?;
+    let lines: Vec<String> = states.iter().map(|state| format!("{state}\n")).collect();
+    UnixDatagram::unbound()?.send_to_addr(lines.concat().as_bytes(), &address)?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixDatagram;
     use std::path::Path;
     use std::process::Command;
     use std::process::Output;
@@ -127,9 +141,18 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
+        hear(&UnixDatagram::bind(&path).unwrap(), &path);
+        let name = format!("@reelvault-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name[1..]).unwrap();
+        hear(
+            &UnixDatagram::bind_addr(&address).unwrap(),
+            Path::new(&name),
+        );
+    }
+
+    fn hear(socket: &UnixDatagram, path: &Path) {
         socket.set_nonblocking(true).unwrap();
-        assert_passed(&run("speaks_to_the_service_manager", &path, "30000000"));
+        assert_passed(&run("speaks_to_the_service_manager", path, "30000000"));
         let mut messages = Vec::new();
         let mut buffer = [0; 4096];
         while let Ok(length) = socket.recv(&mut buffer) {
