@@ -154,9 +154,6 @@ async fn replay(
     let count = manifest.replay(filter, &subscribers, endpoint, nonce);
     let count = count.await?;
     manifest.close().await;
-    for number in &unknown {
-        talk!("error: no event {number}");
-    }
     if count == 0 {
         let what = match endpoint {
             None => "no such events, or nobody who wants them".to_owned(),
@@ -164,6 +161,9 @@ async fn replay(
         };
         return Err(Complaint::new(Exit::NotFound, what)
             .hint("`reelvault events list` names those that are kept; a disabled endpoint is told nothing until a reload (SIGHUP)"));
+    }
+    for number in &unknown {
+        talk!("error: no event {number}");
     }
     say!("{count} events: told again")?;
     if !Manifest::is_daemon_running(&config.manifest).await {

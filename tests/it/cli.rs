@@ -291,7 +291,10 @@ async fn what_only_a_start_needs_is_checked_too() {
         config = config.replace(broken, mended);
         home.configure(&config);
     }
-    let absent = outside.config("", "[server]\nlisten = \"192.0.2.1:0\"\n");
+    let absent = outside.config(
+        "",
+        "[server]\nlisten = \"192.0.2.1:0\"\ntoken = { file = \"key\" }\n",
+    );
     home.configure(&absent);
     let run = home.run(&["run"]).await;
     assert_eq!(run.code, 1, "{run:?}");
