@@ -15,6 +15,7 @@
 mod body;
 mod deferred;
 mod headers;
+mod held_back;
 mod keep_up;
 mod look;
 mod path;
@@ -51,6 +52,7 @@ use crate::http::guard::Guard;
 use crate::http::problem::Problem;
 use crate::http::request::Admission;
 use crate::http::request::TOKEN_HEADER;
+use crate::intake::gateway::held_back::HeldBack;
 use crate::manifest::Manifest;
 use crate::manifest::row::TaskRecord;
 use crate::model::asset::AssetIndex;
@@ -150,6 +152,7 @@ struct Inner {
     parts: GatewayParts,
     /// Submissions whose callers may have gone: they are learned all the same.
     tracker: TaskTracker,
+    held_back: HeldBack,
 }
 
 /// A call that may go on: to whom, where, and for whom.
@@ -205,6 +208,7 @@ impl Gateway {
         Self(Arc::new(Inner {
             parts,
             tracker: TaskTracker::new(),
+            held_back: HeldBack::default(),
         }))
     }
 
@@ -216,6 +220,10 @@ impl Gateway {
     /// How many tasks passed that wait to be learned.
     pub fn waiting(&self) -> usize {
         self.parts().deferred.as_ref().map_or(0, Deferred::count)
+    }
+
+    fn held_back(&self) -> &HeldBack {
+        &self.0.held_back
     }
 
     fn parts(&self) -> &GatewayParts {

@@ -35,7 +35,6 @@ use crate::model::task::TaskKey;
 use crate::model::task::TaskState;
 use crate::provider::Passing;
 use crate::units::ByteSize;
-use crate::units::Span;
 
 /// An answer about one task takes a few KiB. A longer one passes unread, and none longer is kept. As many as there are
 /// connections may be in memory at once.
@@ -108,7 +107,7 @@ impl Gateway {
         let shown = match passing {
             Passing::Task { progress, results } => {
                 let is_taken = self.take_hint(call, key, known, progress).await;
-                let holds = is_taken && self.holds(known);
+                let holds = is_taken && progress == Progress::Completed && self.holds(key, known);
                 self.shown(call, known, progress, &results, body.clone(), holds)
                     .await
             }
@@ -186,20 +185,22 @@ impl Gateway {
     }
 
     /// Whether a completed task is told as running for now. Not where that could be for long: a look of our own that
-    /// failed, an asset that is given up, the end of the time that is configured.
-    fn holds(&self, known: Option<&ServedTask>) -> bool {
-        let hold = self.parts().config.hold;
+    /// failed, an asset that is given up, the end of the time that is configured. As long as no look of our own has found it
+    /// completed, that time is counted from the first answer that told us so.
+    fn holds(&self, key: &TaskKey, known: Option<&ServedTask>) -> bool {
+        let (hold, now) = (self.parts().config.hold, self.parts().clock.now());
+        let is_within = || self.held_back().is_within(key, now, hold);
         let Some(known) = known else {
-            return hold > Span::ZERO;
+            return is_within();
         };
         let task = &known.task;
         let is_due = |asset: &AssetRecord| asset.state == AssetState::Due;
         match task.state {
-            TaskState::Watching => hold > Span::ZERO && task.error.is_none(),
+            TaskState::Watching => task.error.is_none() && is_within(),
             TaskState::Completed => {
                 let since = known.over_since.or(task.completed_at);
                 let since = since.unwrap_or(task.learned_at);
-                task.assets.iter().any(is_due) && self.parts().clock.now().since(since) < hold
+                task.assets.iter().any(is_due) && now.since(since) < hold
             }
             TaskState::Failed
             | TaskState::Cancelled
@@ -309,7 +310,7 @@ impl Gateway {
                 progress,
                 &results,
                 answer.clone().into(),
-                self.holds(Some(known)),
+                self.holds(&known.task.key, Some(known)),
             )
             .await;
         self.parts().counts.add(Count::Kept);
