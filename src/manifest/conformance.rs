@@ -69,6 +69,7 @@ suite! {
         the_last_answer_about_what_is_over_is_kept;
     hinting:
         a_hint_makes_a_task_due_and_postpones_nothing,
+        who_is_asked_for_is_claimed_first,
         a_hint_during_a_look_leaves_the_claim_and_brings_another_look,
         only_what_was_given_up_is_revived;
     holding:

@@ -36,6 +36,38 @@ pub(in crate::manifest) async fn a_hint_makes_a_task_due_and_postpones_nothing(w
     assert_eq!(claimed[0].key, key("a"));
 }
 
+pub(in crate::manifest) async fn who_is_asked_for_is_claimed_first(world: &World) {
+    let manifest = &world.manifest;
+    let held = NewTask {
+        deadline: world.deadline(900),
+        ..world.task("held")
+    };
+    manifest.learn(vec![held]).await.unwrap();
+    let lease = manifest.claim_tasks(1, &[]).await.unwrap()[0].lease;
+    for number in 0..9 {
+        let urgent = NewTask {
+            deadline: world.deadline(100),
+            ..world.task(&format!("urgent{number}"))
+        };
+        manifest.learn(vec![urgent]).await.unwrap();
+    }
+    let late = NewTask {
+        deadline: world.deadline(900),
+        ..world.task("late")
+    };
+    manifest.learn(vec![late]).await.unwrap();
+    for id in ["late", "held"] {
+        assert_eq!(manifest.hear(&key(id)).await.unwrap(), Heard::Due);
+    }
+    let shown = world.record("late").await.next_look_at;
+    assert_eq!(shown, Some(world.now()), "a time that people understand");
+    manifest.let_go(&[(lease, world.after(600))]).await.unwrap();
+    let claimed = manifest.claim_tasks(2, &[]).await.unwrap();
+    let mut names: Vec<&str> = claimed.iter().map(|task| task.key.id.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["held", "late"]);
+}
+
 pub(in crate::manifest) async fn a_hint_during_a_look_leaves_the_claim_and_brings_another_look(
     world: &World,
 ) {

@@ -44,14 +44,15 @@ pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
         UNION
         (SELECT id FROM tasks
         WHERE lease_expires_at <= :now AND next_look_at <= :now AND provider <> ALL(:except)
-        ORDER BY deadline_at, next_look_at, id LIMIT :most)
+        ORDER BY next_look_at > 0, deadline_at, next_look_at, id LIMIT :most)
     ), chosen AS (
         -- Only what is claimed is locked: another claim passes over it and finds the rest of its candidates free.
         SELECT id FROM tasks
         WHERE id IN (SELECT id FROM candidates)
             AND next_look_at <= :now AND (lease_expires_at IS NULL OR lease_expires_at <= :now)
             AND provider <> ALL(:except)
-        ORDER BY deadline_at, next_look_at, id LIMIT :most
+        -- What somebody asks for goes first (`hear`).
+        ORDER BY next_look_at > 0, deadline_at, next_look_at, id LIMIT :most
         FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE tasks
@@ -78,7 +79,11 @@ pub(in crate::manifest) async fn claim_tasks(
         ":hold": hold.unwrap_or(tx.engine.lease).as_millis_i64(),
     };
     let mut claimed = all(tx, CLAIM_TASKS, params, "tasks", |columns| {
-        Ok((urgency(columns, "next_look_at")?, claimed_task(columns)?))
+        let urgency = urgency(columns, "next_look_at")?;
+        Ok((
+            (urgency.1 > Timestamp::EPOCH, urgency),
+            claimed_task(columns)?,
+        ))
     })
     .await?;
     // The order of returned rows is the engine's own.

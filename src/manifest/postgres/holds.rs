@@ -44,7 +44,7 @@ pub(in crate::manifest) async fn news(tx: &Tx<'_>, leases: &[Lease]) -> Result<H
 
 pub(super) const LET_GO: &str = "-- manifest::let_go
     UPDATE tasks
-    SET next_look_at = CASE WHEN heard_at IS NOT NULL AND ours.at > :now THEN :now ELSE ours.at END,
+    SET next_look_at = CASE WHEN heard_at IS NOT NULL THEN 0 ELSE ours.at END,
         heard_at = NULL,
         lease_owner = NULL,
         lease_expires_at = NULL

@@ -66,7 +66,8 @@ pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
         )
         -- A task may be among both. UNION would sort each branch by ID, and scan the table for that.
         GROUP BY id
-        ORDER BY MIN(deadline_at), MIN(next_look_at), id
+        -- What somebody asks for goes first (`hear`).
+        ORDER BY MIN(next_look_at) > 0, MIN(deadline_at), MIN(next_look_at), id
         LIMIT :most
     )
     -- Columns are found by their names, one name after the other: no more than are read.
@@ -92,7 +93,11 @@ pub(in crate::manifest) fn claim_tasks(
         ":window": limit(most.saturating_mul(WINDOW)),
     };
     let mut claimed = all(tx.db, CLAIM_TASKS, params, "tasks", |columns| {
-        Ok((urgency(columns, "next_look_at")?, claimed_task(columns)?))
+        let urgency = urgency(columns, "next_look_at")?;
+        Ok((
+            (urgency.1 > Timestamp::EPOCH, urgency),
+            claimed_task(columns)?,
+        ))
     })?;
     // The order of returned rows is the engine's own.
     claimed.sort_by_key(|(urgency, _)| *urgency);

@@ -17,7 +17,8 @@ const HEAR: &str = "-- manifest::hear
     UPDATE tasks
     SET next_look_at = CASE
             -- While it is claimed the claim goes on, and whoever holds it finds `heard_at`.
-            WHEN lease_expires_at IS NULL AND next_look_at > :now THEN :now
+            -- Zero is before all that is due by itself: somebody waits for what this look finds.
+            WHEN lease_expires_at IS NULL THEN 0
             ELSE next_look_at
         END,
         heard_at = CASE WHEN lease_expires_at IS NULL THEN NULL ELSE :now END

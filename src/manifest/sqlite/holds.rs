@@ -38,7 +38,7 @@ pub(in crate::manifest) fn news(db: &Connection, leases: &[Lease]) -> Result<Hel
 
 const LET_GO: &str = "-- manifest::let_go
     UPDATE tasks
-    SET next_look_at = CASE WHEN heard_at IS NOT NULL AND :at > :now THEN :now ELSE :at END,
+    SET next_look_at = CASE WHEN heard_at IS NOT NULL THEN 0 ELSE :at END,
         heard_at = NULL,
         lease_owner = NULL,
         lease_expires_at = NULL
@@ -48,8 +48,7 @@ const LET_GO: &str = "-- manifest::let_go
 pub(in crate::manifest) fn let_go(tx: &Tx<'_>, held: &[(Lease, Timestamp)]) -> Result<(), Fault> {
     for (lease, at) in held {
         let params = named_params! {
-            ":at": at.as_unix_millis(), ":now": tx.now.as_unix_millis(),
-            ":id": lease.row, ":token": lease.token.0,
+            ":at": at.as_unix_millis(), ":id": lease.row, ":token": lease.token.0,
         };
         execute(tx.db, LET_GO, params)?;
     }

@@ -107,6 +107,7 @@ fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Value>) {
 fn task_record(columns: &Columns<'_, '_>) -> Result<TaskRecord, Fault> {
     let code: Option<String> = columns.get("task_error_code")?;
     let message: Option<String> = columns.get("task_error_message")?;
+    let learned_at = columns.instant("learned_at")?;
     Ok(TaskRecord {
         row: columns.id,
         key: columns.task_key()?,
@@ -116,10 +117,13 @@ fn task_record(columns: &Columns<'_, '_>) -> Result<TaskRecord, Fault> {
         kind: columns.get("kind")?,
         created_at: columns.instant_opt("created_at")?,
         completed_at: columns.instant_opt("completed_at")?,
-        learned_at: columns.instant("learned_at")?,
+        learned_at,
         learned_via: columns.word("learned_via")?,
         deadline: columns.deadline()?,
-        next_look_at: columns.instant_opt("next_look_at")?,
+        // What is asked for stands before all times.
+        next_look_at: columns
+            .instant_opt("next_look_at")?
+            .map(|at| at.max(learned_at)),
         status: columns.get("status")?,
         percent: columns.number_opt("percent")?,
         estimate: columns.number_opt("estimate_ms")?.map(Span::from_millis),

@@ -187,7 +187,7 @@ const OBSERVE: &str = "-- manifest::observe
         deadline_from = CASE WHEN state = 'completed' THEN deadline_from ELSE :deadline_from END,
         -- What was heard of it meanwhile may be newer than what was seen.
         next_look_at = CASE
-            WHEN heard_at IS NOT NULL AND :next_look_at > :now THEN :now
+            WHEN heard_at IS NOT NULL AND :next_look_at > :now THEN 0
             ELSE :next_look_at
         END,
         heard_at = NULL,
