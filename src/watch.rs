@@ -4,6 +4,7 @@
 //! stage    claims due tasks, asks each provider in one call where it can, observes or settles
 //! outcome  what a look means for a task's row
 //! held     tasks that are claimed for many looks, until the next one
+//! room     what one provider can be asked at once
 //! news     what is worth a write: a pure function
 //! cadence  when to look next: a pure function
 //! route    where the assets of a task go
@@ -13,6 +14,7 @@ pub mod cadence;
 mod held;
 mod news;
 mod outcome;
+mod room;
 pub mod route;
 pub mod stage;
 

@@ -188,6 +188,7 @@ fn running(task: &ClaimedTask) -> Observation {
             error: None,
             answer: None,
         },
+        error: None,
         deadline: task.deadline,
         next_look_at: Some(Clock::system().now()),
         assets: Vec::new(),

@@ -63,9 +63,6 @@ use crate::work::driver::Pulse;
 use crate::work::driver::Surroundings;
 use crate::work::wake::Wake;
 
-/// Calls to providers under way at once.
-const WATCH_ROOM: usize = 16;
-
 /// Lists read at once.
 const DISCOVER_ROOM: usize = 4;
 
@@ -297,7 +294,8 @@ pub async fn stages(
         dice: seams.dice.clone(),
     };
     let room = Archive::room(&config.transfer);
-    let watch = Driver::new(watch, WATCH_ROOM, watch_wake, around.clone());
+    let watch_room = watch.room();
+    let watch = Driver::new(watch, watch_room, watch_wake, around.clone());
     let archive = Driver::new(archive, room, archive_wake, around.clone());
     let discover = Driver::new(discover, DISCOVER_ROOM, discover_wake, around.clone());
     let tend = Driver::new(tend, TEND_ROOM, tend_wake, around.clone());

@@ -31,6 +31,7 @@ pub struct Paused {
 pub struct Pace {
     /// The lock is the line: tokio's mutex is fair, and whoever holds it waits for the next token.
     bucket: Option<tokio::sync::Mutex<Bucket>>,
+    rate: Option<Rate>,
     paused_until: Mutex<Option<Instant>>,
     /// Among how many the rate is divided, of which we are one.
     sharers: AtomicU32,
@@ -57,6 +58,7 @@ impl Pace {
         };
         Self {
             bucket: rate.map(bucket),
+            rate,
             sharers: AtomicU32::new(1),
             paused_until: Mutex::new(None),
         }
@@ -65,6 +67,13 @@ impl Pace {
     /// Divides the rate among so many from the next turn on, of which we are one.
     pub fn share_among(&self, sharers: u32) {
         self.sharers.store(sharers.max(1), Ordering::Relaxed);
+    }
+
+    /// How many turns whoever has the whole rate gets in `span`, and one at least; `None` without a rate.
+    pub fn turns_within(&self, span: Span) -> Option<usize> {
+        let interval = self.rate?.interval().as_duration().as_nanos().max(1);
+        let turns = span.as_duration().as_nanos() / interval;
+        Some(usize::try_from(turns).unwrap_or(usize::MAX).max(1))
     }
 
     /// Waits for a turn, first come first served. Dropped before its end, it has taken nothing.

@@ -189,6 +189,8 @@ pub struct Observation {
     pub assets: Vec<SeenAsset>,
     /// Where each new asset goes.
     pub objects: Vec<ObjectPlan>,
+    /// What is wrong with the answer, where something is.
+    pub error: Option<String>,
 }
 
 impl Observation {

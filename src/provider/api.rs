@@ -135,6 +135,17 @@ impl Provider {
         interval.copied().unwrap_or_default()
     }
 
+    /// How many calls can be made within `span`, one after the other at the account's pace; `None` without a pace.
+    pub fn calls_within(&self, span: Span) -> Option<usize> {
+        self.0.caller.pace.turns_within(span)
+    }
+
+    /// How many tasks one call can ask about.
+    pub fn batch_max(&self) -> usize {
+        let batch = self.description().batch.as_ref();
+        batch.map_or(1, |batch| batch.max.get())
+    }
+
     /// The hosts that result links may be on, `*.example.com` for all below; empty = any.
     pub fn hosts(&self) -> &[String] {
         &self.0.hosts
@@ -302,7 +313,9 @@ impl Provider {
     async fn look_chunk(&self, batch: &Batch, ids: &[&TaskId]) -> Vec<Look> {
         let seen = match self.look_batch(batch, ids).await {
             Ok(seen) => seen,
-            Err(error @ ProviderError::Limited { .. }) => return same_for_all(ids, &error),
+            Err(error @ ProviderError::Limited { .. }) => {
+                return unasked(ids, &error).collect();
+            }
             Err(_) => BTreeMap::new(),
         };
         if seen.is_empty() {
@@ -393,19 +406,29 @@ impl Provider {
         Sighting { answer, ..sighting }
     }
 
-    /// One by one. The first goes ahead alone: what keeps us from hearing about it keeps us from hearing about any.
+    /// Whether it is no use to ask about others now. A refusal may be one task's alone: then the provider is not paused.
+    fn keeps_from_asking(&self, error: &ProviderError) -> bool {
+        match error {
+            ProviderError::Unavailable(_) => true,
+            ProviderError::Refused { .. } | ProviderError::Limited { .. } => {
+                self.0.caller.pace.pause_left().is_some()
+            }
+            ProviderError::NoSuchTask(_) | ProviderError::Garbled(_) => false,
+        }
+    }
+
+    /// One by one. The first goes ahead alone: what keeps us from hearing about it may keep us from hearing about any, so
+    /// that the others are not asked, and what it was told is marked as not said to them.
     async fn look_each(&self, ids: &[&TaskId]) -> Vec<Look> {
         let Some((first, rest)) = ids.split_first() else {
             return Vec::new();
         };
         let look = self.look(first).await;
-        if let Err(
-            error @ (ProviderError::Refused { .. }
-            | ProviderError::Limited { .. }
-            | ProviderError::Unavailable(_)),
-        ) = &look
+        if let Err(error) = &look
+            && self.keeps_from_asking(error)
         {
-            return same_for_all(ids, error);
+            let rest: Vec<Look> = unasked(rest, error).collect();
+            return std::iter::once(look).chain(rest).collect();
         }
         let looks: Vec<OnceLock<Look>> = rest.iter().map(|_| OnceLock::new()).collect();
         // A look is a large future: a few that go from task to task cost less than one made for each.
@@ -427,6 +450,11 @@ impl Provider {
     }
 }
 
+/// What those are told that are not asked.
+fn unasked(ids: &[&TaskId], error: &ProviderError) -> impl Iterator<Item = Look> {
+    ids.iter().map(|_| Err(error.clone().repeated()))
+}
+
 fn is_over(progress: Progress) -> bool {
     match progress {
         Progress::Pending | Progress::Running => false,
@@ -444,10 +472,6 @@ pub(super) fn is_no_such_call(status: StatusCode) -> bool {
         status,
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
     )
-}
-
-fn same_for_all(ids: &[&TaskId], error: &ProviderError) -> Vec<Look> {
-    ids.iter().map(|_| Err(error.clone())).collect()
 }
 
 #[cfg(test)]

@@ -47,6 +47,10 @@ const CALL_TIME_MAX: Span = Span::from_secs(30);
 /// After a 401, 402 or 403 one call a minute is made, to see whether somebody has put the account right.
 const REFUSED_PAUSE: Span = Span::from_secs(60);
 
+/// An account that was accepted a moment ago is refused only when so many calls in a row are: a provider may refuse a
+/// single task, one of another key, and those of the others go on.
+const REFUSALS_BELIEVED: u32 = 5;
+
 /// What calls an account's API, at its pace.
 #[derive(Debug)]
 pub(super) struct Caller {
@@ -64,6 +68,10 @@ struct Trouble {
     error: Option<ProviderError>,
     /// How often we were told that we ask too often and not for how long to stay away, without a good answer between.
     limits_in_a_row: u32,
+    /// Whether a good answer came since the account was last refused.
+    was_accepted: bool,
+    /// How often a call was refused without a good answer between.
+    refusals_in_a_row: u32,
 }
 
 /// A whole answer.
@@ -290,7 +298,12 @@ impl Caller {
             }
             Meaning::Refused => {
                 let until = now.plus(REFUSED_PAUSE);
-                self.pause(REFUSED_PAUSE, ProviderError::Refused { until, said })
+                let error = ProviderError::Refused { until, said };
+                if self.is_account_refused() {
+                    self.pause(REFUSED_PAUSE, error)
+                } else {
+                    error
+                }
             }
             Meaning::Limited => {
                 let pause = asked.unwrap_or_else(|| self.unasked_pause());
@@ -325,6 +338,15 @@ impl Caller {
         pause_unasked(trouble.limits_in_a_row)
     }
 
+    /// Whether one more refused call tells of the account, and not of what was asked.
+    fn is_account_refused(&self) -> bool {
+        let mut trouble = self.trouble();
+        trouble.refusals_in_a_row = trouble.refusals_in_a_row.saturating_add(1);
+        let is_refused = !trouble.was_accepted || trouble.refusals_in_a_row >= REFUSALS_BELIEVED;
+        trouble.was_accepted &= !is_refused;
+        is_refused
+    }
+
     fn pause(&self, span: Span, error: ProviderError) -> ProviderError {
         let mut trouble = self.trouble();
         self.pace.pause_for(span);
@@ -336,6 +358,8 @@ impl Caller {
     fn is_well(&self) {
         let mut trouble = self.trouble();
         trouble.limits_in_a_row = 0;
+        trouble.refusals_in_a_row = 0;
+        trouble.was_accepted = true;
         if let Some(ProviderError::Refused { .. }) = trouble.error {
             trouble.error = None;
             self.pace.resume();
@@ -350,7 +374,8 @@ impl Caller {
             None => ProviderError::Limited {
                 until,
                 said: self.said(None, Words::default()),
-            },
+            }
+            .repeated(),
         }
     }
 
@@ -372,13 +397,14 @@ impl Caller {
             status: status.map(|status| status.as_u16()),
             code: words.code,
             message: words.message,
+            is_repeated: false,
         }
     }
 }
 
-/// `error`, holding until `until`.
+/// `error`, holding until `until`, for a call that is not made.
 fn moved_to(error: &ProviderError, until: Timestamp) -> ProviderError {
-    match error.clone() {
+    match error.clone().repeated() {
         ProviderError::Refused { said, .. } => ProviderError::Refused { until, said },
         ProviderError::Limited { said, .. } => ProviderError::Limited { until, said },
         other @ (ProviderError::NoSuchTask(_)
@@ -485,6 +511,37 @@ pub(super) mod tests {
         assert_eq!(ask(&caller).await, Ok(serde_json::json!({})));
         assert!(!caller.is_refused());
         assert_eq!(caller.pace.pause_left(), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_among_good_answers_pauses_nothing() {
+        let refused = (403, "", "");
+        let mut answers = vec![(200, "", "{}")];
+        answers.extend([refused; 4]);
+        answers.push((200, "", "{}"));
+        answers.extend([refused; 5]);
+        answers.extend([refused; 1]);
+        let (caller, script) = caller(&answers);
+        for _ in 0..answers.len() - 2 {
+            assert_eq!(caller.pace.pause_left(), None);
+            assert!(!caller.is_refused());
+            drop(ask(&caller).await);
+        }
+        // The fifth in a row.
+        assert!(
+            ask(&caller)
+                .await
+                .is_err_and(|error| !error.said().is_repeated)
+        );
+        check_pause(&caller, REFUSED_PAUSE);
+        assert!(caller.is_refused());
+        let unasked = ask(&caller).await.unwrap_err();
+        assert!(unasked.said().is_repeated);
+        assert_eq!(script.left(), 1);
+        // Who was refused is believed at once from then on.
+        later(&caller);
+        assert!(ask(&caller).await.is_err());
+        check_pause(&caller, REFUSED_PAUSE);
     }
 
     #[tokio::test]

@@ -28,6 +28,8 @@ pub struct Said {
     pub code: Option<String>,
     /// The provider's message, or ours where the answer makes no sense.
     pub message: Option<String>,
+    /// Whether this was said to another call, for whose sake ours was not made.
+    pub is_repeated: bool,
 }
 
 /// Why a look at a task gave no sighting.
@@ -70,6 +72,18 @@ impl ProviderError {
             | ProviderError::Unavailable(said)
             | ProviderError::Garbled(said) => said,
         }
+    }
+
+    /// The same, for those that are not asked for its sake.
+    pub(super) fn repeated(mut self) -> Self {
+        match &mut self {
+            ProviderError::NoSuchTask(said)
+            | ProviderError::Refused { said, .. }
+            | ProviderError::Limited { said, .. }
+            | ProviderError::Unavailable(said)
+            | ProviderError::Garbled(said) => said.is_repeated = true,
+        }
+        self
     }
 
     /// The kind of error in one word, for metrics.

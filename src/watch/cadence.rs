@@ -12,14 +12,12 @@ const AGE_FRACTION: f64 = 0.05;
 /// What is known when a look has ended with a task that is not finished.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    /// The time since the task was made, or learned.
+    /// The time since the task was made, or learned; of one that is completed, but has no results yet, since then.
     pub age: Span,
     /// The time that the provider thinks is left.
     pub estimate: Option<Span>,
     /// The provider's shortest time between two looks.
     pub min_interval: Span,
-    /// Completed, but the results are not there yet: they come any moment.
-    pub is_completed: bool,
 }
 
 /// The wait before the next look; `fraction` is a random number from 0 to 1 that spreads it by `poll.jitter`.
@@ -33,11 +31,7 @@ pub fn next_look(known: &Known, config: &Config, fraction: f64) -> Span {
         .estimate
         .map(|estimate| estimate.times(ESTIMATE_TRUST))
         .unwrap_or_default();
-    let wait = if known.is_completed {
-        shortest
-    } else {
-        by_age.max(by_estimate)
-    };
+    let wait = by_age.max(by_estimate);
     let spread = 1.0 + config.jitter * (fraction - 0.5);
     wait.clamp(shortest, longest).times(spread).max(shortest)
 }
@@ -62,7 +56,6 @@ mod tests {
             age: Span::from_secs(age),
             estimate,
             min_interval: Span::from_secs(min_interval),
-            is_completed: false,
         }
     }
 
@@ -85,13 +78,6 @@ mod tests {
         check(known(600, None, 8), 30);
         check(known(100_000, None, 8), 60);
         check(known(100_000, None, 90), 90);
-        check(
-            Known {
-                is_completed: true,
-                ..known(600, Some(165), 8)
-            },
-            8,
-        );
     }
 
     #[test]

@@ -89,7 +89,8 @@ type Place = (Instant, i64);
 
 #[derive(Debug, Default)]
 struct Shelf {
-    tasks: BTreeMap<Place, HeldTask>,
+    /// Those of each provider by themselves: none is looked through for the sake of another.
+    tasks: BTreeMap<ProviderName, BTreeMap<Place, HeldTask>>,
     /// When each of them is looked at next, by row.
     looks: HashMap<i64, Instant>,
     bytes: usize,
@@ -142,34 +143,31 @@ impl Held {
         }
     }
 
-    /// Takes at most `most` tasks that are due, those first that wait for longest, and a bounded number whose claim
-    /// ends. Tasks of a provider that pauses wait for its end.
-    pub(super) fn take_due(
-        &self,
-        now: Instant,
-        most: usize,
-        pauses: &[(ProviderName, Instant)],
-    ) -> Due {
+    /// Takes of each provider's tasks that are due at most as many as `room` has for them, those first that wait for
+    /// longest, and a bounded number whose claim ends.
+    pub(super) fn take_due(&self, now: Instant, room: impl Fn(&ProviderName) -> usize) -> Due {
         let mut due = Due::default();
-        let mut waiting = Vec::new();
+        let ends = now + self.lease.as_duration() / 2;
         let mut shelf = self.shelf();
-        while due.overdue.len() < OVERDUE_AT_ONCE
-            && let Some((at, task)) = shelf.take_due(now)
-        {
-            let is_its = |(name, _): &&(ProviderName, Instant)| *name == task.task.key.provider;
-            if task.until < now + self.lease.as_duration() / 2 {
-                due.overdue.push(task);
-            } else if due.looks.len() >= most {
-                shelf.put(task, at);
-                break;
-            } else if let Some((_, until)) = pauses.iter().find(is_its) {
-                waiting.push((task, now.max(*until)));
-            } else {
-                due.looks.push(task);
+        let names: Vec<ProviderName> = shelf.tasks.keys().cloned().collect();
+        for name in names {
+            let mut free = room(&name);
+            while due.overdue.len() < OVERDUE_AT_ONCE
+                && let Some((place, task)) = shelf.first(&name)
+                && place.0 <= now
+            {
+                let is_overdue = task.until < ends;
+                if !is_overdue && free == 0 {
+                    break;
+                }
+                let task = shelf.take(&name, place);
+                if is_overdue {
+                    due.overdue.extend(task);
+                } else {
+                    free -= 1;
+                    due.looks.extend(task);
+                }
             }
-        }
-        for (task, until) in waiting {
-            shelf.put(task, until);
         }
         due
     }
@@ -179,8 +177,12 @@ impl Held {
         let mut shelf = self.shelf();
         let take = |lease: &Lease| {
             let place = (*shelf.looks.get(&lease.row)?, lease.row);
-            let is_it = shelf.tasks.get(&place)?.task.lease.token == lease.token;
-            is_it.then(|| shelf.take(place)).flatten()
+            let is_it = |(name, tasks): (&ProviderName, &BTreeMap<Place, HeldTask>)| {
+                let token = tasks.get(&place)?.task.lease.token;
+                (token == lease.token).then(|| name.clone())
+            };
+            let name = shelf.tasks.iter().find_map(is_it)?;
+            shelf.take(&name, place)
         };
         leases.iter().filter_map(take).collect()
     }
@@ -193,13 +195,15 @@ impl Held {
 
     /// Whether nothing is held.
     pub(super) fn is_empty(&self) -> bool {
-        self.shelf().tasks.is_empty()
+        self.shelf().looks.is_empty()
     }
 
-    /// When the next look is due.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    /// When the next look is due at a task of the providers that `is_open` says.
+    pub(super) fn next_look(&self, is_open: impl Fn(&ProviderName) -> bool) -> Option<Instant> {
         let shelf = self.shelf();
-        shelf.tasks.first_key_value().map(|(place, _)| place.0)
+        let open = shelf.tasks.iter().filter(|(name, _)| is_open(name));
+        let firsts = open.filter_map(|(_, tasks)| tasks.first_key_value());
+        firsts.map(|(place, _)| place.0).min()
     }
 
     /// Takes everything, each with the time of its next look; nothing is kept from now on.
@@ -208,8 +212,8 @@ impl Held {
         shelf.is_closed = true;
         shelf.looks = HashMap::new();
         shelf.bytes = 0;
-        let all = std::mem::take(&mut shelf.tasks);
-        all.into_iter().map(|((at, _), task)| (task, at)).collect()
+        let all = std::mem::take(&mut shelf.tasks).into_values().flatten();
+        all.map(|((at, _), task)| (task, at)).collect()
     }
 
     /// Holds no more than this.
@@ -221,7 +225,7 @@ impl Held {
     /// How many are held.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        self.shelf().tasks.len()
+        self.shelf().looks.len()
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
@@ -232,30 +236,31 @@ impl Held {
 impl Shelf {
     /// One that is held already was lost: the later claim counts.
     fn put(&mut self, task: HeldTask, look_at: Instant) {
-        let row = task.task.lease.row;
-        if let Some(at) = self.looks.insert(row, look_at)
-            && let Some(lost) = self.tasks.remove(&(at, row))
-        {
-            self.bytes -= lost.bytes;
+        let (name, row) = (&task.task.key.provider, task.task.lease.row);
+        if let Some(at) = self.looks.get(&row).copied() {
+            self.take(name, (at, row));
         }
+        self.looks.insert(row, look_at);
         self.bytes += task.bytes;
-        self.tasks.insert((look_at, row), task);
+        if !self.tasks.contains_key(name) {
+            self.tasks.insert(name.clone(), BTreeMap::new());
+        }
+        if let Some(tasks) = self.tasks.get_mut(&task.task.key.provider) {
+            tasks.insert((look_at, row), task);
+        }
     }
 
-    fn take(&mut self, place: Place) -> Option<HeldTask> {
-        let task = self.tasks.remove(&place)?;
+    fn take(&mut self, name: &ProviderName, place: Place) -> Option<HeldTask> {
+        let task = self.tasks.get_mut(name)?.remove(&place)?;
         self.looks.remove(&place.1);
         self.bytes -= task.bytes;
         Some(task)
     }
 
-    /// The first, if its time has come, and when that was.
-    fn take_due(&mut self, now: Instant) -> Option<(Instant, HeldTask)> {
-        let first = self.tasks.first_entry();
-        let ((at, row), task) = first.filter(|first| first.key().0 <= now)?.remove_entry();
-        self.looks.remove(&row);
-        self.bytes -= task.bytes;
-        Some((at, task))
+    /// The task of a provider that is looked at first, and its place.
+    fn first(&self, name: &ProviderName) -> Option<(Place, &HeldTask)> {
+        let (place, task) = self.tasks.get(name)?.first_key_value()?;
+        Some((*place, task))
     }
 }
 

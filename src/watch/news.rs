@@ -21,7 +21,7 @@ pub(super) fn is_news(task: &ClaimedTask, observation: &Observation) -> bool {
         || task.state != TaskState::Watching
         || !observation.assets.is_empty()
         || task.looks == 0
-        || task.has_error
+        || task.has_error != observation.error.is_some()
         || task.attempts > 0
         || task.misses > 0
         || sighting.error.is_some()

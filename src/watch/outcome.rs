@@ -7,8 +7,8 @@ use crate::manifest::row::SeenAsset;
 use crate::manifest::row::TaskSettlement;
 use crate::model::deadline;
 use crate::model::failure::Failure;
+use crate::model::failure::Verdict;
 use crate::model::task::Progress;
-use crate::model::task::ProviderName;
 use crate::model::task::Sighting;
 use crate::model::task::TaskState;
 use crate::provider::Provider;
@@ -29,6 +29,20 @@ const MISSES_SPREAD: Span = Span::from_secs(600);
 /// The wait after such an answer.
 const MISS_PAUSE: Span = Span::from_secs(200);
 
+/// So long a completed task may be without results before that is an error: many providers write them down a little later.
+const RESULTS_PATIENCE: Span = Span::from_secs(60);
+
+/// How much longer than its provider a task waits that was refused or told to come later, at first. Whoever is asked after
+/// the pause is then another task, and where that one is answered, what was said was about this one alone.
+const OWN_WAIT: Span = Span::from_secs(2);
+
+/// The longest: an account that somebody has put right goes on soon, though few tasks are left to try it with.
+const OWN_WAIT_MAX: Span = Span::from_secs(600);
+
+/// That wait grows by this with each try, up to this part of the time that is left.
+const OWN_WAIT_GROWTH: f64 = 4.0;
+const OWN_WAIT_OF_LEFT: f64 = 0.05;
+
 /// A look that told nothing.
 #[derive(Debug)]
 pub(super) struct Blank {
@@ -36,6 +50,8 @@ pub(super) struct Blank {
     pub(super) failure: Failure,
     /// Whether the provider says that there is no such task.
     pub(super) is_miss: bool,
+    /// Whether the look counts as an attempt, though the wait is the provider's.
+    pub(super) is_charged: bool,
 }
 
 impl WatchParts {
@@ -58,16 +74,21 @@ impl WatchParts {
             .created
             .or(task.created_at)
             .unwrap_or(task.learned_at);
-        if state == TaskState::Watching && now.since(born) > self.config.give_up {
-            state = TaskState::Abandoned;
-        }
         let is_completed = sighting.progress == Progress::Completed;
+        // Of a completed task the wait for its results counts from when it can have been completed at the earliest.
+        let since = if is_completed {
+            sighting
+                .completed
+                .or(held.last_unfinished_at)
+                .unwrap_or(born)
+        } else {
+            born
+        };
         let wait = cadence::next_look(
             &cadence::Known {
-                age: now.since(born),
-                estimate: sighting.estimate,
+                age: now.since(since),
+                estimate: sighting.estimate.filter(|_| !is_completed),
                 min_interval: provider.min_interval(sighting.kind.as_deref()),
-                is_completed,
             },
             &self.config,
             self.dice.fraction(),
@@ -85,6 +106,19 @@ impl WatchParts {
             learned: task.learned_at,
             ttl: provider.ttl(),
         };
+        let lacks_results = state == TaskState::Watching && is_completed;
+        let error = (lacks_results && now.since(since) > RESULTS_PATIENCE)
+            .then(|| format!("completed, but without results since {since}"));
+        if let Some(error) = error.as_ref().filter(|_| !task.has_error) {
+            tracing::warn!(task.id = %task.key.id, error, "nothing to archive yet; the task is asked about again");
+        }
+        // Links would be dead for as long as they live.
+        let is_too_late =
+            lacks_results && now.since(deadline::deadline(&known).at) > provider.ttl();
+        let is_too_old = now.since(born) > self.config.give_up;
+        if state == TaskState::Watching && (is_too_late || is_too_old) {
+            state = TaskState::Abandoned;
+        }
         let assets = assets(&sighting, &known);
         let earliest = assets
             .iter()
@@ -102,33 +136,67 @@ impl WatchParts {
             next_look_at: (!state.is_final()).then(|| now.plus(wait)),
             assets,
             objects,
+            error,
             sighting,
         };
         log_end(task, &observation);
         observation
     }
 
-    /// What the provider's error says about a task.
-    pub(super) fn blank(&self, provider: &ProviderName, error: &ProviderError) -> Blank {
+    /// What the provider's error says about a task that was asked about.
+    pub(super) fn blank(&self, task: &ClaimedTask, error: &ProviderError) -> Blank {
+        let (provider, now) = (&task.key.provider, self.clock.now());
+        let mut is_charged = false;
         let is_miss = matches!(error, ProviderError::NoSuchTask(_));
         let failure = match error {
             ProviderError::Refused { until, .. } | ProviderError::Limited { until, .. } => {
-                Failure::wait_until(*until, error.to_string())
+                is_charged = true;
+                let own = own_wait(task.attempts, task.deadline.at.since(now));
+                Failure::wait_until(until.plus(own), error.to_string())
             }
             ProviderError::NoSuchTask(_) => {
-                let next = self.clock.now().plus(MISS_PAUSE);
+                let next = now.plus(MISS_PAUSE);
                 Failure::wait_until(next, format!("provider {provider} knows no such task"))
             }
             ProviderError::Unavailable { .. } | ProviderError::Garbled { .. } => {
                 Failure::retry(error.to_string())
             }
         };
-        Blank { failure, is_miss }
+        Blank {
+            failure,
+            is_miss,
+            is_charged,
+        }
+    }
+
+    /// When tasks are looked at that were to be asked about together with one that nothing was heard of. The more of them
+    /// have failed lately, the later.
+    pub(super) fn unasked_until(&self, batch: &[HeldTask], error: &ProviderError) -> Timestamp {
+        let now = self.clock.now();
+        match error {
+            ProviderError::Refused { until, .. } | ProviderError::Limited { until, .. } => *until,
+            ProviderError::NoSuchTask(_)
+            | ProviderError::Unavailable(_)
+            | ProviderError::Garbled(_) => {
+                let attempts = batch.iter().map(|held| held.task.attempts);
+                let situation = Situation {
+                    now,
+                    attempts: attempts.fold(0, u32::saturating_add),
+                    urgent_until: batch.iter().map(|held| held.task.deadline.at).min(),
+                };
+                let settled = decide(Verdict::Retry, situation, &self.dice);
+                settled.due_at.unwrap_or(now)
+            }
+        }
     }
 
     /// What a look that told nothing means for the task's row.
     pub(super) fn settlement(&self, task: &ClaimedTask, blank: &Blank) -> TaskSettlement {
-        let Blank { failure, is_miss } = blank;
+        let Blank {
+            failure,
+            is_miss,
+            is_charged,
+        } = blank;
         let now = self.clock.now();
         let situation = Situation {
             now,
@@ -150,7 +218,7 @@ impl WatchParts {
             state,
             next_look_at: settled.due_at.filter(|_| is_awaited),
             error: Some(failure.to_string()),
-            is_attempt: settled.is_attempt,
+            is_attempt: settled.is_attempt || *is_charged,
             is_miss: *is_miss,
         }
     }
@@ -173,6 +241,15 @@ impl WatchParts {
             TaskState::Watching
         }
     }
+}
+
+/// How much longer than its provider a task waits after so many failed tries.
+fn own_wait(attempts: u32, time_left: Span) -> Span {
+    let tries = i32::try_from(attempts.min(30)).unwrap_or(30);
+    let longest = time_left
+        .times(OWN_WAIT_OF_LEFT)
+        .clamp(OWN_WAIT, OWN_WAIT_MAX);
+    OWN_WAIT.times(OWN_WAIT_GROWTH.powi(tries)).min(longest)
 }
 
 /// The results of a completed task, each with its deadline; until then whatever looks like a result is none.
@@ -204,8 +281,9 @@ fn log_end(task: &ClaimedTask, observation: &Observation) {
             tracing::info!(task.id = %id, assets, deadline = %observation.deadline.at, "completed");
         }
         TaskState::Failed | TaskState::Cancelled | TaskState::Vanished | TaskState::Abandoned => {
-            let error = observation.sighting.error.clone().unwrap_or_default();
-            tracing::warn!(task.id = %id, %state, code = error.code, message = error.message, "ended");
+            let said = observation.sighting.error.clone().unwrap_or_default();
+            let error = observation.error.as_deref();
+            tracing::warn!(task.id = %id, %state, code = said.code, message = said.message, error, "ended");
         }
     }
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::chance::Dice;
 use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
 use crate::manifest::row::Claimable;
@@ -28,6 +30,8 @@ use crate::watch::held::Held;
 use crate::watch::held::HeldTask;
 use crate::watch::news::is_news;
 use crate::watch::outcome::Blank;
+use crate::watch::room::BATCH_MAX;
+use crate::watch::room::Room;
 use crate::watch::route::Routes;
 use crate::work::driver::Stage;
 use crate::work::settle::BLOCKED_PAUSE;
@@ -38,8 +42,9 @@ use crate::work::wake::Wake;
 /// claim and each commit costs as much for one task as for hundreds.
 const REST: Span = Span::from_millis(250);
 
-/// Tasks asked about in one step: what the batch calls of providers take.
-const BATCH_MAX: usize = 50;
+/// The shortest time between two claims that look past the tasks of a provider that has more than it can be asked: they are
+/// all read, however many they are.
+const PAST_BACKLOG: Span = Span::from_millis(500);
 
 /// Claims that are given back in one transaction.
 const GIVEN_BACK_AT_ONCE: usize = 1000;
@@ -49,8 +54,10 @@ const GIVEN_BACK_AT_ONCE: usize = 1000;
 pub struct Watch {
     parts: WatchParts,
     held: Held,
-    /// Whether the manifest had more that was due than there was room for, when it was last asked.
-    is_behind: AtomicBool,
+    /// What each provider can be asked at once.
+    rooms: BTreeMap<ProviderName, Room>,
+    /// When the tasks of others were last claimed past those of a provider that is behind.
+    past_backlog_at: Mutex<Option<Instant>>,
 }
 
 /// What the watch stage works with.
@@ -79,6 +86,8 @@ pub struct WatchParts {
 pub struct Batch {
     provider: ProviderName,
     tasks: Vec<HeldTask>,
+    /// Its place in the provider's room. A provider that is not configured here has none, and is asked nothing.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Stage for Watch {
@@ -90,29 +99,34 @@ impl Stage for Watch {
 
     const REST: Span = REST;
 
-    async fn claim(&self, most: usize) -> Result<Vec<Batch>, ManifestError> {
-        let room = most.saturating_mul(BATCH_MAX);
-        // A backlog of the manifest goes before what is held: who is held was looked at lately.
-        let kept = if self.is_behind.load(Ordering::Relaxed) {
-            0
-        } else {
-            room
-        };
+    // Each provider has room of its own, which together is that of the driver.
+    async fn claim(&self, _most: usize) -> Result<Vec<Batch>, ManifestError> {
         let now = Instant::now();
-        let due = self.held.take_due(now, kept, &self.pauses());
-        let (looks, outcome) = self.claim_beside(due, room).await;
+        let pauses = self.pauses();
+        // A provider's backlog in the manifest goes before what is held of it: who is held was looked at lately.
+        let due = self.held.take_due(now, |name| {
+            let room = self.rooms.get(name).filter(|_| !pauses.contains(name));
+            room.filter(|room| !room.is_behind()).map_or(0, Room::free)
+        });
+        let (looks, outcome) = self.claim_beside(due).await;
         let (mut tasks, error) = match outcome {
             Ok(claimed) => (claimed, None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        let mut looks = looks.into_iter();
-        let free = room.saturating_sub(tasks.len());
-        if error.is_none() {
-            tasks.extend(looks.by_ref().take(free));
-        }
+        let (batches, left) = if error.is_none() {
+            tasks.extend(looks);
+            self.batches(tasks)
+        } else {
+            (Vec::new(), looks)
+        };
         // Never lost: who was taken and is not looked at is due still.
-        self.held.put_back(looks, now);
-        error.map_or(Ok(batches(tasks)), Err)
+        self.held.put_back(left, now);
+        error.map_or(Ok(batches), Err)
+    }
+
+    fn has_more(&self) -> bool {
+        let is_worth_it = |room: &Room| room.is_behind() && room.is_worth_a_claim();
+        self.rooms.values().any(is_worth_it)
     }
 
     fn leases(batch: &Batch) -> Vec<Lease> {
@@ -124,7 +138,12 @@ impl Stage for Watch {
     }
 
     fn next_kept(&self) -> Option<Instant> {
-        self.held.next_look()
+        let pauses = self.pauses();
+        let is_open = |name: &ProviderName| {
+            let room = self.rooms.get(name).filter(|_| !pauses.contains(name));
+            room.is_some_and(|room| !room.is_behind() && room.free() > 0)
+        };
+        self.held.next_look(is_open)
     }
 
     async fn give_back(&self) {
@@ -136,10 +155,7 @@ impl Stage for Watch {
             .map(|(held, at)| (held.task.lease, due(at)))
             .collect();
         for some in kept.chunks(GIVEN_BACK_AT_ONCE) {
-            let given =
-                write_patiently(&self.parts.dice, || self.parts.manifest.let_go(some)).await;
-            if let Err(error) = given {
-                tracing::error!(tasks = kept.len(), %error, "failed to give tasks back; the claims run out by themselves");
+            if !self.let_go(some).await {
                 return;
             }
         }
@@ -162,6 +178,7 @@ impl Stage for Watch {
         };
         let mut seen = Vec::new();
         let mut unseen = Vec::new();
+        let mut unasked = Vec::new();
         for (held, look) in batch.tasks.iter().zip(looks) {
             match look {
                 Ok(sighting) => {
@@ -170,14 +187,19 @@ impl Stage for Watch {
                         seen.push((held, observation));
                     }
                 }
+                Err(error) if error.said().is_repeated => {
+                    let until = self.parts.unasked_until(&batch.tasks, &error);
+                    unasked.push((held.task.lease, until));
+                }
                 Err(error) => unseen.push((held, error)),
             }
         }
         self.observe(seen).await;
         for (held, error) in unseen {
-            let blank = self.parts.blank(&held.task.key.provider, &error);
+            let blank = self.parts.blank(&held.task, &error);
             self.settle_blank(held, &blank).await;
         }
+        self.let_go(&unasked).await;
         Ok(())
     }
 
@@ -185,9 +207,34 @@ impl Stage for Watch {
         let blank = Blank {
             failure,
             is_miss: false,
+            is_charged: false,
         };
         for held in &batch.tasks {
             self.settle_blank(held, &blank).await;
+        }
+    }
+}
+
+/// What one claim turn takes of a provider.
+struct Place<'a> {
+    room: &'a Room,
+    /// How many tasks more.
+    left: usize,
+    /// Whether nothing more of it is due.
+    is_done: bool,
+    /// Whether more was claimed than there is room for.
+    has_surplus: bool,
+}
+
+impl<'a> Place<'a> {
+    fn in_room(room: &'a Room) -> Self {
+        // Of what is waited for, a single free place is not worth a claim.
+        let is_open = !room.is_behind() || room.is_worth_a_claim();
+        Self {
+            room,
+            left: if is_open { room.free() } else { 0 },
+            is_done: false,
+            has_surplus: false,
         }
     }
 }
@@ -200,27 +247,34 @@ impl Watch {
     pub fn new(parts: WatchParts) -> Self {
         Self {
             held: Held::new(parts.lease),
-            is_behind: AtomicBool::new(false),
+            rooms: parts.providers.iter().map(Room::of).collect(),
+            past_backlog_at: Mutex::default(),
             parts,
         }
     }
 
-    /// The providers that are not to be called, each with the time until which.
-    fn pauses(&self) -> Vec<(ProviderName, Instant)> {
-        let now = (self.parts.clock.now(), Instant::now());
-        let pause = |(name, provider): (&ProviderName, &Provider)| {
-            let left = provider.paused_until()?.since(now.0);
-            (left > Span::ZERO).then(|| (name.clone(), now.1 + left.as_duration()))
+    /// How many steps may be under way at once: those of all providers, and one for those that are not configured.
+    pub fn room(&self) -> usize {
+        let places = self.rooms.values().map(Room::places);
+        places.fold(1, usize::saturating_add)
+    }
+
+    /// The providers that are not to be called now.
+    fn pauses(&self) -> Vec<ProviderName> {
+        let is_paused = |(_, provider): &(&ProviderName, &Provider)| {
+            let now = self.parts.clock.now();
+            provider.paused_until().is_some_and(|until| until > now)
         };
-        self.parts.providers.iter().filter_map(pause).collect()
+        let paused = self.parts.providers.iter().filter(is_paused);
+        paused.map(|(name, _)| name.clone()).collect()
     }
 
     /// Claims what is due in the manifest. Of what is due here comes back what is ours as far as we know; what somebody
     /// wants looked at now, and what cannot be held any longer, is let go before and so among what is claimed.
-    async fn claim_beside(&self, due: Due, room: usize) -> (Vec<HeldTask>, Claimed) {
+    async fn claim_beside(&self, due: Due) -> (Vec<HeldTask>, Claimed) {
         let Due { mut looks, overdue } = due;
         if looks.is_empty() && overdue.is_empty() && self.held.is_empty() {
-            return (looks, self.claim_anew(room).await);
+            return (looks, self.claim_anew().await);
         }
         let asked_at = Instant::now();
         let is_doubted = |held: &HeldTask| self.held.is_doubted(held, asked_at);
@@ -250,24 +304,90 @@ impl Watch {
                 return (looks, Err(error));
             }
         }
-        (looks, self.claim_anew(room).await)
+        (looks, self.claim_anew().await)
+    }
+
+    /// Claims from the manifest what there is room for. A provider that turns out to have more than that is passed over from
+    /// then on where others have more room, since what is due of them may stand behind its tasks.
+    async fn claim_anew(&self) -> Claimed {
+        if self.rooms.is_empty() {
+            return self.claim_some(BATCH_MAX, &[]).await;
+        }
+        let pauses = self.pauses();
+        let places = self.rooms.iter().filter(|(name, _)| !pauses.contains(name));
+        let mut places: BTreeMap<&ProviderName, Place<'_>> = places
+            .map(|(name, room)| (name, Place::in_room(room)))
+            .collect();
+        let mut may_look_past = None;
+        let (mut claimed, mut surplus) = (Vec::new(), Vec::new());
+        loop {
+            let asked = places.values().filter(|place| !place.is_done);
+            let size = asked.map(|place| place.left).max().unwrap_or_default();
+            let is_passed = |place: &Place<'_>| place.room.is_behind() && place.left < size;
+            let passed = places.iter().filter(|(_, place)| is_passed(place));
+            let mut passed: Vec<ProviderName> = passed.map(|(name, _)| (*name).clone()).collect();
+            let mut may = || *may_look_past.get_or_insert_with(|| self.may_look_past());
+            if size == 0 || (!passed.is_empty() && !may()) {
+                break;
+            }
+            passed.extend_from_slice(&pauses);
+            let more = match self.claim_some(size, &passed).await {
+                Err(error) if claimed.is_empty() => return Err(error),
+                Err(error) => {
+                    tracing::error!(%error, "failed to claim more");
+                    break;
+                }
+                Ok(more) => more,
+            };
+            let is_filled = more.len() >= size;
+            for held in more {
+                match places.get_mut(&held.task.key.provider) {
+                    Some(place) if place.left == 0 => {
+                        place.has_surplus = true;
+                        surplus.push((held.task.lease, self.parts.clock.now()));
+                        continue;
+                    }
+                    Some(place) => place.left -= 1,
+                    None => {}
+                }
+                claimed.push(held);
+            }
+            for (name, place) in &mut places {
+                if !passed.contains(name) {
+                    place.is_done |= !is_filled;
+                    let is_used_up = is_filled && place.left == 0;
+                    place.room.set_behind(is_used_up || place.has_surplus);
+                }
+            }
+        }
+        self.let_go(&surplus).await;
+        Ok(claimed)
+    }
+
+    /// Whether the backlog of a provider may be read through now for the sake of others.
+    fn may_look_past(&self) -> bool {
+        let now = Instant::now();
+        let last = self.past_backlog_at.lock();
+        let mut last = last.unwrap_or_else(PoisonError::into_inner);
+        let is_time = last.is_none_or(|last| now >= last + PAST_BACKLOG.as_duration());
+        if is_time {
+            *last = Some(now);
+        }
+        is_time
     }
 
     /// Claims from the manifest, to hold it as long as there is room for that.
-    async fn claim_anew(&self, room: usize) -> Claimed {
-        let paused: Vec<ProviderName> = self.pauses().into_iter().map(|(name, _)| name).collect();
+    async fn claim_some(&self, size: usize, passed_over: &[ProviderName]) -> Claimed {
         let manifest = &self.parts.manifest;
         // Before the claim: its answer may be late, the claim is not.
         let begun = Instant::now();
         let (hold, claimed) = if self.held.has_room() {
             let hold = self.parts.lease.times(f64::from(HOLD_LEASES));
-            (hold, manifest.hold_tasks(room, &paused, hold).await?)
+            (hold, manifest.hold_tasks(size, passed_over, hold).await?)
         } else {
-            let claimed = manifest.claim_tasks(room, &paused).await?;
+            let claimed = manifest.claim_tasks(size, passed_over).await?;
             (self.parts.lease, claimed)
         };
-        let is_behind = room > 0 && claimed.len() >= room;
-        self.is_behind.store(is_behind, Ordering::Relaxed);
         let until = begun + hold.as_duration();
         let held = |task| HeldTask::new(task, begun, until);
         Ok(claimed.into_iter().map(held).collect())
@@ -331,6 +451,50 @@ impl Watch {
         }
     }
 
+    /// Groups claimed tasks by provider, each group no larger than a batch, the most urgent first, as far as there are
+    /// places; the others come back. Those that failed lately come last in a group: the first goes ahead, and what befalls
+    /// it makes the others wait.
+    fn batches(&self, tasks: Vec<HeldTask>) -> (Vec<Batch>, Vec<HeldTask>) {
+        let (mut batches, mut left): (Vec<Batch>, Vec<HeldTask>) = (Vec::new(), Vec::new());
+        for held in tasks {
+            let provider = &held.task.key.provider;
+            let room = self.rooms.get(provider);
+            let size = room.map_or(BATCH_MAX, |room| room.batch_max);
+            let fits = |batch: &&mut Batch| batch.provider == *provider && batch.tasks.len() < size;
+            // The last that was begun for it is the only one that is not full.
+            if let Some(batch) = batches.iter_mut().rev().find(fits) {
+                batch.tasks.push(held);
+                continue;
+            }
+            let place = room.map(Room::take_place);
+            if place.as_ref().is_some_and(Option::is_none) {
+                left.push(held);
+            } else {
+                batches.push(Batch {
+                    provider: provider.clone(),
+                    tasks: vec![held],
+                    _place: place.flatten(),
+                });
+            }
+        }
+        for batch in &mut batches {
+            batch.tasks.sort_by_key(|held| held.task.attempts > 0);
+        }
+        (batches, left)
+    }
+
+    /// Ends claims on tasks about which there is nothing to tell, each with the time of its next look.
+    async fn let_go(&self, held: &[(Lease, Timestamp)]) -> bool {
+        if held.is_empty() {
+            return true;
+        }
+        let given = write_patiently(&self.parts.dice, || self.parts.manifest.let_go(held)).await;
+        if let Err(error) = &given {
+            tracing::error!(tasks = held.len(), %error, "failed to give tasks back; the claims run out by themselves");
+        }
+        given.is_ok()
+    }
+
     /// Writes what becomes of a task that nothing was told of.
     async fn settle_blank(&self, held: &HeldTask, blank: &Blank) {
         let task = held.task.as_ref();
@@ -346,24 +510,6 @@ impl Watch {
             self.look_again(held);
         }
     }
-}
-
-/// Groups claimed tasks by provider, each group no larger than a batch, the most urgent first.
-fn batches(tasks: Vec<HeldTask>) -> Vec<Batch> {
-    let mut batches: Vec<Batch> = Vec::new();
-    for held in tasks {
-        let provider = &held.task.key.provider;
-        let fits =
-            |batch: &&mut Batch| batch.provider == *provider && batch.tasks.len() < BATCH_MAX;
-        match batches.iter_mut().find(fits) {
-            Some(batch) => batch.tasks.push(held),
-            None => batches.push(Batch {
-                provider: provider.clone(),
-                tasks: vec![held],
-            }),
-        }
-    }
-    batches
 }
 
 #[cfg(test)]

@@ -28,9 +28,6 @@ use crate::work::wake::Wake;
 /// The longest sleep between two looks at the manifest: what another process learned waits no longer than this.
 const TICK: Span = Span::from_secs(1);
 
-/// A stage that rests claims again before its time when this part of its room is free.
-const WORTH_A_CLAIM: usize = 4;
-
 /// One kind of work on claimed rows.
 pub trait Stage: Send + Sync + 'static {
     /// What one step works on: one claimed row, or several that are asked about in one call.
@@ -57,6 +54,11 @@ pub trait Stage: Send + Sync + 'static {
     /// Until when they surely hold without being renewed, where that is longer than a lease.
     fn held_until(_work: &Self::Work) -> Option<Instant> {
         None
+    }
+
+    /// Whether a stage that rests has more to claim than there was room for, and room for some of it by now.
+    fn has_more(&self) -> bool {
+        false
     }
 
     /// When it wants to claim again for the sake of what it has claimed already and keeps.
@@ -161,16 +163,13 @@ impl<S: Stage> Driver<S> {
         let mut heard = self.around.manifest.heard();
         let mut look_again_at = Instant::now();
         let mut is_time = true;
-        let mut has_more = false;
         while !self.around.stop.is_cancelled() {
             self.pulse.beat();
             // Registered before looking for work, so that a poke between the look and the wait is not missed.
             let woken = self.wake.listen();
             if is_time {
-                let room = self.room.saturating_sub(self.running.len());
-                let claimed = self.claim().await;
-                has_more = claimed.is_some_and(|claimed| claimed >= room);
-                look_again_at = self.look_again_at(claimed, has_more).await;
+                let is_claimed = self.claim().await;
+                look_again_at = self.look_again_at(is_claimed).await;
             }
             is_time = true;
             // Every arm is cancel-safe: tokens, a notification that keeps its permit, a watch, timers, and join_next.
@@ -186,16 +185,11 @@ impl<S: Stage> Driver<S> {
                 }
                 Some(ended) = self.running.join_next_with_id() => {
                     self.forget(ended)?;
-                    is_time = S::REST == Span::ZERO || (has_more && self.has_room_for_some());
+                    is_time = S::REST == Span::ZERO || self.stage.has_more();
                 }
             }
         }
         self.drain(renew_at).await
-    }
-
-    /// Whether a claim is worth its price where many are made: for a single free place it costs what it costs for more.
-    fn has_room_for_some(&self) -> bool {
-        self.room.saturating_sub(self.running.len()) >= self.room.div_ceil(WORTH_A_CLAIM)
     }
 
     /// Works until nothing is due and nothing is running: what `run --once` does.
@@ -242,21 +236,20 @@ impl<S: Stage> Driver<S> {
         Ok(())
     }
 
-    /// Claims as much as there is room for and starts it. Says how many were started; `None` when the claim failed.
-    async fn claim(&mut self) -> Option<usize> {
+    /// Claims as much as there is room for and starts it. Says whether the claim succeeded.
+    async fn claim(&mut self) -> bool {
         let room = self.room.saturating_sub(self.running.len());
         if room == 0 {
-            return Some(0);
+            return true;
         }
         match self.stage.claim(room).await {
             Ok(works) => {
-                let started = works.len();
                 works.into_iter().for_each(|work| self.start(work));
-                Some(started)
+                true
             }
             Err(error) => {
                 tracing::error!(stage = S::NAME, %error, "failed to claim work");
-                None
+                false
             }
         }
     }
@@ -287,29 +280,28 @@ impl<S: Stage> Driver<S> {
     }
 
     /// When to look at the manifest again, unless woken: when the next row is due, within the tick.
-    async fn look_again_at(&self, claimed: Option<usize>, has_more: bool) -> Instant {
+    async fn look_again_at(&self, is_claimed: bool) -> Instant {
         let tick = TICK.times(0.75 + 0.5 * self.around.dice.fraction());
         let is_full = self.running.len() >= self.room;
-        let wait = match claimed {
+        let wait = if self.stage.has_more() {
             // What did not fit is not left to the steps alone, of which some may be slow.
-            Some(_) if has_more && S::REST > Span::ZERO => S::REST,
+            S::REST
+        } else if is_full || !is_claimed {
             // No room, or a manifest that fails: a step that ends or the tick is soon enough.
-            Some(_) if is_full => tick,
-            None => tick,
-            Some(_) => match self.around.manifest.next_due(S::TABLE).await {
-                // What is due already and was not claimed cannot be claimed now: its provider pauses.
+            tick
+        } else {
+            match self.around.manifest.next_due(S::TABLE).await {
+                // What is due already and was not claimed cannot be claimed now: its provider pauses, or has enough to do.
                 Ok(Some(due)) if due > self.around.clock.now() => due
                     .since(self.around.clock.now())
                     .clamp(S::REST.min(tick), tick),
                 Ok(_) | Err(_) => tick,
-            },
+            }
         };
         let now = Instant::now();
         let at = now + wait.as_duration();
         match self.stage.next_kept() {
-            Some(kept) if claimed.is_some() && !is_full => {
-                at.min(kept.max(now + S::REST.as_duration()))
-            }
+            Some(kept) if is_claimed && !is_full => at.min(kept.max(now + S::REST.as_duration())),
             Some(_) | None => at,
         }
     }

@@ -202,6 +202,7 @@ impl World {
             next_look_at: None,
             assets: self.seen(paths),
             objects: route(&["main", "copy"]),
+            error: None,
         }
     }
 

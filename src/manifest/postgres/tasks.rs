@@ -208,7 +208,7 @@ const OBSERVE: &str = "-- manifest::observe
         looks = looks + 1,
         misses = 0,
         attempts = 0,
-        error = NULL,
+        error = :error,
         task_error_code = :error_code,
         task_error_message = :error_message,
         lease_owner = NULL,
@@ -236,7 +236,7 @@ pub(in crate::manifest) async fn observe(
         ":is_unfinished": is_unfinished, ":deadline_at": observation.deadline.at.as_unix_millis(),
         ":deadline_from": observation.deadline.from.as_str(),
         ":next_look_at": millis(observation.next_look_at),
-        ":error_code": sighting.error.as_ref().map(|error| error.code.as_str()),
+        ":error": observation.error, ":error_code": sighting.error.as_ref().map(|error| error.code.as_str()),
         ":error_message": sighting.error.as_ref().map(|error| error.message.as_str()),
         ":id": lease.row, ":token": lease.token.0,
     };
@@ -251,7 +251,15 @@ pub(in crate::manifest) async fn observe(
         let said: Vec<&str> = said.into_iter().filter(|said| !said.is_empty()).collect();
         said.join(": ")
     });
-    append_change(tx, lease.row, before, observation.state, reason.as_deref()).await?;
+    let reason = reason.as_ref().or(observation.error.as_ref());
+    append_change(
+        tx,
+        lease.row,
+        before,
+        observation.state,
+        reason.map(String::as_str),
+    )
+    .await?;
     if let Some(answer) = &sighting.answer
         && observation.state.is_final()
     {

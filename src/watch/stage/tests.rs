@@ -136,13 +136,14 @@ impl World {
         self.manifest = Self::open(&self.folder, &self.clock);
     }
 
-    fn stage(&self) -> Watch {
+    fn provider(&self, name: &str, requests: Option<&str>) -> (ProviderName, Provider) {
         let config = provider::Config {
             kind: Some("evolink".to_owned()),
             api_key: Some(SecretSource::env("KEY")),
+            requests: requests.map(|rate| rate.parse().unwrap()),
             ..provider::Config::default()
         };
-        let name: ProviderName = "house".parse().unwrap();
+        let name: ProviderName = name.parse().unwrap();
         let provider = Provider::connect(
             name.clone(),
             &config,
@@ -151,6 +152,14 @@ impl World {
             self.clock.clone(),
             &|_| Some("key".to_owned()),
         );
+        (name, provider.unwrap())
+    }
+
+    fn stage(&self) -> Watch {
+        self.stage_of([self.provider("house", None)])
+    }
+
+    fn stage_of<const N: usize>(&self, providers: [(ProviderName, Provider); N]) -> Watch {
         let destination = |name: &str| name.parse::<DestinationName>().unwrap();
         let route = RouteConfig {
             name: String::new(),
@@ -164,7 +173,7 @@ impl World {
         let routes = Routes::new(&[route], all, &"{task_id}/{index}".parse().unwrap());
         Watch::new(WatchParts {
             manifest: self.manifest.clone(),
-            providers: BTreeMap::from([(name, provider.unwrap())]),
+            providers: BTreeMap::from(providers),
             routes: routes.unwrap(),
             config: Config {
                 first: Span::from(INTERVAL),
@@ -200,9 +209,11 @@ impl World {
     }
 
     async fn record(&self, id: &str) -> TaskRecord {
-        let tasks = self.manifest.tasks(&TaskFilter::default(), 10).await;
-        let is_it = |task: &TaskRecord| task.key == key(id);
-        tasks.unwrap().into_iter().find(is_it).unwrap()
+        let filter = TaskFilter {
+            id: Some(key(id).id),
+            ..TaskFilter::default()
+        };
+        self.manifest.tasks(&filter, 1).await.unwrap().remove(0)
     }
 
     /// A number that changes with each commit that wrote anything, as `SQLite` tells another connection.
@@ -500,16 +511,186 @@ async fn a_provider_that_pauses_is_not_asked_and_its_tasks_stay_held() {
     let world = World::new();
     let stage = world.holding().await;
     pass(INTERVAL / 2).await;
-    world.learn("b").await;
-    world.api.says("b", 403, "\"x\":1");
-    assert_eq!(world.turn(&stage).await, ["b"]);
+    // So many in a row that it is the account, which was accepted a moment ago.
+    let others = ["b", "c", "d", "e", "f"];
+    for id in others {
+        world.learn(id).await;
+        world.api.says(id, 403, "\"x\":1");
+    }
+    assert_eq!(world.turn(&stage).await.len(), others.len());
     pass(INTERVAL / 2).await;
     assert_eq!(stage.pauses().len(), 1);
     assert_eq!(world.turn(&stage).await, Vec::<String>::new());
     assert_eq!(stage.held.count(), 1);
-    world.api.runs("b", 10);
+    others.iter().for_each(|id| world.api.runs(id, 10));
     pass(INTERVAL).await;
+    // First who was never refused.
+    let asked = world.turn(&stage).await;
+    assert_eq!((asked.len(), asked[0].as_str()), (6, "a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_refused_stops_no_other() {
+    for status in [401, 402, 403, 429] {
+        let world = World::new();
+        let stage = world.stage();
+        for id in ["a", "b", "c"] {
+            world.learn(id).await;
+        }
+        let refuse = || world.api.says("a", status, "\"x\":1");
+        refuse();
+        // Nothing is known of the account: it is left alone, and the others are told nothing.
+        assert_eq!(world.turn(&stage).await, ["a"], "{status}");
+        let record = world.record("a").await;
+        assert!(
+            record
+                .error
+                .is_some_and(|error| error.contains(&status.to_string()))
+        );
+        assert_eq!(record.attempts, 1);
+        for id in ["b", "c"] {
+            let record = world.record(id).await;
+            assert_eq!((record.error, record.attempts), (None, 0), "{status}");
+        }
+        // The next who is asked is another, and then all go on.
+        let mut asked = Vec::new();
+        for _ in 0..10 {
+            pass(INTERVAL).await;
+            asked.extend(world.turn(&stage).await);
+        }
+        assert_eq!(asked[0], "b", "{status}");
+        let looks = |id: &str| asked.iter().filter(|asked| *asked == id).count();
+        assert!(looks("b") >= 8 && looks("c") >= 8, "{status}: {asked:?}");
+        assert!((2..=6).contains(&looks("a")), "{status}: {asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_told_of_nobody_who_was_not_asked() {
+    let world = World::new();
+    let stage = world.stage();
+    for id in ["a", "b"] {
+        world.learn(id).await;
+    }
+    world.api.says("a", 500, "\"x\":1");
+    assert_eq!(world.turn(&stage).await, ["a"]);
+    assert!(world.record("a").await.error.is_some());
+    let record = world.record("b").await;
+    assert_eq!((record.error, record.attempts), (None, 0));
+    // The one that failed comes after those of which nothing bad is known.
+    pass(Duration::from_secs(2)).await;
     assert_eq!(world.turn(&stage).await, ["b", "a"]);
+    assert_eq!(world.record("b").await.error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_has_more_than_it_can_be_asked_holds_up_no_other() {
+    let world = World::new();
+    let stage = world.stage_of([
+        world.provider("house", Some("1/min")),
+        world.provider("other", None),
+    ]);
+    let learn = async |provider: &str, id: &str| {
+        let key = TaskKey {
+            provider: provider.parse().unwrap(),
+            id: id.parse().unwrap(),
+        };
+        world.api.runs(id, 10);
+        let task = NewTask {
+            key,
+            ..world.task(id)
+        };
+        world.manifest.learn(vec![task]).await.unwrap();
+    };
+    for number in 0..2_000 {
+        learn("house", &format!("h{number}")).await;
+    }
+    let count = |batches: &[Batch], provider: &str| {
+        let its = batches
+            .iter()
+            .filter(|batch| batch.provider.as_str() == provider);
+        its.map(|batch| batch.tasks.len()).sum::<usize>()
+    };
+    // What can be asked soon is claimed, no more; what comes later is claimed beside it, while nobody has been asked yet.
+    let first = stage.claim(99).await.unwrap();
+    assert_eq!(count(&first, "house"), 50);
+    learn("other", "o1").await;
+    pass(PAST_BACKLOG.as_duration()).await;
+    let second = stage.claim(99).await.unwrap();
+    assert_eq!((count(&second, "house"), count(&second, "other")), (0, 1));
+    // A place that is free again is used again, and also then nobody else is forgotten.
+    drop(first);
+    learn("other", "o2").await;
+    pass(PAST_BACKLOG.as_duration()).await;
+    let third = stage.claim(99).await.unwrap();
+    assert_eq!((count(&third, "house"), count(&third, "other")), (50, 1));
+    assert!(!stage.has_more());
+    drop(third);
+    assert!(stage.has_more());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_asked_for_goes_before_a_backlog() {
+    let world = World::new();
+    let stage = world.stage_of([world.provider("house", Some("1/min"))]);
+    pass(Duration::from_secs(1)).await;
+    for number in 0..2_000 {
+        world.learn(&format!("h{number}")).await;
+    }
+    pass(Duration::from_secs(1)).await;
+    world.learn("late").await;
+    let claimed = async || {
+        let batches = stage.claim(99).await.unwrap();
+        batches
+            .iter()
+            .any(|batch| batch.tasks.iter().any(|held| held.task.key == key("late")))
+    };
+    assert!(!claimed().await);
+    world.manifest.hear(&key("late")).await.unwrap();
+    assert_eq!(
+        world.record("late").await.next_look_at,
+        Some(world.clock.now())
+    );
+    assert!(claimed().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn completed_without_results_is_told_asked_about_more_seldom_and_ends() {
+    let world = World::new();
+    world.learn("a").await;
+    let stage = world.stage();
+    world
+        .api
+        .says("a", 200, r#""status":"completed","results":[]"#);
+    world.turn(&stage).await;
+    assert_eq!(world.record("a").await.error, None);
+    pass(INTERVAL * 2).await;
+    world.turn(&stage).await;
+    let record = world.record("a").await;
+    let error = record.error.unwrap();
+    assert!(
+        error.starts_with("completed, but without results since"),
+        "{error}"
+    );
+    assert_eq!(record.state, TaskState::Watching);
+    // The same again is no news.
+    let writes = world.writes();
+    pass(INTERVAL * 2).await;
+    world.turn(&stage).await;
+    let version = writes.version();
+    pass(INTERVAL * 2).await;
+    assert_eq!(world.turn(&stage).await, ["a"]);
+    assert_eq!(writes.version(), version);
+    // Links live for a day after the completion; after as long again nothing is expected.
+    pass(Duration::from_hours(47)).await;
+    world.turn(&stage).await;
+    assert_eq!(world.record("a").await.state, TaskState::Watching);
+    pass(Duration::from_hours(2)).await;
+    world.turn(&stage).await;
+    let record = world.record("a").await;
+    assert_eq!(record.state, TaskState::Abandoned);
+    assert_eq!(record.error.as_ref(), Some(&error));
+    assert_eq!(record.next_look_at, None);
 }
 
 #[tokio::test(start_paused = true)]
