@@ -62,6 +62,7 @@ use self::row::TaskSettlement;
 use self::sqlite::Sqlite;
 use crate::clock::Clock;
 use crate::clock::Timestamp;
+use crate::model::deadline::Danger;
 use crate::model::lease::Lease;
 use crate::model::object::PartNumber;
 use crate::model::object::UploadId;
@@ -532,11 +533,11 @@ impl Manifest {
         )
     }
 
-    /// What is unarchived, dies before `before`, and had no alarm yet; it counts as told from here on.
+    /// What is unarchived, in danger, and had no alarm yet; it counts as told from here on.
     ///
     /// Once for each deadline, and a bounded number at once: call again until nothing comes.
-    pub async fn raise_alarms(&self, before: Timestamp) -> Result<Vec<AtRisk>, ManifestError> {
-        change!(self, "raise_alarms", alarms::raise(before))
+    pub async fn raise_alarms(&self, danger: Danger) -> Result<Vec<AtRisk>, ManifestError> {
+        change!(self, "raise_alarms", alarms::raise(danger))
     }
 }
 
@@ -605,13 +606,9 @@ impl Manifest {
         look!(self, "tally", reads::tally())
     }
 
-    /// What is unarchived and dies before `before`, the most urgent first.
-    pub async fn at_risk(
-        &self,
-        before: Timestamp,
-        most: usize,
-    ) -> Result<Vec<AtRisk>, ManifestError> {
-        look!(self, "at_risk", alarms::at_risk(before, most))
+    /// What is unarchived and in danger, the most urgent first.
+    pub async fn at_risk(&self, danger: Danger, most: usize) -> Result<Vec<AtRisk>, ManifestError> {
+        look!(self, "at_risk", alarms::at_risk(danger, most))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::manifest::ManifestError;
 use crate::manifest::row::AtRisk;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::ClaimedOrphan;
+use crate::model::deadline::Danger;
 use crate::model::failure::Failure;
 use crate::model::lease::Lease;
 use crate::model::object::DestinationName;
@@ -115,13 +116,13 @@ impl Stage for Tend {
 impl Tend {
     /// Tells, once for each, of what nears its deadline unarchived.
     async fn raise_alarms(&self) -> Result<(), ManifestError> {
-        let before = self.clock.now().plus(self.warn);
+        let danger = Danger::within(self.warn, self.clock.now());
         for AtRisk {
             task,
             index,
             deadline,
             error,
-        } in self.manifest.raise_alarms(before).await?
+        } in self.manifest.raise_alarms(danger).await?
         {
             let left = deadline.at.since(self.clock.now());
             tracing::error!(

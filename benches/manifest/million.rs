@@ -15,6 +15,7 @@ use reelvault::manifest::row::TaskFilter;
 use reelvault::manifest::row::TaskSettlement;
 use reelvault::manifest::row::event::EventFilter;
 use reelvault::model::asset::AssetState;
+use reelvault::model::deadline::Danger;
 use reelvault::model::task::TaskState;
 use reelvault::units::Span;
 use tokio::time::Instant;
@@ -226,7 +227,7 @@ impl<'g> Walk<'g> {
             .await?;
         let orphans = manifest.claim_orphans(4);
         self.timed("claim_orphans, none", orphans).await?;
-        self.timed("raise_alarms, none", manifest.raise_alarms(urgent))
+        self.timed("raise_alarms, none", manifest.raise_alarms(danger(2)))
             .await?;
         Ok(())
     }
@@ -243,12 +244,13 @@ impl<'g> Walk<'g> {
         self.timed("a record of the last hours", recent).await?;
         let old = work::look_up(manifest, old);
         self.timed("a record of any age (caches)", old).await?;
-        let soon = Clock::system().now().plus(Span::from_secs(7200));
-        let late = Clock::system().now().plus(Span::from_secs(3 * 86_400));
-        self.timed("at_risk, none", manifest.at_risk(soon, 100))
+        self.timed("at_risk, none", manifest.at_risk(danger(2), 100))
             .await?;
-        self.timed("at_risk, 100 of thousands", manifest.at_risk(late, 100))
-            .await?;
+        self.timed(
+            "at_risk, 100 of thousands",
+            manifest.at_risk(danger(72), 100),
+        )
+        .await?;
         let filters = [
             ("tasks, the first 100", TaskFilter::default()),
             (
@@ -268,7 +270,7 @@ impl<'g> Walk<'g> {
             (
                 "tasks, 100 that are at risk",
                 TaskFilter {
-                    at_risk_before: Some(late),
+                    at_risk: Some(danger(72)),
                     ..TaskFilter::default()
                 },
             ),
@@ -294,4 +296,10 @@ impl<'g> Walk<'g> {
         self.timed("tally", manifest.tally()).await?;
         Ok(())
     }
+}
+
+/// The danger of what dies in less than so many hours, judged when they are over.
+fn danger(hours: u64) -> Danger {
+    let then = Clock::system().now().plus(Span::from_secs(hours * 3_600));
+    Danger::within(Span::ZERO, then)
 }

@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
 use crate::model::asset::AssetState;
+use crate::model::deadline::Danger;
 use crate::model::task::ProviderName;
 use crate::report::record;
 use crate::report::record::Record;
@@ -44,7 +45,8 @@ pub(crate) async fn tasks(config: Option<&Path>, arguments: &Arguments) -> Resul
     let config = open::load(config)?.config;
     let now = Clock::system().now();
     let mut filter = filter(arguments, now)?;
-    filter.at_risk_before = arguments.at_risk.then(|| now.plus(config.deadline.warn));
+    let danger = || Danger::within(config.deadline.warn, now);
+    filter.at_risk = arguments.at_risk.then(danger);
     let manifest = open::read_manifest(&config).await?;
     let places = open::places(&config);
     let mut table = Table::new(&[

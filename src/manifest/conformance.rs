@@ -83,6 +83,7 @@ suite! {
         orphans_are_claimed_until_they_are_aborted,
         uploads_that_no_row_has_become_orphans,
         an_alarm_is_raised_once_for_a_deadline,
+        a_short_life_is_in_danger_in_its_last_third,
         the_next_due_time_minds_leases,
         what_is_due_later_than_any_wait_is_due_now;
     telling:

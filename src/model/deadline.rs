@@ -35,6 +35,26 @@ pub struct Deadline {
     pub from: DeadlineSource,
 }
 
+/// When what is not archived is in danger: within `deadline.warn` of its deadline, but not before the last third of the time
+/// that its links live. Else what lives for an hour would be in danger from the first second.
+#[derive(Clone, Copy, Debug)]
+pub struct Danger {
+    /// The time against which it is judged.
+    pub now: Timestamp,
+    /// What dies later is in none.
+    pub before: Timestamp,
+}
+
+impl Danger {
+    /// The danger at `now`, which begins `warn` before a deadline.
+    pub fn within(warn: Span, now: Timestamp) -> Self {
+        Self {
+            now,
+            before: now.plus(warn),
+        }
+    }
+}
+
 /// All that is known of an asset's time.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {

@@ -33,6 +33,7 @@ use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
 use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
+use crate::model::deadline::Danger;
 use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
 use crate::report::links::Links;
@@ -350,8 +351,8 @@ impl Which {
             })?);
         }
         if let Some(at_risk) = &self.at_risk {
-            filter.at_risk_before = match at_risk.as_str() {
-                "true" => Some(now.plus(warn)),
+            filter.at_risk = match at_risk.as_str() {
+                "true" => Some(Danger::within(warn, now)),
                 "false" => None,
                 _ => return Err(wrong("at_risk", at_risk, "write true or false")),
             };

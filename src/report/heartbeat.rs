@@ -13,6 +13,7 @@ use crate::http::Http;
 use crate::http::body::collect;
 use crate::manifest::Manifest;
 use crate::model::asset::AssetState;
+use crate::model::deadline::Danger;
 use crate::units::ByteSize;
 use crate::units::Span;
 use crate::units::or_blank;
@@ -125,8 +126,8 @@ impl Heartbeat {
         if lost > 0 {
             return Err(format!("{lost} lost"));
         }
-        let before = self.clock.now().plus(self.warn);
-        let at_risk = self.manifest.at_risk(before, 1).await.map_err(silent)?;
+        let danger = Danger::within(self.warn, self.clock.now());
+        let at_risk = self.manifest.at_risk(danger, 1).await.map_err(silent)?;
         match at_risk.first() {
             Some(risk) => Err(format!("{} is at risk", risk.task.id)),
             None => Ok(()),

@@ -13,6 +13,7 @@ use crate::manifest::row::Tally;
 use crate::manifest::row::event::EndpointTrouble;
 use crate::manifest::row::machine::MachineRecord;
 use crate::model::asset::AssetState;
+use crate::model::deadline::Danger;
 use crate::model::task::TaskState;
 use crate::units::Span;
 
@@ -113,7 +114,9 @@ impl Status {
         warn: Span,
         is_daemon_running: bool,
     ) -> Result<Self, ManifestError> {
-        let at_risk = manifest.at_risk(now.plus(warn), RISKS_MAX).await?;
+        let at_risk = manifest
+            .at_risk(Danger::within(warn, now), RISKS_MAX)
+            .await?;
         let tally = manifest.tally().await?;
         let endpoints = manifest.endpoint_troubles().await?;
         let machines = manifest.machines().await?;

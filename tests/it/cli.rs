@@ -384,6 +384,12 @@ async fn status_tells_the_risk_by_its_exit_code() {
         .replace("requests =", "output_ttl = \"1h\"\nrequests =");
     home.configure(&config);
     outside.add(2).await;
+    // The last third of an hour has begun.
+    let manifest = rusqlite::Connection::open(home.path().join("manifest.db")).unwrap();
+    let late =
+        "UPDATE tasks SET learned_at = learned_at - 2700000, deadline_at = deadline_at - 2700000";
+    assert_eq!(manifest.execute(late, []).unwrap(), 2);
+    drop(manifest);
     let risk = home.run(&["status"]).await;
     let ids = outside.simulator.tasks();
     let shown = home.done(&["task", "show", ids[0].as_str()]).await;
@@ -397,10 +403,10 @@ async fn status_tells_the_risk_by_its_exit_code() {
         (" 59 s", ""),
     ];
     insta::assert_snapshot!(face(&risk, &blots), @"
-    RISK 2 videos may be lost, the first in 59 min (TASK)
+    RISK 2 videos may be lost, the first in 14 min (TASK)
          hint:  no daemon is running: start it with `reelvault run`
          2 watched, 0 due, 0 archived (0 B), 0 refused, 0 failed upstream
-         the next deadline is in 59 min
+         the next deadline is in 14 min
     --
     note: no daemon is running; this is the manifest as it was left
     => 4

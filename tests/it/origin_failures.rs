@@ -309,7 +309,7 @@ async fn dead_for_good_is_lost_once_and_loudly() {
         let log = Log::default();
         let _listening = log.listen();
         let mut plan = Kind::Aws.plan(size);
-        "output_ttl = \"3s\"".clone_into(&mut plan.provider);
+        "output_ttl = \"6s\"".clone_into(&mut plan.provider);
         plan.simulator.life = Span::ZERO;
         plan.simulator.dead_status = status;
         let world = World::new(plan).await;

@@ -230,20 +230,19 @@ pub(in crate::manifest) async fn filters_and_pages(world: &World) {
         &["house/b", "other/a"],
     )
     .await;
-    let before = |seconds| Some(world.after(seconds));
     let at_risk = TaskFilter {
-        at_risk_before: before(90_000),
-        since: before(0),
+        at_risk: Some(world.danger(90_000)),
+        since: Some(world.now()),
         ..all()
     };
     check(at_risk, 10, &["house/b"]).await;
     let at_risk = TaskFilter {
-        at_risk_before: before(200_000),
+        at_risk: Some(world.danger(200_000)),
         ..all()
     };
     check(at_risk, 10, &["house/b", "other/a"]).await;
     let at_risk = TaskFilter {
-        at_risk_before: before(10),
+        at_risk: Some(world.danger(10)),
         ..all()
     };
     check(at_risk, 10, &[]).await;

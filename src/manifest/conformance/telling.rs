@@ -120,11 +120,11 @@ pub(in crate::manifest) async fn each_transition_appends_its_event(world: &World
         known,
     )
     .await;
-    let raised = world.manifest.raise_alarms(world.after(100_000)).await;
+    let raised = world.manifest.raise_alarms(world.danger(100_000)).await;
     assert_eq!(raised.unwrap().len(), 2);
     world
         .manifest
-        .raise_alarms(world.after(100_000))
+        .raise_alarms(world.danger(100_000))
         .await
         .unwrap();
     let risks = [

@@ -3,6 +3,9 @@
 use super::world::*;
 use crate::manifest::row::*;
 use crate::model::asset::AssetIndex;
+use crate::model::deadline::Danger;
+use crate::model::deadline::Deadline;
+use crate::model::deadline::DeadlineSource;
 use crate::model::object::UploadId;
 use crate::units::Span;
 
@@ -91,27 +94,27 @@ pub(in crate::manifest) async fn an_alarm_is_raised_once_for_a_deadline(world: &
             .map(|risk| (risk.task.id.to_string(), risk.index))
             .collect()
     };
-    let before = world.after(100_000);
+    let danger = world.danger(100_000);
     let both = [
         ("soon".to_owned(), None),
         ("a".to_owned(), Some(AssetIndex(0))),
     ];
-    let raised = world.manifest.raise_alarms(before).await.unwrap();
+    let raised = world.manifest.raise_alarms(danger).await.unwrap();
     assert_eq!(names(&raised), both);
     assert!(
         world
             .manifest
-            .raise_alarms(before)
+            .raise_alarms(danger)
             .await
             .unwrap()
             .is_empty()
     );
     assert_eq!(
-        names(&world.manifest.at_risk(before, 10).await.unwrap()),
+        names(&world.manifest.at_risk(danger, 10).await.unwrap()),
         both
     );
     assert_eq!(
-        names(&world.manifest.at_risk(before, 1).await.unwrap()),
+        names(&world.manifest.at_risk(danger, 1).await.unwrap()),
         both[..1]
     );
 
@@ -128,7 +131,7 @@ pub(in crate::manifest) async fn an_alarm_is_raised_once_for_a_deadline(world: &
             .observe(&claimed.remove(0).lease, observation)
             .await
             .unwrap();
-        world.manifest.raise_alarms(before).await.unwrap()
+        world.manifest.raise_alarms(danger).await.unwrap()
     };
     assert!(see(150).await.is_empty());
     assert!(see(150_000).await.is_empty());
@@ -149,13 +152,65 @@ pub(in crate::manifest) async fn an_alarm_is_raised_once_for_a_deadline(world: &
         observation.assets[0].deadline = world.deadline(seconds);
         let seen = world.manifest.observe(&task.lease, observation).await;
         assert_eq!(seen.unwrap().links_refreshed, 1);
-        let before = world.after(seconds + 1);
-        world.manifest.raise_alarms(before).await.unwrap()
+        let danger = world.danger(seconds + 1);
+        world.manifest.raise_alarms(danger).await.unwrap()
     };
     assert!(refreshed("a?s=2", 86_400).await.is_empty());
     let raised = refreshed("a?s=3", 199_000).await;
     assert_eq!(names(&raised), both[1..]);
     assert_eq!(raised[0].error.as_deref(), Some("the origin answered 403"));
+}
+
+pub(in crate::manifest) async fn a_short_life_is_in_danger_in_its_last_third(world: &World) {
+    let manifest = &world.manifest;
+    let hour = |from| Deadline {
+        at: world.after(3_600),
+        from,
+    };
+    let task = NewTask {
+        deadline: hour(DeadlineSource::Learned),
+        ..world.task("a")
+    };
+    manifest.learn(vec![task]).await.unwrap();
+    let danger = || Danger::within(Span::from_secs(6 * 3_600), world.now());
+    let is_raised = async || {
+        let raised = manifest.raise_alarms(danger()).await.unwrap();
+        let found = manifest.at_risk(danger(), 10).await.unwrap();
+        let filter = TaskFilter {
+            at_risk: Some(danger()),
+            ..TaskFilter::default()
+        };
+        let listed = manifest.tasks(&filter, 10).await.unwrap();
+        assert_eq!(found.len(), listed.len());
+        (raised.len(), found.len())
+    };
+    assert_eq!(is_raised().await, (0, 0));
+    world.advance(2_390);
+    assert_eq!(is_raised().await, (0, 0));
+    world.advance(20);
+    assert_eq!(is_raised().await, (1, 1));
+    assert_eq!(is_raised().await, (0, 1));
+    // Seen unfinished, it has an hour again; then the next alarm is another one.
+    let lease = world.claim_task().await.lease;
+    let running = Observation {
+        deadline: hour(DeadlineSource::LastSeen),
+        ..world.running()
+    };
+    manifest.observe(&lease, running).await.unwrap();
+    assert_eq!(is_raised().await, (0, 0));
+    world.advance(2_410);
+    assert_eq!(is_raised().await, (1, 1));
+    // The same goes for an asset.
+    let lease = world.claim_task().await.lease;
+    let mut completed = world.completed(&["a"]);
+    completed.sighting.completed = Some(world.now());
+    for asset in &mut completed.assets {
+        asset.deadline = hour(DeadlineSource::Preset);
+    }
+    manifest.observe(&lease, completed).await.unwrap();
+    assert_eq!(is_raised().await, (0, 0));
+    world.advance(2_410);
+    assert_eq!(is_raised().await, (1, 1));
 }
 
 pub(in crate::manifest) async fn the_next_due_time_minds_leases(world: &World) {

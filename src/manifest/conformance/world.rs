@@ -25,6 +25,7 @@ use crate::model::asset::AssetState;
 use crate::model::asset::MediaDetails;
 use crate::model::asset::MediaType;
 use crate::model::asset::SourceIdentity;
+use crate::model::deadline::Danger;
 use crate::model::deadline::Deadline;
 use crate::model::deadline::DeadlineSource;
 use crate::model::digest::Crc64;
@@ -138,6 +139,11 @@ impl World {
             at: self.after(seconds),
             from: DeadlineSource::Preset,
         }
+    }
+
+    /// The danger of all that dies in less than so many seconds, judged when they are over.
+    pub(in crate::manifest) fn danger(&self, seconds: u64) -> Danger {
+        Danger::within(Span::ZERO, self.after(seconds))
     }
 
     /// A task of the provider `house`, due now.

@@ -8,9 +8,9 @@ use super::events;
 use super::events::Happening;
 use super::execute;
 use super::statement::named_params;
-use crate::clock::Timestamp;
 use crate::manifest::row::AtRisk;
 use crate::model::asset::AssetIndex;
+use crate::model::deadline::Danger;
 use crate::model::event::EventKind;
 
 /// Alarms of one call: a long outage puts everything at risk at once, and the rest comes with the next call.
@@ -20,30 +20,36 @@ pub(super) const AT_RISK: &str = "-- manifest::at_risk
     SELECT id, provider, task_id, NULL::bigint AS asset_index, deadline_at, deadline_from, error
     FROM tasks
     WHERE state = 'watching' AND deadline_at < :before
+        -- The last third of the links' life, as far as it is known when that begins.
+        AND (deadline_at - :at) * 3 < deadline_at - COALESCE(completed_at, last_unfinished_at, created_at, learned_at)
         AND (NOT :is_unwarned OR warned_at IS NULL)
     UNION ALL
     SELECT assets.id, provider, task_id, asset_index, assets.deadline_at, assets.deadline_from,
         assets.error
     FROM assets JOIN tasks ON tasks.id = assets.task
     WHERE assets.state = 'due' AND assets.deadline_at < :before
+        AND (assets.deadline_at - :at) * 3
+            < assets.deadline_at - COALESCE(completed_at, last_unfinished_at, created_at, learned_at)
         AND (NOT :is_unwarned OR assets.warned_at IS NULL)
     -- As on SQLite, what has no index comes first.
     ORDER BY deadline_at, provider, task_id, asset_index NULLS FIRST
     LIMIT :most";
 
-/// What is unarchived and dies before `before`, the most urgent first.
+/// What is unarchived and in danger, the most urgent first.
 pub(in crate::manifest) async fn at_risk(
     tx: &Tx<'_>,
-    before: Timestamp,
+    danger: Danger,
     most: usize,
 ) -> Result<Vec<AtRisk>, Fault> {
-    let found = find(tx, before, most, false).await?;
+    let found = find(tx, danger, most, false).await?;
     Ok(found.into_iter().map(|(_, risk)| risk).collect())
 }
 
 const REARM_TASKS: &str = "-- manifest::raise_alarms
     UPDATE tasks SET warned_at = NULL
-    WHERE state = 'watching' AND deadline_at >= :before AND warned_at IS NOT NULL";
+    WHERE state = 'watching' AND warned_at IS NOT NULL AND deadline_at > :at
+        AND (deadline_at >= :before OR (deadline_at - :at) * 3
+            >= deadline_at - COALESCE(completed_at, last_unfinished_at, created_at, learned_at))";
 
 const WARN_TASK: &str = "-- manifest::raise_alarms
     UPDATE tasks SET warned_at = :now WHERE id = :id AND warned_at IS NULL";
@@ -54,18 +60,15 @@ const WARN_ASSET: &str = "-- manifest::raise_alarms
 /// The same, without those that an alarm was raised for already; marks them.
 ///
 /// Each sighting of a running task may move its deadline: an alarm for it comes again only after it was out of danger.
-pub(in crate::manifest) async fn raise(
-    tx: &Tx<'_>,
-    before: Timestamp,
-) -> Result<Vec<AtRisk>, Fault> {
+pub(in crate::manifest) async fn raise(tx: &Tx<'_>, danger: Danger) -> Result<Vec<AtRisk>, Fault> {
     execute(
         tx,
         REARM_TASKS,
-        named_params! { ":before": before.as_unix_millis() },
+        named_params! { ":before": danger.before.as_unix_millis(), ":at": danger.now.as_unix_millis() },
     )
     .await?;
     let mut raised = Vec::new();
-    for (row, risk) in find(tx, before, ALARMS_MAX, true).await? {
+    for (row, risk) in find(tx, danger, ALARMS_MAX, true).await? {
         let sql = if risk.index.is_some() {
             WARN_ASSET
         } else {
@@ -93,12 +96,13 @@ pub(in crate::manifest) async fn raise(
 
 async fn find(
     tx: &Tx<'_>,
-    before: Timestamp,
+    danger: Danger,
     most: usize,
     is_unwarned: bool,
 ) -> Result<Vec<(i64, AtRisk)>, Fault> {
     let params = named_params! {
-        ":before": before.as_unix_millis(), ":is_unwarned": is_unwarned,
+        ":before": danger.before.as_unix_millis(), ":at": danger.now.as_unix_millis(),
+        ":is_unwarned": is_unwarned,
         ":most": i64::try_from(most).unwrap_or(i64::MAX),
     };
     let read = |columns: &Columns<'_>| {

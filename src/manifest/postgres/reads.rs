@@ -52,12 +52,18 @@ pub(in crate::manifest) async fn tasks(
 // What is few among all tasks is found first, as an array. Left to choose, the server walks along the tasks by their
 // numbers until it has met enough that fit, and what is still at work are the last of a million.
 
-const AT_RISK: &str = "id = ANY(ARRAY(
+/// As alarms have it.
+const AT_RISK: &str = "
+        AND id = ANY(ARRAY(
             SELECT tasks.id FROM tasks
             WHERE tasks.state = 'watching' AND tasks.deadline_at < :at_risk_before
+                AND (tasks.deadline_at - :at_risk_at) * 3
+                    < tasks.deadline_at - COALESCE(completed_at, last_unfinished_at, created_at, learned_at)
             UNION
-            SELECT assets.task FROM assets
+            SELECT assets.task FROM assets JOIN tasks ON tasks.id = assets.task
             WHERE assets.state = 'due' AND assets.deadline_at < :at_risk_before
+                AND (assets.deadline_at - :at_risk_at) * 3
+                    < assets.deadline_at - COALESCE(completed_at, last_unfinished_at, created_at, learned_at)
         ))";
 
 const FEW_IN_STATE: &str = "id = ANY(ARRAY(SELECT id FROM tasks WHERE state = :state))";
@@ -71,6 +77,11 @@ const MANY_WITH_ASSET: &str = "id IN (SELECT task FROM assets WHERE assets.state
 fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Named>) {
     let mut sql = "-- manifest::tasks\n    SELECT * FROM tasks WHERE TRUE".to_owned();
     let mut params = vec![(":most", limit(most).to_param())];
+    if let Some(danger) = filter.at_risk {
+        sql.push_str(AT_RISK);
+        params.push((":at_risk_at", danger.now.as_unix_millis().to_param()));
+        params.push((":at_risk_before", danger.before.as_unix_millis().to_param()));
+    }
     let mut restrict = |clause: &str, name: &'static str, param: Param| {
         if param != Param::Null {
             sql.push_str("\n        AND ");
@@ -102,8 +113,6 @@ fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Named>) {
     restrict(with_asset, ":asset_state", asset_state.to_param());
     let since = filter.since.map(Timestamp::as_unix_millis);
     restrict("learned_at >= :since", ":since", since.to_param());
-    let before = filter.at_risk_before.map(Timestamp::as_unix_millis);
-    restrict(AT_RISK, ":at_risk_before", before.to_param());
     let (after, order) = if filter.is_newest_first {
         ("id < :after", "\n    ORDER BY id DESC")
     } else {

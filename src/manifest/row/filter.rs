@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::model::asset::AssetState;
+use crate::model::deadline::Danger;
 use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
 use crate::model::task::TaskState;
@@ -21,8 +22,8 @@ pub struct TaskFilter {
     pub asset_state: Option<AssetState>,
     /// Only those learned at or after this instant.
     pub since: Option<Timestamp>,
-    /// Only those with something unarchived (a due asset, or a task being watched) that dies before this instant.
-    pub at_risk_before: Option<Timestamp>,
+    /// Only those with something unarchived (a due asset, or a task being watched) that is in this danger.
+    pub at_risk: Option<Danger>,
     /// Only rows after this one: the last row of the page before.
     pub after_row: Option<i64>,
     /// From the one learned last to the one learned first; the rows after one are then those learned before it.

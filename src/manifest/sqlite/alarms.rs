@@ -10,9 +10,9 @@ use super::columns::Columns;
 use super::events;
 use super::events::Happening;
 use super::execute;
-use crate::clock::Timestamp;
 use crate::manifest::row::AtRisk;
 use crate::model::asset::AssetIndex;
+use crate::model::deadline::Danger;
 use crate::model::event::EventKind;
 
 /// Alarms of one call: a long outage puts everything at risk at once, and the rest comes with the next call.
@@ -22,30 +22,36 @@ pub(super) const AT_RISK: &str = "-- manifest::at_risk
     SELECT id, provider, task_id, NULL AS asset_index, deadline_at, deadline_from, error
     FROM tasks
     WHERE state = 'watching' AND deadline_at < :before
+        -- The last third of the links' life, as far as it is known when that begins.
+        AND (deadline_at - :at) * 3 < deadline_at - COALESCE(completed_at, last_unfinished_at, created_at, learned_at)
         AND (NOT :is_unwarned OR warned_at IS NULL)
     UNION ALL
     SELECT assets.id, provider, task_id, asset_index, assets.deadline_at, assets.deadline_from,
         assets.error
     FROM assets JOIN tasks ON tasks.id = assets.task
     WHERE assets.state = 'due' AND assets.deadline_at < :before
+        AND (assets.deadline_at - :at) * 3
+            < assets.deadline_at - COALESCE(completed_at, last_unfinished_at, created_at, learned_at)
         AND (NOT :is_unwarned OR assets.warned_at IS NULL)
     ORDER BY deadline_at, provider, task_id, asset_index
     LIMIT :most";
 
-/// What is unarchived and dies before `before`, the most urgent first.
+/// What is unarchived and in danger, the most urgent first.
 pub(in crate::manifest) fn at_risk(
     db: &Connection,
-    before: Timestamp,
+    danger: Danger,
     most: usize,
 ) -> Result<Vec<AtRisk>, Fault> {
-    let found = find(db, before, most, false)?;
+    let found = find(db, danger, most, false)?;
     Ok(found.into_iter().map(|(_, risk)| risk).collect())
 }
 
 pub(super) const REARM_TASKS: &str = "-- manifest::raise_alarms
     UPDATE tasks SET warned_at = NULL
     -- The plus: not by the index of states, which has all that are watched.
-    WHERE +state = 'watching' AND deadline_at >= :before AND warned_at IS NOT NULL";
+    WHERE +state = 'watching' AND warned_at IS NOT NULL AND deadline_at > :at
+        AND (deadline_at >= :before OR (deadline_at - :at) * 3
+            >= deadline_at - COALESCE(completed_at, last_unfinished_at, created_at, learned_at))";
 
 const WARN_TASK: &str = "-- manifest::raise_alarms
     UPDATE tasks SET warned_at = :now WHERE id = :id";
@@ -56,13 +62,13 @@ const WARN_ASSET: &str = "-- manifest::raise_alarms
 /// The same, without those that an alarm was raised for already; marks them.
 ///
 /// Each sighting of a running task may move its deadline: an alarm for it comes again only after it was out of danger.
-pub(in crate::manifest) fn raise(tx: &Tx<'_>, before: Timestamp) -> Result<Vec<AtRisk>, Fault> {
+pub(in crate::manifest) fn raise(tx: &Tx<'_>, danger: Danger) -> Result<Vec<AtRisk>, Fault> {
     execute(
         tx.db,
         REARM_TASKS,
-        named_params! { ":before": before.as_unix_millis() },
+        named_params! { ":before": danger.before.as_unix_millis(), ":at": danger.now.as_unix_millis() },
     )?;
-    let found = find(tx.db, before, ALARMS_MAX, true)?;
+    let found = find(tx.db, danger, ALARMS_MAX, true)?;
     for (row, risk) in &found {
         let sql = if risk.index.is_some() {
             WARN_ASSET
@@ -90,12 +96,13 @@ pub(in crate::manifest) fn raise(tx: &Tx<'_>, before: Timestamp) -> Result<Vec<A
 
 fn find(
     db: &Connection,
-    before: Timestamp,
+    danger: Danger,
     most: usize,
     is_unwarned: bool,
 ) -> Result<Vec<(i64, AtRisk)>, Fault> {
     let params = named_params! {
-        ":before": before.as_unix_millis(), ":is_unwarned": is_unwarned,
+        ":before": danger.before.as_unix_millis(), ":at": danger.now.as_unix_millis(),
+        ":is_unwarned": is_unwarned,
         ":most": i64::try_from(most).unwrap_or(i64::MAX),
     };
     let read = |columns: &Columns<'_, '_>| {

@@ -49,20 +49,30 @@ pub(in crate::manifest) fn tasks(
     Ok(tasks)
 }
 
-/// The instant stands once, since parameters are given by place.
-const AT_RISK: &str = "id IN (
-            WITH danger (before) AS (VALUES (?))
+/// As alarms have it. The instants stand once, since parameters are given by place.
+const AT_RISK: &str = "
+        AND id IN (
+            WITH danger (at, before) AS (VALUES (?, ?))
             SELECT tasks.id FROM tasks, danger
             WHERE tasks.state = 'watching' AND tasks.deadline_at < danger.before
+                AND (tasks.deadline_at - danger.at) * 3
+                    < tasks.deadline_at - COALESCE(completed_at, last_unfinished_at, created_at, learned_at)
             UNION
-            SELECT assets.task FROM assets, danger
+            SELECT assets.task FROM danger, assets JOIN tasks ON tasks.id = assets.task
             WHERE assets.state = 'due' AND assets.deadline_at < danger.before
+                AND (assets.deadline_at - danger.at) * 3
+                    < assets.deadline_at - COALESCE(completed_at, last_unfinished_at, created_at, learned_at)
         )";
 
 /// The query for a filter: only what is asked for stands in it, so that each question finds its index.
 fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Value>) {
     let mut sql = "-- manifest::tasks\n    SELECT * FROM tasks WHERE TRUE".to_owned();
     let mut params = Vec::new();
+    let instant = |at: Timestamp| Value::Integer(at.as_unix_millis());
+    if let Some(danger) = filter.at_risk {
+        sql.push_str(AT_RISK);
+        params.extend([instant(danger.now), instant(danger.before)]);
+    }
     let mut restrict = |clause: &str, param: Option<Value>| {
         if let Some(param) = param {
             sql.push_str("\n        AND ");
@@ -71,7 +81,6 @@ fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Value>) {
         }
     };
     let text = |text: &str| Value::Text(text.to_owned());
-    let instant = |at: Timestamp| Value::Integer(at.as_unix_millis());
     restrict(
         "task_id = ?",
         filter.id.as_ref().map(|id| text(id.as_str())),
@@ -91,7 +100,6 @@ fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Value>) {
         filter.asset_state.map(|state| text(state.as_str())),
     );
     restrict("learned_at >= ?", filter.since.map(instant));
-    restrict(AT_RISK, filter.at_risk_before.map(instant));
     let (after, order) = if filter.is_newest_first {
         ("id < ?", "\n    ORDER BY id DESC")
     } else {

@@ -8,6 +8,7 @@ use crate::manifest::row::AssetRecord;
 use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
 use crate::model::asset::AssetState;
+use crate::model::deadline::Danger;
 use crate::model::task::TaskState;
 use crate::report::overview::Seen;
 use crate::report::page::Asked;
@@ -158,7 +159,7 @@ async fn tasks(page: &Page, asked: &Asked) -> Result<(Vec<TaskRecord>, Option<St
         filter.id_prefix = Some(wanted.to_owned());
     }
     if asked.state == AT_RISK {
-        filter.at_risk_before = Some(page.clock.now().plus(page.warn));
+        filter.at_risk = Some(Danger::within(page.warn, page.clock.now()));
     } else if !asked.state.is_empty() {
         let known = filter.set_state(&asked.state);
         known.map_err(|words| {

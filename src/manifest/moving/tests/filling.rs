@@ -118,7 +118,7 @@ async fn archive_and_upload(world: &World) {
     assert!(
         !world
             .manifest
-            .raise_alarms(world.after(90_000))
+            .raise_alarms(world.danger(90_000))
             .await
             .unwrap()
             .is_empty()
