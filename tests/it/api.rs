@@ -634,7 +634,8 @@ async fn a_durable_link_is_what_the_configuration_says() {
 #[tokio::test]
 async fn readiness_names_whoever_refuses_us() {
     let world = world("").await;
-    let fault = Fault::new(Operation::PutObject, Effect::ACCESS_DENIED).times(9);
+    let no_bucket = Effect::Answer(404, "NoSuchBucket");
+    let fault = Fault::new(Operation::PutObject, no_bucket).times(9);
     world.bucket.plant(fault);
     world.simulator.plant(Rule::api(ApiFault::Unauthorized));
     let ids = submit(&world, 2);
@@ -678,7 +679,7 @@ async fn readiness_names_whoever_refuses_us() {
             }
         };
         let told = tokio::time::timeout(PATIENCE, unready).await.unwrap();
-        assert!(told.to_string().contains("AccessDenied"), "{told}");
+        assert!(told.to_string().contains("NoSuchBucket"), "{told}");
     })
     .await;
 }

@@ -210,7 +210,7 @@ async fn results_in_every_shape_that_was_seen() {
         ),
         (
             json!({"results": ["", "not a link", "ftp://a/b", "file:///etc/passwd", 7, null]}),
-            vec![],
+            vec!["unfetchable:ftp://a/b", "unfetchable:file:///etc/passwd"],
         ),
         (json!({"results": []}), vec![]),
         (json!({"results": null}), vec![]),
