@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! stage      claims the most urgent assets; settles what was not archived
+//! deadlink   a link that is dead: when a fresh one is asked for, and when none is to come
 //! transfer   one asset: what each of its objects needs, and one download for all that need bytes
 //! slots      whose bytes move now: the slow make room, the urgent overtake
 //! download   the body in order, digested once, in a window that all destinations read
 //! source     where it comes from: one connection, or several where one is slow
 //! delivery   one object: recover what stands, resume what is open, else begin; finish, prove
 //! naming     an object's key, and the nonce by which it is known as ours
+//! write      the three ways in which a body gets to a destination
 //! parts      the body cut into parts: passed through frame by frame, or filled first where it must be
 //! progress   what is known of the body so far: SHA-256, box walk; saved with each part
 //! plan       how a body is cut

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! open     one GET: redirects hop by hop, a range pinned to one version, every answer told apart
+//! coding   what a `Content-Encoding` says of the body
 //! reading  the body as a run of frames that re-opens itself at its offset, bounded
 //! inspect  what the first bytes are, and whether the boxes of an MP4 add up
 //! ```
 
+mod coding;
 pub mod inspect;
 pub mod open;
 pub mod reading;

@@ -12,11 +12,9 @@
 //! met twice. One that is deleted pulls a row forward onto a page that was read: so a pass that learned something on
 //! several pages is done again, until a round learns nothing that was there when the first began.
 
+mod seen;
+
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::hash::DefaultHasher;
-use std::hash::Hash as _;
-use std::hash::Hasher as _;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -29,6 +27,7 @@ use crate::chance::Dice;
 use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::intake;
+use crate::intake::discover::seen::Seen;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
 use crate::manifest::row::Claimable;
@@ -75,14 +74,6 @@ const PAGES_A_STEP: u32 = 10;
 
 /// A list with more pages than this has no end, or an API that always gives the same one.
 const PAGES_MAX: u32 = 20_000;
-
-/// A round ends after so many pages in a row on which all was read before. One alone may come of as many new tasks as
-/// a page has rows, which push what was read onto the next.
-const REPEATED_PAGES: u32 = 3;
-
-/// So many tasks of a round are remembered, in a few MiB. A list that goes round after more of them ends at
-/// [`PAGES_MAX`].
-const SEEN_MAX: usize = 200_000;
 
 /// A list that still moves after so many rounds is taken as read: the next pass begins a minute later.
 const ROUNDS_MAX: u32 = 5;
@@ -386,63 +377,6 @@ struct Reading {
     seen: Seen,
 }
 
-/// What of a round this process has read. It goes with the process, which costs a list that repeats itself some more
-/// pages.
-#[derive(Debug, Default)]
-struct Seen {
-    /// How far it goes: a page that was read and not written down is read again, and repeats nothing.
-    until: Option<(Timestamp, u32, u32)>,
-    /// The tasks, each by its hash.
-    tasks: BTreeSet<u64>,
-    repeated_pages: u32,
-    /// Whether it was said of this list that it repeats itself.
-    is_told: bool,
-}
-
-impl Seen {
-    fn forget(&mut self) {
-        self.tasks.clear();
-        self.repeated_pages = 0;
-    }
-
-    /// Forgets what is of another round, or of pages that were not written down.
-    fn begin(&mut self, pass: &Pass) {
-        if self.until != Some(pass.read_so_far()) {
-            self.forget();
-        }
-    }
-
-    /// Takes a page into account, with which `pass` has come to where it is; whether the list repeats itself.
-    fn take(&mut self, page: &Page, pass: &Pass) -> bool {
-        self.until = Some(pass.read_so_far());
-        // Rows that name no task say nothing of what was read.
-        if page.tasks.is_empty() {
-            return false;
-        }
-        if self.tasks.len() >= SEEN_MAX {
-            self.tasks.clear();
-        }
-        let mut is_new = false;
-        for (id, _) in &page.tasks {
-            let mut hasher = DefaultHasher::new();
-            id.hash(&mut hasher);
-            is_new |= self.tasks.insert(hasher.finish());
-        }
-        self.repeated_pages = if is_new { 0 } else { self.repeated_pages + 1 };
-        self.repeated_pages >= REPEATED_PAGES
-    }
-
-    /// Says once of a list that it repeats itself.
-    fn tell(&mut self, pages: u32) {
-        if !std::mem::replace(&mut self.is_told, true) {
-            tracing::warn!(
-                pages,
-                "the list of tasks repeats itself: it is read no further"
-            );
-        }
-    }
-}
-
 impl Reading {
     fn new(
         work: &ClaimedDiscovery,
@@ -728,37 +662,6 @@ mod tests {
         assert_eq!(read(&["a", "b", "c", "c", "b", "c"]), ends_after(6));
         // A page that is met once more is what a list looks like that moves.
         assert_eq!(read(&["a", "a", "b", "b", "b"]), [Turn::Page; 5]);
-    }
-
-    #[test]
-    fn a_page_that_is_read_again_repeats_nothing() {
-        let mut seen = Seen::default();
-        let at = |pages| Pass {
-            pages,
-            ..reading(None, 1).pass
-        };
-        let page = page("a", &[Some(1)], true);
-        for _ in 0..10 {
-            // It was never written down that the first page was read.
-            seen.begin(&at(0));
-            assert!(!seen.take(&page, &at(1)));
-        }
-        for pages in 2..4 {
-            seen.begin(&at(pages - 1));
-            assert!(!seen.take(&page, &at(pages)));
-        }
-        assert!(seen.take(&page, &at(4)));
-    }
-
-    #[test]
-    fn what_was_read_is_remembered_within_a_bound() {
-        let mut seen = Seen::default();
-        let pass = reading(None, 1).pass;
-        for name in 0..PAGES_MAX {
-            let ages = [Some(1); 11];
-            assert!(!seen.take(&page(&name.to_string(), &ages, true), &pass));
-            assert!(seen.tasks.len() < SEEN_MAX + 11);
-        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::manifest::row::ClaimedTask;
+use crate::manifest::row::ObjectPlan;
 use crate::manifest::row::Observation;
 use crate::manifest::row::SeenAsset;
 use crate::manifest::row::TaskSettlement;
@@ -76,23 +77,8 @@ impl WatchParts {
             .unwrap_or(task.learned_at);
         let is_completed = sighting.progress == Progress::Completed;
         // Of a completed task the wait for its results counts from when it can have been completed at the earliest.
-        let since = if is_completed {
-            sighting
-                .completed
-                .or(held.last_unfinished_at)
-                .unwrap_or(born)
-        } else {
-            born
-        };
-        let wait = cadence::next_look(
-            &cadence::Known {
-                age: now.since(since),
-                estimate: sighting.estimate.filter(|_| !is_completed),
-                min_interval: provider.min_interval(sighting.kind.as_deref()),
-            },
-            &self.config,
-            self.dice.fraction(),
-        );
+        let completed_at = sighting.completed.or(held.last_unfinished_at);
+        let since = completed_at.filter(|_| is_completed).unwrap_or(born);
         let known = deadline::Known {
             expires: sighting.expires,
             signature: None,
@@ -120,27 +106,46 @@ impl WatchParts {
             state = TaskState::Abandoned;
         }
         let assets = assets(&sighting, &known);
-        let earliest = assets
-            .iter()
-            .map(|asset| asset.deadline)
-            .min_by_key(|deadline| deadline.at);
-        let objects = if assets.is_empty() {
-            Vec::new()
-        } else {
-            let model = sighting.model.as_deref().or(task.model.as_deref());
-            self.routes.plan(&task.key.provider, model, &task.tags)
-        };
+        let deadlines = assets.iter().map(|asset| asset.deadline);
+        let earliest = deadlines.min_by_key(|deadline| deadline.at);
+        let next_look_at =
+            (!state.is_final()).then(|| now.plus(self.wait(provider, &sighting, now.since(since))));
         let observation = Observation {
             state,
             deadline: earliest.unwrap_or_else(|| deadline::deadline(&known)),
-            next_look_at: (!state.is_final()).then(|| now.plus(wait)),
+            next_look_at,
+            objects: self.objects(task, &sighting, &assets),
             assets,
-            objects,
             error,
             sighting,
         };
         log_end(task, &observation);
         observation
+    }
+
+    /// The wait before the next look at a task of this age.
+    fn wait(&self, provider: &Provider, sighting: &Sighting, age: Span) -> Span {
+        let is_completed = sighting.progress == Progress::Completed;
+        let known = cadence::Known {
+            age,
+            estimate: sighting.estimate.filter(|_| !is_completed),
+            min_interval: provider.min_interval(sighting.kind.as_deref()),
+        };
+        cadence::next_look(&known, &self.config, self.dice.fraction())
+    }
+
+    /// Where the assets of a task go.
+    fn objects(
+        &self,
+        task: &ClaimedTask,
+        sighting: &Sighting,
+        assets: &[SeenAsset],
+    ) -> Vec<ObjectPlan> {
+        if assets.is_empty() {
+            return Vec::new();
+        }
+        let model = sighting.model.as_deref().or(task.model.as_deref());
+        self.routes.plan(&task.key.provider, model, &task.tags)
     }
 
     /// What the provider's error says about a task that was asked about.

@@ -76,14 +76,19 @@ async fn a_page_says_what_status_says_and_is_small() {
         assert!(empty.contains("nothing is at risk"), "{empty}");
         assert!(empty.contains("No such tasks."));
         let ids = archive(&world, caller, 25).await;
-        let told = page(caller, "/", 200).await;
+        // What the first look saw is kept for a while.
+        let all_told = async {
+            loop {
+                let told = page(caller, "/", 200).await;
+                if told.contains("<b>25</b> <span>archived") {
+                    break told;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let told = tokio::time::timeout(PATIENCE, all_told).await.unwrap();
         assert!(told.contains("<b>OK</b> nothing is at risk"), "{told}");
-        for part in [
-            "<b>25</b> <span>archived",
-            "25 MiB",
-            "s3://videos",
-            ">works<",
-        ] {
+        for part in ["25 MiB", "s3://videos", ">works<"] {
             assert!(told.contains(part), "{part}: {told}");
         }
         assert!(told.contains(ids[24].as_str()), "the newest come first");

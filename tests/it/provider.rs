@@ -233,7 +233,9 @@ async fn results_in_every_shape_that_was_seen() {
             let expected = match url {
                 url if url == LINK => AssetRole::Video,
                 url if url == sound => AssetRole::Audio,
-                _ => AssetRole::Image,
+                url if url == other => AssetRole::Image,
+                // Of what kind the task is.
+                _ => AssetRole::Video,
             };
             assert_eq!(role, expected, "{url}");
         }
