@@ -76,6 +76,21 @@ struct State {
     closed: Option<Closed>,
 }
 
+impl State {
+    /// Whether the asset of this row has its turn.
+    fn may_try(&self, asset: i64, now: Instant) -> Result<(), Shut> {
+        let Some(closed) = &self.closed else {
+            return Ok(());
+        };
+        let turn = closed.turn(self.denied.contains(&asset), now);
+        if turn <= now {
+            Ok(())
+        } else {
+            Err(closed.shut(turn, now))
+        }
+    }
+}
+
 /// Why nothing passes.
 #[derive(Clone, Debug)]
 struct Closed {
@@ -165,23 +180,14 @@ impl Gate {
 
     /// Whether it is worth while for the asset of this row to ask for admission.
     pub(crate) fn peek(&self, asset: i64) -> Result<(), Shut> {
-        let (state, now) = (self.state(), Instant::now());
-        let Some(closed) = &state.closed else {
-            return Ok(());
-        };
-        let turn = closed.turn(state.denied.contains(&asset), now);
-        if turn <= now {
-            Ok(())
-        } else {
-            Err(closed.shut(turn, now))
-        }
+        self.state().may_try(asset, Instant::now())
     }
 
     /// Whether the asset of this row may try this destination. Of those that ask while it is shut, one a turn may.
     pub(crate) fn admit(&self, asset: i64) -> Result<(), Shut> {
-        self.peek(asset)?;
-        if let Some(closed) = &mut self.state().closed {
-            let now = Instant::now();
+        let (mut state, now) = (self.state(), Instant::now());
+        state.may_try(asset, now)?;
+        if let Some(closed) = &mut state.closed {
             closed.probe_at = now + closed.wait;
             closed.probed_at = Some(now);
         }

@@ -473,6 +473,7 @@ mod tests {
         let asked = check(&script, &["\"v1\""], Err("cdn broke off: reset")).await;
         assert_eq!(asked.len(), 1 + usize::try_from(REOPENS_MAX).unwrap());
     }
+
     #[tokio::test(start_paused = true)]
     async fn ranges_that_end_early_are_put_together() {
         let began = tokio::time::Instant::now();

@@ -204,8 +204,7 @@ impl Bucket {
                     let took = begun.elapsed().saturating_sub(waited);
                     let overdue = self.overdue.load(Ordering::Relaxed);
                     if waited >= answer_timeout(length, took, overdue) {
-                        let overdue = (overdue + 1).min(ANSWER_DOUBLINGS_MAX);
-                        self.overdue.store(overdue, Ordering::Relaxed);
+                        self.overdue.fetch_add(1, Ordering::Relaxed);
                         return Err(call.timed_out(waited.into()));
                     }
                 }
