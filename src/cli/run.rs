@@ -13,6 +13,7 @@ use crate::daemon::server::ListenError;
 use crate::daemon::server::Server;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::systemd::Systemd;
+use crate::manifest::row::Tally;
 use crate::model::asset::AssetState;
 use crate::telemetry::log;
 
@@ -56,17 +57,25 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     } else {
         supervisor.run(loaded.config).await
     };
-    let lost = manifest
-        .tally()
-        .await
-        .map(|tally| tally.assets_in(AssetState::Lost));
+    let tally = manifest.tally().await;
     manifest.close().await;
     ran?;
-    Ok(if arguments.once && lost? > 0 {
-        Exit::AtRisk
+    Ok(if arguments.once {
+        after_once(&tally?)
     } else {
         Exit::Done
     })
+}
+
+/// All that was due has been tried: what still is did not get done.
+fn after_once(tally: &Tally) -> Exit {
+    if tally.assets_in(AssetState::Lost) > 0 {
+        Exit::AtRisk
+    } else if tally.assets_in(AssetState::Due) > 0 {
+        Exit::DoneInPart
+    } else {
+        Exit::Done
+    }
 }
 
 /// An address that is not there may come with the network, so only a path that is somebody else's is a mistake for good.

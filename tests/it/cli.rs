@@ -605,7 +605,7 @@ async fn a_store_that_refuses_is_told_and_loses_nothing() {
     let id = outside.submit(1).remove(0);
     home.done(&["add", id.as_str()]).await;
     let once = home.run(&["run", "--once"]).await;
-    assert_eq!(once.code, 0, "{once:?}");
+    assert_eq!(once.code, 3, "{once:?}");
     let shown = home.done(&["task", "show", id.as_str()]).await;
     assert!(shown.contains("video due"), "{shown}");
     // A HEAD is refused without a word.
