@@ -37,6 +37,7 @@ use crate::manifest::row::PartRow;
 use crate::manifest::row::Proof;
 use crate::model::asset::SourceIdentity;
 use crate::model::failure::Failure;
+use crate::model::key::ObjectKey;
 use crate::model::object::PartNumber;
 use crate::origin::OriginError;
 use crate::store::BodyPolicy;
@@ -126,7 +127,7 @@ impl Delivery<'_> {
         let Some(name) = &self.object.name else {
             return self.look_ahead().await.map(Need::Body);
         };
-        if let Some(standing) = self.find(name).await? {
+        if let Some(standing) = self.find_before(&name.key).await? {
             return self.recover(name, standing).await;
         }
         match &self.object.upload {
@@ -243,7 +244,7 @@ impl Delivery<'_> {
         let is_free = free.is_some_and(|free| free.is_still(&name.key));
         // A store that knows no conditions has no other guard than the look right before the write.
         let has_looked = (is_free || !is_new) && self.store.quirks().conditional;
-        if !has_looked && let Some(standing) = self.find(&name).await? {
+        if !has_looked && let Some(standing) = self.find_before(&name.key).await? {
             return self.compare(&name, &way, standing).await;
         }
         match (total, shape) {
@@ -376,6 +377,18 @@ impl Delivery<'_> {
     pub(crate) async fn find(&self, name: &ObjectName) -> Result<Option<Standing>, Failure> {
         let found = self.store.find(&name.key).await;
         found.map_err(|error| self.of_store(&error))
+    }
+
+    /// What stands at a key that is to be written to. A key of the store's that may not list is not told, and then the
+    /// condition of the write is the guard.
+    pub(crate) async fn find_before(&self, key: &ObjectKey) -> Result<Option<Standing>, Failure> {
+        match self.store.find(key).await {
+            Err(error) if error.may_be_absence() && self.store.quirks().conditional => {
+                tracing::debug!(%error, "taking the key for free");
+                Ok(None)
+            }
+            found => found.map_err(|error| self.of_store(&error)),
+        }
     }
 
     pub(crate) async fn record_part(&self, row: &PartRow) -> Result<(), Failure> {

@@ -44,8 +44,7 @@ impl Delivery<'_> {
             return Ok(None);
         };
         let (key, seen_at) = (self.key(extension)?, Instant::now());
-        let found = self.store.find(&key).await;
-        let found = found.map_err(|error| self.of_store(&error))?;
+        let found = self.find_before(&key).await?;
         Ok(found.is_none().then_some(FreeKey { key, seen_at }))
     }
 

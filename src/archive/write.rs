@@ -131,7 +131,7 @@ impl Delivery<'_> {
     async fn may_pass(&self, name: &ObjectName, error: &StoreError) -> Result<bool, Failure> {
         Ok(match error.kind {
             StoreErrorKind::Transient | StoreErrorKind::Source => true,
-            StoreErrorKind::Ambiguous => self.find(name).await?.is_none(),
+            StoreErrorKind::Ambiguous => self.find_before(&name.key).await?.is_none(),
             StoreErrorKind::Blocked
             | StoreErrorKind::Exists
             | StoreErrorKind::Conflict
@@ -378,7 +378,13 @@ impl Delivery<'_> {
         match error.kind {
             StoreErrorKind::Ambiguous | StoreErrorKind::Exists | StoreErrorKind::UploadGone => {
                 tracing::info!(%error, "looking whether the write took effect");
-                match self.find(name).await? {
+                // Where something stands, a HEAD that is refused is no absence.
+                let found = if error.kind == StoreErrorKind::Exists {
+                    self.find(name).await?
+                } else {
+                    self.find_before(&name.key).await?
+                };
+                match found {
                     Some(standing) => Ok(Effect::Seen(standing)),
                     None => Err(self.of_store(&error)),
                 }

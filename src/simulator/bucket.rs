@@ -97,6 +97,8 @@ pub struct Quirks {
     pub computes_crc64: bool,
     /// Objects keep the metadata that they were written with.
     pub keeps_metadata: bool,
+    /// The key pair may list: else 403 is the answer where nothing stands.
+    pub may_list: bool,
     /// What `If-None-Match: *` does.
     pub conditions: Conditions,
     /// The least that parts but the last have.
@@ -191,6 +193,7 @@ impl Quirks {
             refuse_aws_chunked: false,
             computes_crc64: true,
             keeps_metadata: true,
+            may_list: true,
             conditions: Conditions::Honoured,
             part_bytes_min: ByteSize::mib(5),
             page_entries_max: 1_000,

@@ -112,6 +112,11 @@ impl StoreError {
         self.status == Some(403) && matches!(self.code.as_deref(), None | Some("AccessDenied"))
     }
 
+    /// Whether it may say no more than that nothing stands at the key: whoever may not list gets 403 to that, too.
+    pub fn may_be_absence(&self) -> bool {
+        self.action == Verb::Find.names().0 && self.status == Some(403) && self.code.is_none()
+    }
+
     /// Whether the store says that too much is asked of it at once.
     pub fn is_busy(&self) -> bool {
         matches!(self.status, Some(429 | 503)) || matches!(self.code.as_deref(), Some("SlowDown"))

@@ -90,13 +90,17 @@ impl<'a> Probe<'a> {
         })
     }
 
-    /// HEAD for a key at which nothing stands, as before each write. To those who may not list it is answered 403.
+    /// HEAD for a key at which nothing stands, as before each write. Those who may not list are not told.
     async fn look_before(&mut self) {
-        let found = self.store.find(&self.key).await;
-        self.note("look at a free key", found, |found| match found {
-            Some(_) => "SOMETHING STANDS THERE".to_owned(),
-            None => "nothing there".to_owned(),
-        });
+        let said = match self.store.find(&self.key).await {
+            Ok(Some(_)) => Ok("SOMETHING STANDS THERE"),
+            Ok(None) => Ok("nothing there"),
+            Err(error) if error.may_be_absence() && self.store.quirks().conditional => {
+                Ok("not told without s3:ListBucket: writes rest on their condition")
+            }
+            Err(error) => Err(error),
+        };
+        self.note("look at a free key", said, |said| (*said).to_owned());
     }
 
     /// Writes the object in one part. `None` when it is not there in the end.

@@ -608,8 +608,8 @@ async fn a_store_that_refuses_is_told_and_loses_nothing() {
     assert_eq!(once.code, 3, "{once:?}");
     let shown = home.done(&["task", "show", id.as_str()]).await;
     assert!(shown.contains("video due"), "{shown}");
-    // A HEAD is refused without a word.
-    let error = "  error   destination main answers 403 to s3:HeadObject on videos";
+    let error =
+        "  error   destination main answers 403 SignatureDoesNotMatch to s3:PutObject on videos";
     assert!(shown.contains(error), "{shown}");
     assert!(
         once.stderr.contains(error.trim_start_matches("  error   ")),

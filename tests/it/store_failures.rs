@@ -610,6 +610,41 @@ async fn metadata_dropped() {
 }
 
 #[tokio::test]
+async fn a_key_that_may_not_list() {
+    use Operation::*;
+    let lost = |operation| Fault::new(operation, Effect::LoseAnswer);
+    let failed = |operation| Fault::new(operation, Effect::INTERNAL_ERROR);
+    let rows = [
+        (SMALL, None),
+        (SMALL, Some(lost(PutObject))),
+        (SMALL, Some(failed(PutObject))),
+        (PARTS, None),
+        (PARTS, Some(lost(CreateMultipartUpload))),
+        (PARTS, Some(failed(UploadPart).times(5))),
+        (PARTS, Some(lost(CompleteMultipartUpload))),
+        (PARTS, Some(failed(CompleteMultipartUpload))),
+    ];
+    let runs = Kind::EACH
+        .iter()
+        .flat_map(|kind| rows.iter().map(move |row| (kind, row)));
+    let runs = runs.map(|(kind, (size, fault))| async move {
+        let mut plan = kind.plan(*size);
+        plan.bucket.quirks.may_list = false;
+        let world = World::new(plan).await;
+        let denied = Fault::new(ListParts, Effect::ACCESS_DENIED);
+        world.bucket.plant(denied.times(u32::MAX));
+        if let Some(fault) = fault {
+            world.bucket.plant(fault.clone());
+        }
+        world.submit(1).await;
+        let records = world.run_to_the_end().await;
+        println!("{fault:?} at {kind:?}");
+        world.assert_all_archived(&records);
+    });
+    futures::future::join_all(runs).await;
+}
+
+#[tokio::test]
 async fn list_parts_lies_or_pages() {
     let lies = [
         None,

@@ -207,7 +207,13 @@ impl Backend {
     fn object(&self, bucket: &str, key: &str) -> S3Result<Arc<Object>> {
         self.with(bucket, |shelf| {
             let found = shelf.objects.get(key).cloned();
-            found.ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))
+            found.ok_or_else(|| {
+                if self.quirks.may_list {
+                    s3_error!(NoSuchKey, "The specified key does not exist.")
+                } else {
+                    s3_error!(AccessDenied)
+                }
+            })
         })
     }
 }

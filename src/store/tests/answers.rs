@@ -499,3 +499,15 @@ async fn a_probe_goes_through_all_verbs_and_removes_what_it_made() {
     let seen = endpoint.seen();
     assert!(seen[2].method == Method::DELETE && seen[2].query.contains("uploadId="));
 }
+
+#[tokio::test]
+async fn a_probe_does_without_being_told_where_writes_have_a_condition() {
+    for (quirks, is_told) in [("aws", true), ("plain", false)] {
+        let answers = vec![Answer::begun(), Answer::part(), Answer::new(403, "")];
+        let endpoint = Endpoint::start(answers).await;
+        let store = endpoint.store(&format!("quirks = '{quirks}'")).await;
+        let steps = store.probe("n1").await;
+        assert_eq!(steps[2].name, "look at a free key");
+        assert_eq!(steps[2].outcome.is_ok(), is_told, "{:?}", steps[2]);
+    }
+}
