@@ -640,6 +640,49 @@ async fn what_is_completed_is_held_until_it_is_archived_and_no_longer_than_confi
     .await;
 }
 
+/// A picture of one pixel.
+const PIXEL: &[u8] =
+    b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
+
+/// An API that answers a submission with the result, which can be had where `is_there`.
+async fn done_at_once(is_there: bool) -> Upstream {
+    Upstream::new(move |request| {
+        if !request.line.contains("/pixel.gif") {
+            let host = request.header("host")[0];
+            let said = "{\"id\":\"t-1\",\"status\":\"completed\",\"progress\":100,\"results\":[\"http://HOST/pixel.gif\"]}";
+            return json("200 OK", &said.replace("HOST", host));
+        }
+        if !is_there {
+            return json("503 Service Unavailable", "{}");
+        }
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", PIXEL.len());
+        [head.as_bytes(), PIXEL].concat()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_submission_that_is_answered_with_its_result_waits_for_links_that_last() {
+    let check = async |is_there, hold: &str, status: &str, is_ours| {
+        let upstream = done_at_once(is_there).await;
+        let extra = format!("[gateway]\nhold = {hold:?}\n");
+        with_gateway(&upstream, "", &extra, async |_, address| {
+            let answer = submit(address, "{}").await;
+            let archiving = answer.header("reelvault-archiving");
+            assert_eq!(archiving, Some("learned"), "{answer:?}");
+            let said = answer.json();
+            assert_eq!(said["status"], status, "{answer:?}");
+            let link = said["results"][0].as_str();
+            let is_known = link.map(|link| !link.starts_with(&upstream.url));
+            assert_eq!(is_known, is_ours, "{answer:?}");
+        })
+        .await;
+    };
+    check(true, "1m", "completed", Some(true)).await;
+    check(false, "1s", "completed", Some(false)).await;
+    check(false, "1h", "processing", None).await;
+}
+
 async fn wait_for_task(world: &World) {
     let waiting = async {
         while world.records().await.is_empty() {

@@ -11,6 +11,7 @@ use http::HeaderMap;
 use http::HeaderValue;
 use http::StatusCode;
 use http::header;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::http::problem::Problem;
@@ -42,6 +43,13 @@ const ANSWER_BYTES_MAX: ByteSize = ByteSize::bytes(256 * 1024);
 
 /// The manifest has this long to say what it knows.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A caller whose submission was answered with its results waits this long for links that last: most are archived by
+/// then, and the clients that do this give an answer a minute.
+const DONE_AT_ONCE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often it is looked for them.
+const DONE_AT_ONCE_LOOK: Duration = Duration::from_millis(250);
 
 impl Gateway {
     /// Answers a look at a task.
@@ -131,6 +139,38 @@ impl Gateway {
                 .insert(header::CONTENT_LENGTH, HeaderValue::from(shown.len()));
         }
         Ok(response)
+    }
+
+    /// The answer to a submission as the caller sees it. One that has the results already, since the caller had the
+    /// provider wait, waits for links that last, and is told as running if that takes longer.
+    pub(super) async fn shown_at_once(
+        &self,
+        call: &Call,
+        key: &TaskKey,
+        own: Option<&Url>,
+        status: StatusCode,
+        body: Bytes,
+    ) -> Bytes {
+        let provider = &call.served.provider;
+        let (done, results) = match provider.passing(&key.id, status, &body) {
+            Passing::Task {
+                progress: done @ Progress::Completed,
+                results,
+            } => (done, results),
+            Passing::Task { .. } | Passing::Gone | Passing::Trouble | Passing::Other => {
+                return submit::without_ours(provider, body, call.served.callback.as_ref(), own);
+            }
+        };
+        let until = Instant::now() + DONE_AT_ONCE_PATIENCE;
+        loop {
+            let known = self.known(key).await.ok().flatten();
+            let holds = self.holds(key, known.as_ref());
+            if !holds || Instant::now() >= until {
+                let known = known.as_ref();
+                return self.shown(call, known, done, &results, body, holds).await;
+            }
+            tokio::time::sleep(DONE_AT_ONCE_LOOK).await;
+        }
     }
 
     /// What is known of a task, or why that is not to be had.

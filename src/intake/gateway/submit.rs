@@ -122,18 +122,23 @@ impl Gateway {
             }
         };
         let own = own.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let archiving = match call.served.provider.submitted(head.status, &body) {
-            Some(id) => {
-                let key = TaskKey {
-                    provider: call.name.clone(),
-                    id,
-                };
-                self.remember(&call.served.provider, key, own.clone()).await
-            }
+        let provider = &call.served.provider;
+        let key = provider.submitted(head.status, &body).map(|id| TaskKey {
+            provider: call.name.clone(),
+            id,
+        });
+        let archiving = match &key {
+            Some(key) => self.remember(provider, key.clone(), own.clone()).await,
             None => self.missed(&call, "its answer names no task"),
         };
-        let ours = call.served.callback.as_ref();
-        let shown = without_ours(&call.served.provider, body, ours, own.as_ref());
+        let own = own.as_ref();
+        let shown = match key.filter(|_| archiving == Archiving::Learned) {
+            Some(key) => {
+                let shown = self.shown_at_once(&call, &key, own, head.status, body);
+                shown.await
+            }
+            None => without_ours(provider, body, call.served.callback.as_ref(), own),
+        };
         let mut response = body::outgoing(http::Response::from_parts(
             head,
             crate::http::body::full(shown.clone()),

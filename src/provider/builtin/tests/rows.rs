@@ -17,6 +17,12 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         "ark",
+        "completed-file",
+        200,
+        "completed succeeded model=doubao-seed3d-1-0-250928 created=2026-11-24T14:00:00Z completed=2026-11-24T14:01:35Z -> file https://ark-content-generation.tos-cn-beijing.volces.com/model.glb?X-Tos-Date=20261124T140135Z&X-Tos-Expires=86400&X-Tos-Signature=4e5f until 2026-11-25T14:01:35Z",
+    ),
+    (
+        "ark",
         "error-gone",
         404,
         "no_such_task ResourceNotFound: the task is not there",
@@ -222,6 +228,12 @@ pub(super) const ROWS: &[Row] = &[
         "failed COMPLETED error=generation_timeout: the runner ran out of time",
     ),
     ("fal", "pending", 202, "pending IN_QUEUE"),
+    (
+        "fal",
+        "result-address",
+        200,
+        "video https://v3.fal.media/files/lion/captioned.mp4 [/video_url]",
+    ),
     (
         "fal",
         "result-images",
@@ -781,9 +793,21 @@ pub(super) const ROWS: &[Row] = &[
     ("veo", "running-said", 200, "running false"),
     (
         "wavespeed",
+        "cancelled",
+        200,
+        "cancelled cancelled model=wavespeed-ai/wan-2.2 created=2026-11-24T13:58:00.123Z",
+    ),
+    (
+        "wavespeed",
         "completed",
         200,
         "completed completed model=wavespeed-ai/wan-2.2 created=2026-11-24T13:58:00.123Z -> video https://d1q70pf5vjeyhc.cloudfront.net/predictions/09f2a0b1c2/1.mp4",
+    ),
+    (
+        "wavespeed",
+        "deleted",
+        200,
+        "cancelled deleted model=wavespeed-ai/wan-2.2 created=2026-11-24T13:58:00.123Z",
     ),
     (
         "wavespeed",
@@ -815,6 +839,12 @@ pub(super) const ROWS: &[Row] = &[
         "running",
         200,
         "running processing model=wavespeed-ai/wan-2.2 created=2026-11-24T13:58:00.123Z",
+    ),
+    (
+        "wavespeed",
+        "timeout",
+        200,
+        "failed timeout model=wavespeed-ai/wan-2.2 created=2026-11-24T13:58:00.123Z",
     ),
     (
         "wavespeed",
