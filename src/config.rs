@@ -160,16 +160,18 @@ impl Config {
     }
 }
 
-/// The layers as one tree. Tables are merged key by key; any other value is replaced whole.
+/// The layers as one tree. Tables are merged key by key; any other value is replaced whole, and so is where a secret is.
 ///
 /// Keys are taken as they are. The `config` crate would read those of the root, and the names of variables, as paths
 /// with indices, and `x[99999999999]` makes it allocate as many elements.
 fn merged(text: &str, sources: &Sources) -> Result<Node, config::ConfigError> {
     let mut tree = defaults();
     tree.overlay(Node::read(text)?);
+    let mut environment = Node::Table(BTreeMap::new());
     for (path, value) in sources.variables() {
-        tree.set(path, Node::String(value.to_owned()));
+        environment.set(path, Node::String(value.to_owned()));
     }
+    tree.overlay(environment);
     Ok(tree)
 }
 

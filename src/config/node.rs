@@ -87,6 +87,11 @@ impl Step {
     }
 }
 
+/// Whether a key names where a secret is.
+fn is_secret_place(key: &String) -> bool {
+    matches!(key.as_str(), "credential" | "file" | "env")
+}
+
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, step) in self.0.iter().enumerate() {
@@ -141,27 +146,36 @@ impl Node {
         Node::Table(nodes.collect())
     }
 
-    /// Lays the next layer over this one.
+    /// Lays the next layer over this one. Another place of a secret takes the place of the one below, since a secret has
+    /// one.
     pub(super) fn overlay(&mut self, above: Node) {
+        self.merge(above, true);
+    }
+
+    /// Puts `node` at `path`, which has only keys, in the same layer. What is on the way and no table gives way to one.
+    pub(super) fn set(&mut self, path: &Path, node: Node) {
+        let tables = path.0.iter().rev().filter_map(Step::as_key);
+        let tables = tables.fold(node, |below, key| {
+            Node::Table(BTreeMap::from([(key.to_owned(), below)]))
+        });
+        self.merge(tables, false);
+    }
+
+    fn merge(&mut self, above: Node, is_next_layer: bool) {
         match (self, above) {
             (Node::Table(table), Node::Table(above)) => {
+                if is_next_layer && above.keys().any(is_secret_place) {
+                    table.retain(|key, _| !is_secret_place(key));
+                }
                 for (key, node) in above {
                     match table.get_mut(&key) {
-                        Some(below) => below.overlay(node),
+                        Some(below) => below.merge(node, is_next_layer),
                         None => drop(table.insert(key, node)),
                     }
                 }
             }
             (below, above) => *below = above,
         }
-    }
-
-    /// Puts `node` at `path`, which has only keys. What is on the way and no table gives way to one.
-    pub(super) fn set(&mut self, path: &Path, node: Node) {
-        let tables = path.0.iter().rev().filter_map(Step::as_key);
-        self.overlay(tables.fold(node, |below, key| {
-            Node::Table(BTreeMap::from([(key.to_owned(), below)]))
-        }));
     }
 
     /// What stands at `path`.

@@ -190,8 +190,10 @@ fn backlog(tally: &Tally) -> f64 {
 fn drain(backlog: f64, bytes_a_second: f64) -> f64 {
     if backlog <= 0.0 {
         0.0
+    } else if bytes_a_second <= 0.0 {
+        // However much it is, which is not known before anything is archived.
+        f64::INFINITY
     } else {
-        // By nothing: infinity, which is what it means.
         backlog / bytes_a_second
     }
 }
@@ -205,4 +207,28 @@ fn time_left(deadline: Option<Timestamp>, now: Timestamp) -> f64 {
 
 fn flag(is_so: bool) -> f64 {
     if is_so { 1.0 } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_that_does_not_move_is_never_moved() {
+        for (backlog, bytes_a_second, seconds) in [
+            (0.0, 0.0, 0.0),
+            (0.0, 5.0, 0.0),
+            (10.0, 5.0, 2.0),
+            (10.0, 0.0, f64::INFINITY),
+            (f64::NAN, 0.0, f64::INFINITY),
+        ] {
+            let told = drain(backlog, bytes_a_second);
+            assert_eq!(
+                told.total_cmp(&seconds),
+                std::cmp::Ordering::Equal,
+                "{backlog} {told}"
+            );
+        }
+        assert!(drain(f64::NAN, 5.0).is_nan());
+    }
 }

@@ -256,6 +256,24 @@ fn a_mistake_of_the_environment() {
 }
 
 #[test]
+fn a_variable_moves_a_secret_to_another_place() {
+    let text = format!("{DISK}[provider.evolink]\napi_key = {{ env = \"KEY\" }}\n");
+    let file = ("REELVAULT__PROVIDER__EVOLINK__API_KEY__FILE", "/k");
+    let config = parse(&text, &[file]).unwrap().config;
+    let (_, provider) = config
+        .provider
+        .iter()
+        .find(|(name, _)| name.as_str() == "evolink")
+        .unwrap();
+    let place = provider.api_key.as_ref().unwrap();
+    assert_eq!((place.env.as_deref(), place.file.is_some()), (None, true));
+
+    let credential = ("REELVAULT__PROVIDER__EVOLINK__API_KEY__CREDENTIAL", "k");
+    let told = errors(&text, &[file, credential]);
+    assert!(told.contains("more than one place of the secret"), "{told}");
+}
+
+#[test]
 fn a_secret_in_plain_sight() {
     let text = format!("{DISK}[provider.evolink]\napi_key = \"sk-canary\" # sk-canary\n");
     let expected = "\
