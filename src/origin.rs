@@ -86,7 +86,7 @@ pub enum OriginError {
         rate_min: ByteRate,
     },
     /// Nothing came within the stall time-out.
-    #[error("{host} stalls")]
+    #[error("{host} stalls: not a byte within transfer.stall_timeout")]
     Stalled {
         /// The host in question.
         host: String,

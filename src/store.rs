@@ -420,10 +420,10 @@ impl Store {
         probe::probe(self, nonce).await
     }
 
-    /// Removes the object that [`Store::probe`] made. Nothing else is ever removed.
-    async fn remove_probe(&self, key: &ObjectKey) -> Result<(), StoreError> {
+    /// Removes the object that [`Store::probe`] made, or one version of it. Nothing else is ever removed.
+    async fn remove_probe(&self, key: &ObjectKey, version: Option<&str>) -> Result<(), StoreError> {
         match &self.0.place {
-            Place::Bucket(bucket) => Box::pin(bucket.remove_probe(key)).await,
+            Place::Bucket(bucket) => Box::pin(bucket.remove_probe(key, version)).await,
             Place::Folder(folder) => folder.remove_probe(key).await,
         }
     }

@@ -3,9 +3,10 @@
 //! ```text
 //! busy (503, SlowDown, answers that take long)  -> half as much at once; a little more after each success
 //! blocked (a right, a bucket, a key is missing) -> closed: everything waits, one asset a minute tries
-//! denied (403, which may be of one key alone)   -> that asset waits; denied again, with nothing taken between: closed,
-//!                                                  but for assets that were not denied, one at a time
-//! dead (no answer, time after time)             -> the same, sooner
+//! denied (403, 413 and others that may be of    -> that asset waits; denied again, with nothing taken between: closed,
+//! one object alone)                                but for assets that were not denied, one at a time
+//! failing (5xx for half a minute, nothing taken) -> the same
+//! dead (no answer, time after time)             -> closed, and tried sooner
 //! ```
 //! Kept in memory only: after a restart or a reload the destination shows anew how it is.
 
@@ -40,6 +41,11 @@ const PROBE_FIRST: Duration = Duration::from_secs(2);
 /// Requests in a row without an answer after which a destination counts as dead.
 const SILENT_MAX: u32 = 8;
 
+/// A destination that answers, but takes nothing for so long and so many requests, is as good as closed. A busy one is
+/// asked by ever fewer in that time, and takes some of it.
+const FAILING_MIN: Duration = Duration::from_secs(30);
+const FAILING_MAX: u32 = 8;
+
 /// One trouble is one sign, however many requests met it: the limit is halved once in this time at most.
 const HALVED_EVERY: Duration = Duration::from_secs(1);
 
@@ -69,6 +75,8 @@ struct State {
     halved_at: Option<Instant>,
     quickest: Option<Duration>,
     silent: u32,
+    /// Since when, and how often, answers were failures, with nothing taken between.
+    failing: Option<(Instant, u32)>,
     /// The rows of the assets that were denied since the last success.
     denied: VecDeque<i64>,
     /// The rows of those of which the log knows, so that it is not told at every try.
@@ -164,6 +172,7 @@ impl Gate {
                 halved_at: None,
                 quickest: None,
                 silent: 0,
+                failing: None,
                 denied: VecDeque::new(),
                 told: VecDeque::new(),
                 closed: None,
@@ -237,6 +246,7 @@ impl Gate {
     pub(crate) fn works(&self) {
         let mut state = self.state();
         state.silent = 0;
+        state.failing = None;
         state.denied.clear();
         let was_closed = state.closed.take().is_some();
         drop(state);
@@ -266,12 +276,20 @@ impl Gate {
                 if error.is_busy() {
                     self.halve(&mut state);
                 }
+                let now = Instant::now();
+                let (since, times) = state.failing.map_or((now, 1), |(since, n)| (since, n + 1));
+                state.failing = Some((since, times));
+                if times >= FAILING_MAX && now - since >= FAILING_MIN {
+                    remember(&mut state.denied, asset);
+                    self.close(&mut state, error, PROBE_EVERY, true);
+                }
             }
+            // One object that is too large, or a setting that the store does not know: that shows with the next.
+            StoreErrorKind::Rejected => self.deny(&mut state, error, asset),
             // Of the key, the upload or the body, not of the destination: it answers.
-            StoreErrorKind::Exists
-            | StoreErrorKind::Conflict
-            | StoreErrorKind::UploadGone
-            | StoreErrorKind::Rejected => state.silent = 0,
+            StoreErrorKind::Exists | StoreErrorKind::Conflict | StoreErrorKind::UploadGone => {
+                state.silent = 0;
+            }
             StoreErrorKind::Source => {}
         }
     }
@@ -290,6 +308,7 @@ impl Gate {
 
     /// Takes note of an asset that is denied. The first says nothing of others; the alarm is raised once for each.
     fn deny(&self, state: &mut State, error: &StoreError, asset: i64) {
+        state.silent = 0;
         let is_first = state.denied.is_empty();
         let is_open = state.closed.is_none();
         remember(&mut state.denied, asset);
@@ -319,7 +338,7 @@ impl Gate {
             .filter(|_| is_by_denial)
             .and_then(|closed| closed.probed_at);
         state.closed = Some(Closed {
-            why: error.to_string(),
+            why: error.of_any_object(),
             wait,
             probe_at: Instant::now() + wait,
             probed_at,
@@ -371,6 +390,10 @@ mod tests {
 
     fn denied() -> StoreError {
         StoreError::for_tests(StoreErrorKind::Blocked, Some(403))
+    }
+
+    fn rejected() -> StoreError {
+        StoreError::for_tests(StoreErrorKind::Rejected, Some(413))
     }
 
     /// How many may pass at once now.
@@ -470,6 +493,42 @@ mod tests {
         assert_eq!(gate.admit(3), Ok(()));
         gate.succeeded(QUICK);
         assert_eq!((gate.admit(1), gate.admit(2)), (Ok(()), Ok(())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_answers_and_takes_nothing_is_as_good_as_closed() {
+        let gate = gate(8);
+        // All that are under way may meet one bad moment.
+        (0..100).for_each(|row| gate.failed(&busy(), row));
+        tokio::time::advance(FAILING_MIN - Duration::from_secs(1)).await;
+        gate.failed(&busy(), 1);
+        assert_eq!(gate.why_closed(), None);
+        gate.succeeded(QUICK);
+        for _ in 1..FAILING_MAX {
+            gate.failed(&busy(), 1);
+            tokio::time::advance(FAILING_MIN).await;
+        }
+        assert_eq!(gate.why_closed(), None);
+        gate.failed(&busy(), 1);
+        assert!(gate.why_closed().is_some());
+        assert_eq!(gate.admit(1).unwrap_err().wait, PROBE_EVERY);
+        // It may be of one object: another that comes has its try.
+        assert_eq!(gate.admit(2), Ok(()));
+        gate.succeeded(QUICK);
+        assert_eq!(gate.admit(1), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_rejected_time_after_time_is_of_the_destination() {
+        let gate = gate(8);
+        gate.failed(&rejected(), 1);
+        assert_eq!(gate.why_closed(), None);
+        gate.failed(&rejected(), 2);
+        assert!(gate.why_closed().is_some());
+        assert_eq!(gate.admit(1).unwrap_err().wait, PROBE_EVERY);
+        assert_eq!(gate.admit(3), Ok(()));
+        gate.succeeded(QUICK);
+        assert_eq!(gate.why_closed(), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 
 use bytes::Bytes;
+use bytes::BytesMut;
 use futures::FutureExt as _;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -49,6 +50,12 @@ mod sender;
 use sender::Sender;
 pub(crate) use sender::is_long_silence;
 
+/// A shorter frame takes about as much memory besides its bytes.
+const SHORT_FRAME: usize = 4096;
+
+/// As many bytes of short frames become one.
+const JOINED_FRAME: usize = 64 * 1024;
+
 /// Where a stream of parts goes.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
@@ -60,7 +67,7 @@ pub(crate) struct Target {
     pub(crate) part_size: u64,
 }
 
-/// Bytes held in memory, in the frames that they came in.
+/// Bytes held in memory, in the frames that they came in, unless those were short.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     /// The frames.
@@ -69,6 +76,44 @@ pub(crate) struct Held {
     pub(crate) length: u64,
     /// Their checksum.
     pub(crate) crc64nvme: Crc64,
+}
+
+/// Bytes on their way into memory.
+#[derive(Default)]
+struct Holding {
+    held: Held,
+    crc: Crc64Digester,
+    /// Short frames, copied together: as they came, each would keep a buffer of its own.
+    short: BytesMut,
+}
+
+impl Holding {
+    fn push(&mut self, frame: Bytes) {
+        self.crc.update(&frame);
+        self.held.length += length(&frame);
+        if frame.len() < SHORT_FRAME {
+            self.short.extend_from_slice(&frame);
+            if self.short.len() < JOINED_FRAME {
+                return;
+            }
+            self.join();
+        } else {
+            self.join();
+            self.held.frames.push(frame);
+        }
+    }
+
+    fn join(&mut self) {
+        if !self.short.is_empty() {
+            self.held.frames.push(self.short.split().freeze());
+        }
+    }
+
+    fn finish(mut self) -> Held {
+        self.join();
+        self.held.crc64nvme = self.crc.value();
+        self.held
+    }
 }
 
 /// Parts on their way.
@@ -449,18 +494,14 @@ async fn record(
 
 /// Reads the bytes between two offsets, or as many as there are, into memory that was taken from the budget.
 pub(crate) async fn fill(reader: &Reader, start: u64, end: u64) -> Result<Held, ReadError> {
-    let mut held = Held::default();
-    let mut crc = Crc64Digester::new();
-    while start + held.length < end {
+    let mut holding = Holding::default();
+    while start + holding.held.length < end {
         let Some(frame) = reader.next(end).await? else {
             break;
         };
-        crc.update(&frame);
-        held.length += length(&frame);
-        held.frames.push(frame);
+        holding.push(frame);
     }
-    held.crc64nvme = crc.value();
-    Ok(held)
+    Ok(holding.finish())
 }
 
 /// Reads a request of one's own to its end, into memory that was taken from the budget.
@@ -468,16 +509,12 @@ pub(crate) async fn hold_all(
     mut reading: Reading,
     bandwidth: &Bandwidth,
 ) -> Result<Held, OriginError> {
-    let mut held = Held::default();
-    let mut crc = Crc64Digester::new();
+    let mut holding = Holding::default();
     while let Some(frame) = reading.next().await? {
         bandwidth.pass(length(&frame)).await;
-        crc.update(&frame);
-        held.length += length(&frame);
-        held.frames.push(frame);
+        holding.push(frame);
     }
-    held.crc64nvme = crc.value();
-    Ok(held)
+    Ok(holding.finish())
 }
 
 /// A destination that waited while the others went on, with a body that cannot be fetched in pieces.

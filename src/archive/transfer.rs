@@ -313,8 +313,10 @@ impl Transfer<'_> {
     }
 
     pub(crate) fn patience(&self) -> Patience {
+        let stall = self.config.stall_timeout;
         Patience {
-            stall: self.config.stall_timeout,
+            stall,
+            answer: Patience::answer_within(stall, self.asset.attempts),
             rate_min: self.config.rate_min,
         }
     }

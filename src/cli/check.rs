@@ -277,6 +277,7 @@ async fn destinations(config: &Config, seams: &Seams, is_offline: bool) -> Vec<F
         for step in store.probe(&seams.dice.nonce()).await {
             let subject = format!("{subject} {}", step.name);
             findings.push(match step.outcome {
+                Ok(what) if step.is_weak => Finding::new(Grade::Warn, subject, what),
                 Ok(what) => Finding::new(Grade::Ok, subject, what),
                 Err(error) => Finding::new(Grade::Fail, subject, without_hint(&error))
                     .hint(error.hint.clone())

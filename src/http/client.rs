@@ -32,7 +32,7 @@ pub const USER_AGENT: &str = concat!("reelvault/", env!("CARGO_PKG_VERSION"));
 const HEADER_BYTES_MAX: ByteSize = ByteSize::bytes(64 * 1024);
 
 /// The bound on the number of an answer's headers, which holds before they are counted in bytes.
-pub(super) const HEADERS_MAX: usize = 100;
+pub(super) const HEADERS_MAX: usize = 256;
 
 /// Idle connections kept for one host: as many as there can be looks under way at tasks of one provider. With fewer, each
 /// burst of looks would begin with new connections.

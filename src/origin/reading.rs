@@ -35,10 +35,19 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 /// How much patience there is with an origin.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// How long headers may take, and then each frame.
+    /// How long each frame may take, and the headers of an answer to a body that is taken up again.
     pub stall: Span,
+    /// How long the headers of the first answer may take: no store waits for its bytes yet.
+    pub answer: Span,
     /// A body that comes slower than this over half a minute trickles: a read time-out alone never notices.
     pub rate_min: ByteRate,
+}
+
+impl Patience {
+    /// How long an answer may take to begin after so many failed tries: twice as long each time, up to four times.
+    pub fn answer_within(stall: Span, tries: u32) -> Span {
+        stall.times(f64::from(1_u32 << tries.min(2)))
+    }
 }
 
 /// A body being read, from some offset to its end.
@@ -69,7 +78,7 @@ impl Reading {
         expected: Option<&SourceIdentity>,
         patience: Patience,
     ) -> Result<Self, OriginError> {
-        let opened = open_in_time(&origin, window, expected, patience.stall).await?;
+        let opened = open_in_time(&origin, window, expected, patience.answer).await?;
         let Opened {
             identity,
             has_ranges,
@@ -255,10 +264,10 @@ async fn open_in_time(
     origin: &Origin,
     window: Window,
     expected: Option<&SourceIdentity>,
-    stall: Span,
+    allowed: Span,
 ) -> Result<Opened, OriginError> {
     let opening = origin.open(window, expected);
-    let opened = tokio::time::timeout(stall.as_duration(), opening).await;
+    let opened = tokio::time::timeout(allowed.as_duration(), opening).await;
     opened.unwrap_or_else(|_| {
         Err(OriginError::Stalled {
             host: origin.host().to_owned(),
@@ -312,6 +321,7 @@ mod tests {
 
     const PATIENCE: Patience = Patience {
         stall: Span::from_secs(10),
+        answer: Span::from_secs(10),
         rate_min: ByteRate::new(64 << 10),
     };
 

@@ -1,7 +1,9 @@
 //! A bucket behind the S3 protocol: the client as it has to be configured, and the bounds of every request.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::future::Future;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,6 +28,7 @@ use crate::model::key::ObjectKey;
 use crate::model::object::DestinationName;
 use crate::store::Encryption;
 use crate::store::StoreError;
+use crate::store::UploadId;
 use crate::store::body::Awaits;
 use crate::store::body::Clock;
 use crate::store::failure::Call;
@@ -70,6 +73,8 @@ pub(super) struct Bucket {
     name: String,
     /// How often the time for an answer ran out, since one came in half of it.
     overdue: AtomicU32,
+    /// The CRC32s of parts, in base64, of uploads that are open.
+    pub(super) crc32s: Mutex<HashMap<UploadId, HashMap<i32, String>>>,
 }
 
 /// What a bucket is made of.
@@ -124,6 +129,7 @@ impl Bucket {
             scheme: parts.scheme,
             name: parts.bucket,
             overdue: AtomicU32::new(0),
+            crc32s: Mutex::default(),
         }
     }
 

@@ -24,6 +24,9 @@ use crate::store::failure::meaning::judge_file;
 /// A store's own words beyond this are cut: they end in a row and a log field.
 const MESSAGE_CHARACTERS_MAX: usize = 300;
 
+/// What the names of actions on files begin with.
+const FOLDER_ACTION: &str = "fs:";
+
 /// Why a store did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreError(Box<StoreErrorDetails>);
@@ -97,6 +100,16 @@ impl StoreError {
         }))
     }
 
+    /// The same in words that hold for any object of the destination: without the file or the request that it was of.
+    pub fn of_any_object(&self) -> String {
+        let mut told = self.0.as_ref().clone();
+        told.request_id = None;
+        if self.action.starts_with(FOLDER_ACTION) {
+            told.place.clear();
+        }
+        Self(Box::new(told)).to_string()
+    }
+
     /// Whether it is the action that is refused, to this key or to everybody, and neither what it is done to nor the
     /// destination as a whole.
     pub fn is_of_action(&self) -> bool {
@@ -134,7 +147,10 @@ impl fmt::Display for StoreError {
             (Some(status), None) => write!(f, "answers {status} to ")?,
             (None, _) => f.write_str("fails at ")?,
         }
-        write!(f, "{} on {}", self.action, self.place)?;
+        f.write_str(self.action)?;
+        if !self.place.is_empty() {
+            write!(f, " on {}", self.place)?;
+        }
         if !self.message.is_empty() {
             write!(f, ": {}", self.message)?;
         }
@@ -249,9 +265,9 @@ impl Call<'_> {
         } else {
             in_doubt(self.verb)
         };
-        let hint = if is_of_unknown_authority(error) {
-            let what = "its certificate is of an authority that is none of this machine's: add that, or have \
-                        SSL_CERT_FILE name a file with it";
+        let hint = if is_of_certificate(error) {
+            let what = "the certificate at its address is not one that this machine trusts: add its authority, or have \
+                        SSL_CERT_FILE name a file with all that count";
             Some(what.to_owned())
         } else {
             self.hint(kind, &answer)
@@ -339,9 +355,19 @@ impl Call<'_> {
         }
         let right = self.verb.names().1;
         match (answer.status, answer.code.as_deref()) {
-            (_, Some("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken")) => {
+            (_, Some("InvalidAccessKeyId" | "InvalidToken")) => {
                 Some("the access key or its secret is wrong".to_owned())
             }
+            (_, Some("SignatureDoesNotMatch")) => Some(
+                "the access key or its secret is wrong, or a proxy before the store changes the Host or the path"
+                    .to_owned(),
+            ),
+            (_, Some("QuotaExceeded")) => Some("free space there, or raise the quota".to_owned()),
+            (Some(413), _) => Some(
+                "a proxy before the store takes no body of this length: raise its limit (nginx: client_max_body_size), \
+                 or lower transfer.part_size"
+                    .to_owned(),
+            ),
             (_, Some("ExpiredToken")) => Some("the credentials have run out".to_owned()),
             (_, Some("RequestTimeTooSkewed")) => Some("set this machine's clock".to_owned()),
             (_, Some("NoSuchBucket")) => {
@@ -352,21 +378,19 @@ impl Call<'_> {
             }
             (Some(400), Some("InvalidArgument" | "InvalidRequest")) if self.verb.writes_object() => {
                 Some(
-                    "a store that does not know If-None-Match wants quirks = \"plain\", a bucket with object lock \
-                     checksum = \"crc32\" or \"crc64nvme\""
+                    "does the store know the storage_class, the encryption and the tags? One that does not know \
+                     If-None-Match wants quirks = \"plain\", a bucket with object lock checksum = \"crc64nvme\" or \"crc32\""
                         .to_owned(),
                 )
             }
             (Some(400), Some("InvalidRequest")) if self.verb == Verb::PutPart => {
-                Some("a bucket with object lock wants checksum = \"crc32\" or \"crc64nvme\"".to_owned())
+                Some("a bucket with object lock wants checksum = \"crc64nvme\" or \"crc32\"".to_owned())
             }
             // A HEAD's answer has no body that could name the cause: to those who may not list, this is what they get for
             // a key at which nothing stands.
-            (Some(401 | 403), None) => Some(format!(
-                "the key in use is wrong or lacks {right}; `reelvault check` tells which"
-            )),
+            (Some(401 | 403), None) => Some(format!("the key in use is wrong or lacks {right}")),
             (Some(300..=400), None) if self.verb == Verb::Find => {
-                Some("region, endpoint or key are wrong; `reelvault check` tells which".to_owned())
+                Some("region, endpoint or key are wrong".to_owned())
             }
             (Some(401 | 403), Some("AccessDenied" | "AllAccessDisabled" | "Forbidden")) => {
                 Some(format!("the key in use needs {right}"))
@@ -411,14 +435,11 @@ fn is_caused_by<Cause: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(<dyn Error>::is::<Cause>)
 }
 
-fn is_of_unknown_authority(error: &(dyn Error + 'static)) -> bool {
+fn is_of_certificate(error: &(dyn Error + 'static)) -> bool {
     // An I/O error is no link of the chain to what it holds.
     let held = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref());
     let mut of_tls = held.filter_map(|held| held.downcast_ref::<rustls::Error>());
-    of_tls.any(|error| {
-        let unknown = rustls::CertificateError::UnknownIssuer;
-        *error == rustls::Error::InvalidCertificate(unknown)
-    })
+    of_tls.any(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
 }
 
 fn innermost(error: &(dyn Error + 'static)) -> String {

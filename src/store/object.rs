@@ -147,12 +147,17 @@ impl Bucket {
         link.map_err(|error| wrong(error.to_string()))
     }
 
-    pub(super) async fn remove_probe(&self, key: &ObjectKey) -> Result<(), StoreError> {
+    pub(super) async fn remove_probe(
+        &self,
+        key: &ObjectKey,
+        version: Option<&str>,
+    ) -> Result<(), StoreError> {
         let request = self
             .client
             .delete_object()
             .bucket(self.name())
-            .key(key.as_str());
+            .key(key.as_str())
+            .set_version_id(version.map(str::to_owned));
         self.ask(Verb::Remove, Box::pin(request.send()))
             .await
             .map(drop)

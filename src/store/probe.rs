@@ -25,6 +25,7 @@ use crate::store::StoreError;
 use crate::store::StoreErrorKind;
 use crate::store::StoredParts;
 use crate::store::Total;
+use crate::store::Written;
 use crate::store::failure::Call;
 use crate::store::failure::Verb;
 
@@ -39,6 +40,8 @@ pub struct ProbeStep {
     pub name: &'static str,
     /// What came of it, in words.
     pub outcome: Result<String, StoreError>,
+    /// Whether it works, but guards less than it does elsewhere.
+    pub is_weak: bool,
 }
 
 /// See [`Store::probe`].
@@ -55,14 +58,14 @@ pub(super) async fn probe(store: &Store, nonce: &str) -> Vec<ProbeStep> {
             return vec![ProbeStep {
                 name: "name an object",
                 outcome,
+                is_weak: false,
             }];
         }
     };
     if probe.write().await.is_some() {
         probe.look().await;
         probe.overwrite().await;
-        let removed = store.remove_probe(&probe.key).await;
-        probe.note("remove the object", removed, |()| "removed".to_owned());
+        probe.remove().await;
     }
     probe.steps
 }
@@ -71,6 +74,8 @@ struct Probe<'a> {
     store: &'a Store,
     key: ObjectKey,
     identity: Identity,
+    /// What was written, by the versions of a bucket that keeps them.
+    versions: Vec<String>,
     steps: Vec<ProbeStep>,
 }
 
@@ -86,21 +91,26 @@ impl<'a> Probe<'a> {
                 index: AssetIndex(0),
                 nonce: nonce.to_owned(),
             },
+            versions: Vec::new(),
             steps: Vec::new(),
         })
     }
 
     /// HEAD for a key at which nothing stands, as before each write. Those who may not list are not told.
     async fn look_before(&mut self) {
-        let said = match self.store.find(&self.key).await {
-            Ok(Some(_)) => Ok("SOMETHING STANDS THERE"),
-            Ok(None) => Ok("nothing there"),
+        const STEP: &str = "look at a free key";
+        match self.store.find(&self.key).await {
             Err(error) if error.may_be_absence() && self.store.quirks().conditional => {
-                Ok("not told without s3:ListBucket: writes rest on their condition")
+                self.warn(
+                    STEP,
+                    "not told without s3:ListBucket: the condition of a write is its only guard",
+                );
             }
-            Err(error) => Err(error),
-        };
-        self.note("look at a free key", said, |said| (*said).to_owned());
+            found => drop(self.note(STEP, found, |found| match found {
+                Some(_) => "SOMETHING STANDS THERE".to_owned(),
+                None => "nothing there".to_owned(),
+            })),
+        }
     }
 
     /// Writes the object in one part. `None` when it is not there in the end.
@@ -108,13 +118,22 @@ impl<'a> Probe<'a> {
         let (upload, etag) = self.begin().await?;
         self.look_before().await;
         let listed = self.store.parts(&self.key, &upload).await;
-        self.note("list the parts", listed, |listed| match listed {
-            StoredParts::Listed(parts) => format!("{} listed", parts.len()),
-            StoredParts::AsRecorded => "not needed here".to_owned(),
-        });
+        const LIST: &str = "list the parts";
+        if matches!(&listed, Ok(StoredParts::Listed(parts)) if parts.is_empty()) {
+            self.warn(
+                LIST,
+                "the part that was written is not listed: an upload that breaks off begins anew",
+            );
+        } else {
+            self.note(LIST, listed, |listed| match listed {
+                StoredParts::Listed(parts) => format!("{} listed", parts.len()),
+                StoredParts::AsRecorded => "not needed here".to_owned(),
+            });
+        }
         let finished = self.finish(&upload, etag).await;
         let is_there = finished.is_ok();
-        self.note("finish the upload", finished, |()| "in place".to_owned());
+        let written = self.note("finish the upload", finished, |_| "in place".to_owned());
+        self.versions.extend(written.and_then(|it| it.version_id));
         if !is_there {
             self.abort(&upload).await;
         }
@@ -123,7 +142,13 @@ impl<'a> Probe<'a> {
 
     async fn begin(&mut self) -> Option<(UploadId, ETag)> {
         let begun = self.store.begin(&self.object()).await;
-        let upload = self.note("begin an upload", begun, |_| "begun".to_owned())?;
+        let Some(upload) = self.note("begin an upload", begun, |_| "begun".to_owned()) else {
+            // The store may have opened it and failed after that.
+            for stray in self.store.open_uploads(&self.key).await.unwrap_or_default() {
+                self.abort(&stray.id).await;
+            }
+            return None;
+        };
         let slot = PartSlot {
             number: PartNumber(1),
             offset: 0,
@@ -160,16 +185,12 @@ impl<'a> Probe<'a> {
     /// Neither a single write nor a completion may put something over what stands there.
     async fn overwrite(&mut self) {
         let put = self.store.put(&self.object(), self.body()).await;
-        let conditional = self.store.quirks().conditional;
-        let put = refusal(put.map(drop), conditional);
-        self.note("write over it at once", put, |said| (*said).to_owned());
+        self.note_refusal("write over it at once", put);
         let Some((upload, etag)) = self.begin().await else {
             return;
         };
-        let finished = refusal(self.finish(&upload, etag).await, conditional);
-        self.note("write over it in parts", finished, |said| {
-            (*said).to_owned()
-        });
+        let finished = self.finish(&upload, etag).await;
+        self.note_refusal("write over it in parts", finished);
         self.abort(&upload).await;
         let open = self.store.open_uploads(&self.key).await;
         self.note("list open uploads", open, |open| {
@@ -177,20 +198,66 @@ impl<'a> Probe<'a> {
         });
     }
 
-    async fn finish(&self, upload: &UploadId, etag: ETag) -> Result<(), StoreError> {
+    /// Removes what was written, each version of it where the bucket keeps them.
+    async fn remove(&mut self) {
+        const STEP: &str = "remove the object";
+        let key = self.key.clone();
+        let has_versions = !self.versions.is_empty();
+        let mut is_gone = has_versions;
+        for version in std::mem::take(&mut self.versions) {
+            is_gone &= self.store.remove_probe(&key, Some(&version)).await.is_ok();
+        }
+        if is_gone {
+            return self.tell(STEP, Ok("removed".to_owned()), false);
+        }
+        match self.store.remove_probe(&key, None).await {
+            Ok(()) if has_versions => {
+                let why = "for want of s3:DeleteObjectVersion, or for its lock";
+                self.warn(
+                    STEP,
+                    format!("hidden: the bucket keeps versions of {key} {why}"),
+                );
+            }
+            Ok(()) => self.tell(STEP, Ok("removed".to_owned()), false),
+            Err(error) => {
+                self.tell(STEP, Err(error), false);
+                self.warn("what is left", format!("{key} stays: delete it by hand"));
+            }
+        }
+    }
+
+    async fn finish(&self, upload: &UploadId, etag: ETag) -> Result<Written, StoreError> {
         let part = FinishedPart {
             number: PartNumber(1),
             etag,
             crc64nvme: Crc64::of(CONTENT),
         };
         let object = self.object();
-        let finished = self.store.finish(&object, upload, &[part], &total()).await;
-        finished.map(drop)
+        self.store.finish(&object, upload, &[part], &total()).await
     }
 
     async fn abort(&mut self, upload: &UploadId) {
         let aborted = self.store.abort(&self.key, upload).await;
         self.note("abort an upload", aborted, |()| "aborted".to_owned());
+    }
+
+    /// Notes what came of writing over the object: a refusal is what is hoped for.
+    fn note_refusal(&mut self, step: &'static str, written: Result<Written, StoreError>) {
+        match written {
+            Ok(written) => {
+                self.versions.extend(written.version_id);
+                let what = if self.store.quirks().conditional {
+                    "NOT REFUSED: the store ignores If-None-Match; only the look before a write guards"
+                } else {
+                    "not refused, as is known of this kind of store; only the look before a write guards"
+                };
+                self.warn(step, what);
+            }
+            Err(error) if error.kind == StoreErrorKind::Exists => {
+                self.tell(step, Ok("refused, as it must be".to_owned()), false);
+            }
+            Err(error) => self.tell(step, Err(error), false),
+        }
     }
 
     fn note<Found>(
@@ -203,8 +270,20 @@ impl<'a> Probe<'a> {
             Ok(found) => (Ok(describe(&found)), Some(found)),
             Err(error) => (Err(error), None),
         };
-        self.steps.push(ProbeStep { name, outcome });
+        self.tell(name, outcome, false);
         found
+    }
+
+    fn warn(&mut self, name: &'static str, what: impl Into<String>) {
+        self.tell(name, Ok(what.into()), true);
+    }
+
+    fn tell(&mut self, name: &'static str, outcome: Result<String, StoreError>, is_weak: bool) {
+        self.steps.push(ProbeStep {
+            name,
+            outcome,
+            is_weak,
+        });
     }
 
     fn object(&self) -> NewObject<'_> {
@@ -263,16 +342,4 @@ fn describe(found: &Standing, nonce: &str, has_identity: bool) -> String {
         (None, true) => "its metadata are lost, so that each object is read back",
     };
     format!("{} bytes, {checksum}, {metadata}", found.length)
-}
-
-/// A refusal is what is hoped for.
-fn refusal(written: Result<(), StoreError>, conditional: bool) -> Result<&'static str, StoreError> {
-    match written {
-        Ok(()) if conditional => Ok(
-            "NOT REFUSED: the store ignores If-None-Match; only the look before each write guards",
-        ),
-        Ok(()) => Ok("not refused, as is known of this kind of store"),
-        Err(error) if error.kind == StoreErrorKind::Exists => Ok("refused, as it must be"),
-        Err(error) => Err(error),
-    }
 }

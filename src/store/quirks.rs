@@ -28,6 +28,9 @@ pub struct Quirks {
     pub proof: Proof,
     /// Whether the store knows `If-None-Match: *`.
     pub conditional: bool,
+    /// Whether a completion is known to heed it. Some stores do so at `PutObject` alone, and an upload takes minutes, so it
+    /// is looked once more whether something stands there.
+    pub completes_conditionally: bool,
     /// Whether the completion tells the store how long the object has to be.
     pub declares_length: bool,
     /// Whether objects carry metadata, and so the [`Identity`](crate::store::Identity).
@@ -67,6 +70,7 @@ const AWS: Quirks = Quirks {
     body: BodyPolicy::PassThrough,
     proof: Proof::ByStore,
     conditional: true,
+    completes_conditionally: true,
     declares_length: true,
     has_identity: true,
 };
@@ -88,6 +92,7 @@ const R2: Quirks = Quirks {
 const GENERIC: Quirks = Quirks {
     name: "generic",
     parts_at_once: 4,
+    completes_conditionally: false,
     ..R2
 };
 
@@ -133,6 +138,7 @@ pub(super) const FOLDER: Quirks = Quirks {
     body: BodyPolicy::PassThrough,
     proof: Proof::ByStore,
     conditional: true,
+    completes_conditionally: true,
     declares_length: false,
     has_identity: false,
 };

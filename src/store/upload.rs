@@ -1,6 +1,8 @@
 //! An object in parts: begin, write and list parts, finish, abort, and list what is open.
 
 use std::collections::HashMap;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 
 use aws_sdk_s3::operation::list_parts::ListPartsOutput;
 use aws_sdk_s3::primitives::ByteStream;
@@ -76,13 +78,14 @@ impl Bucket {
     ) -> Result<WrittenPart, StoreError> {
         let length = body.length();
         let payload = Payload::new(body, self.quirks.proof);
+        let (number, crc32) = (wire_number(slot.number), payload.crc32.clone());
         let request = self
             .client
             .upload_part()
             .bucket(self.name())
             .key(key.as_str())
             .upload_id(&upload.0)
-            .part_number(wire_number(slot.number))
+            .part_number(number)
             .set_checksum_crc64_nvme(payload.crc64nvme)
             .set_checksum_crc32(payload.crc32)
             .body(ByteStream::new(payload.body))
@@ -100,6 +103,13 @@ impl Bucket {
             self.call(Verb::PutPart)
                 .senseless("the answer gives the part no ETag")
         })?;
+        if let Some(crc32) = crc32 {
+            let mut known = self.crc32s();
+            known
+                .entry(upload.clone())
+                .or_default()
+                .insert(number, crc32);
+        }
         Ok(WrittenPart {
             etag: ETag(etag.to_owned()),
             waited,
@@ -155,6 +165,12 @@ impl Bucket {
         parts: &[FinishedPart],
         total: &Total,
     ) -> Result<Written, StoreError> {
+        let looks = !self.quirks.completes_conditionally;
+        if looks && matches!(self.find(object.key).await, Ok(Some(_))) {
+            let what = "something stands at the key".to_owned();
+            let call = self.call(Verb::Finish);
+            return Err(call.unanswered(StoreErrorKind::Exists, what));
+        }
         let parts = self.completed_parts(object.key, upload, parts).await?;
         let parts = CompletedMultipartUpload::builder()
             .set_parts(Some(parts))
@@ -172,6 +188,7 @@ impl Bucket {
             .set_mpu_object_size(length.filter(|_| self.quirks.declares_length))
             .set_if_none_match(self.condition());
         let answer = self.ask(Verb::Finish, Box::pin(request.send())).await?;
+        self.crc32s().remove(upload);
         Ok(written(answer.e_tag(), answer.version_id()))
     }
 
@@ -184,9 +201,8 @@ impl Bucket {
     ) -> Result<Vec<CompletedPart>, StoreError> {
         let mut parts: Vec<&FinishedPart> = parts.iter().collect();
         parts.sort_by_key(|part| part.number);
-        // A CRC32 does not combine and is kept nowhere, so the store's own list has to tell it.
         let crc32s = match self.quirks.proof {
-            Proof::Crc32 => self.listed_crc32s(key, upload).await?,
+            Proof::Crc32 => self.crc32s_of(key, upload, &parts).await?,
             Proof::ByStore | Proof::Crc64nvme | Proof::SignedPayload | Proof::Length => {
                 HashMap::new()
             }
@@ -204,16 +220,35 @@ impl Bucket {
         Ok(completed.collect())
     }
 
-    async fn listed_crc32s(
+    /// The CRC32 of each part. It does not combine, so no row keeps it: those of an earlier process the store's own list
+    /// has to tell, which not every store does.
+    async fn crc32s_of(
         &self,
         key: &ObjectKey,
         upload: &UploadId,
+        parts: &[&FinishedPart],
     ) -> Result<HashMap<i32, String>, StoreError> {
-        let parts = self.list_parts(key, upload).await?;
-        let told = parts
-            .into_iter()
-            .filter_map(|part| Some((part.part_number?, part.checksum_crc32?)));
-        Ok(told.collect())
+        let mut known = self.crc32s().get(upload).cloned().unwrap_or_default();
+        let is_known = |known: &HashMap<i32, String>| {
+            let mut numbers = parts.iter().map(|part| wire_number(part.number));
+            numbers.all(|number| known.contains_key(&number))
+        };
+        if !is_known(&known) {
+            let listed = self.list_parts(key, upload).await?.into_iter();
+            let listed = listed.filter_map(|part| Some((part.part_number?, part.checksum_crc32?)));
+            known.extend(listed);
+        }
+        if is_known(&known) {
+            return Ok(known);
+        }
+        let what = "the CRC32s of parts from before a restart are not in its list".to_owned();
+        Err(self
+            .call(Verb::Finish)
+            .unanswered(StoreErrorKind::Conflict, what))
+    }
+
+    fn crc32s(&self) -> MutexGuard<'_, HashMap<UploadId, HashMap<i32, String>>> {
+        self.crc32s.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) async fn abort(&self, key: &ObjectKey, upload: &UploadId) -> Result<(), StoreError> {
@@ -223,6 +258,7 @@ impl Bucket {
             .bucket(self.name())
             .key(key.as_str())
             .upload_id(&upload.0);
+        self.crc32s().remove(upload);
         match self.ask(Verb::Abort, Box::pin(request.send())).await {
             Ok(_) => Ok(()),
             Err(error) if error.kind == StoreErrorKind::UploadGone => Ok(()),

@@ -4,6 +4,7 @@
 //! `rows` runs tables of misbehaving stores; each test here is one row of what is known to go wrong, with all the
 //! cases that it has: filled and passed-through bodies, one request and parts.
 
+mod odd;
 mod rows;
 
 use std::time::Duration;
@@ -417,12 +418,18 @@ async fn overwritten_or_deleted_by_others() {
 
         // Deleted between the write and the look at it.
         let world = World::new(kind.plan(size)).await;
+        // Not every store is trusted to heed the condition of a completion: it is looked once more before.
+        let looks_again = matches!(kind, Kind::Generic) && size == PARTS;
+        let after = if looks_again { 3 } else { 2 };
         let late = Effect::Delay(Span::from_millis(100));
-        let late = Fault::new(Operation::HeadObject, late).from(2);
+        let late = Fault::new(Operation::HeadObject, late).from(after);
         world.bucket.plant(late);
         world.submit(1).await;
         let (records, ()) = tokio::join!(world.run_to_the_end(), async {
-            world.bucket.reached(Operation::HeadObject, 2).await;
+            world
+                .bucket
+                .reached(Operation::HeadObject, after.into())
+                .await;
             let objects = world.bucket.objects();
             assert!(world.bucket.remove(&objects[0].key));
         });

@@ -22,8 +22,13 @@ const WINDOW_ALONE: u64 = 128 << 10;
 
 /// What the window of several readers holds at most: enough for one to catch its breath while the others go on.
 pub(super) const WINDOW_SHARED: u64 = 256 << 10;
+
+/// What it holds at most in frames: a peer may send them of a byte each.
+const WINDOW_FRAMES: usize = 512;
+
 /// How long a reader may stand still while another waits for it.
 pub(super) const HELD_UP_MAX: Duration = Duration::from_secs(3);
+
 /// Reads a source into a download, as far as its readers ask for.
 pub(crate) struct Pump {
     download: Download,
@@ -44,6 +49,7 @@ struct HeldUp {
     from: u64,
     until: Instant,
 }
+
 impl Pump {
     /// A pump that has read nothing of `source` yet.
     pub(super) fn new(
@@ -184,6 +190,7 @@ impl Pump {
         self.marked_at = offset;
     }
 }
+
 /// What the readers want of the pump.
 enum Wish {
     Nothing,
@@ -220,7 +227,7 @@ impl State {
         } else {
             WINDOW_ALONE
         };
-        if self.head - self.tail < window {
+        if self.head - self.tail < window && self.frames.len() < WINDOW_FRAMES {
             return Wish::More;
         }
         let has_waiting = self.readers.values().any(|place| place.offset >= self.head);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::StreamExt as _;
@@ -15,6 +16,7 @@ use super::pump::WINDOW_SHARED;
 use super::*;
 use crate::archive::gauge::Gauge;
 use crate::archive::gauge::Moving;
+use crate::archive::parts::fill;
 use crate::archive::source::SpareLanes;
 use crate::http::Body;
 use crate::http::Http;
@@ -39,6 +41,7 @@ const STRIDE: u64 = 1 << 19;
 /// An origin with one file, which keeps count of what it was asked for.
 struct OneFile {
     file: Bytes,
+    frame: usize,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -62,9 +65,9 @@ impl Transport for OneFile {
             ),
             None => (0, total),
         };
-        let mut body = self.file.slice(start..end);
+        let (mut body, frame) = (self.file.slice(start..end), self.frame);
         let frames = std::iter::from_fn(move || {
-            let length = body.len().min(FRAME);
+            let length = body.len().min(frame);
             (length > 0).then(|| Ok(body.split_to(length)))
         });
         let response = Response::builder()
@@ -102,10 +105,16 @@ fn line() -> Line {
 
 /// A download of [`file`] from its start, what keeps it going, and what the origin was asked for.
 async fn download() -> (Download, Pump, Arc<Mutex<Vec<String>>>) {
+    download_in(FRAME).await
+}
+
+/// The same in frames of this length.
+async fn download_in(frame: usize) -> (Download, Pump, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let origin = Origin {
         http: Http::new(OneFile {
             file: file(),
+            frame,
             asked: Arc::clone(&asked),
         }),
         url: "https://cdn.test/film.mp4".parse().unwrap(),
@@ -113,6 +122,7 @@ async fn download() -> (Download, Pump, Arc<Mutex<Vec<String>>>) {
     };
     let patience = Patience {
         stall: Span::from_secs(5),
+        answer: Span::from_secs(5),
         rate_min: ByteRate::new(1),
     };
     let spare = SpareLanes::new(0, Budget::new(ByteSize::mib(1)));
@@ -141,6 +151,29 @@ async fn read_to(reader: &Reader, end: u64) -> Result<Vec<u8>, ReadError> {
         }
     }
     Ok(read)
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_frames_fill_the_window_by_their_number() {
+    let (download, pump, _) = download_in(16).await;
+    let reader = download.reader(0, None, line());
+    let idle = tokio::time::sleep(Duration::from_secs(1));
+    while_pumping(pump, idle).await;
+    assert_eq!(download.head(), 16 * 512);
+    drop(reader);
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_frames_are_joined_where_they_are_held() {
+    for (frame, frames) in [(1_000, 64 * 1024 / 1_000), (FRAME, 1)] {
+        let (download, pump, _) = download_in(frame).await;
+        let reader = download.reader(0, None, line());
+        let end = u64::try_from(frames * frame).unwrap();
+        let held = while_pumping(pump, fill(&reader, 0, end)).await.unwrap();
+        assert_eq!((held.frames.len(), held.length), (1, end));
+        assert_eq!(held.frames[0], file().slice(..frames * frame));
+        assert_eq!(held.crc64nvme, Crc64::of(&held.frames[0]));
+    }
 }
 
 #[tokio::test]

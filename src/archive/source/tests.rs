@@ -27,6 +27,7 @@ const PACE: Duration = Duration::from_millis(10);
 
 const PATIENCE: Patience = Patience {
     stall: Span::from_secs(10),
+    answer: Span::from_secs(10),
     rate_min: ByteRate::new(1 << 10),
 };
 

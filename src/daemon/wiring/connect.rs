@@ -17,6 +17,7 @@ use crate::http::guard::Guard;
 use crate::model::object::DestinationName;
 use crate::model::task::FETCH_PROVIDER;
 use crate::model::task::ProviderName;
+use crate::origin::reading::Patience;
 use crate::provider;
 use crate::provider::Provider;
 use crate::store;
@@ -93,7 +94,8 @@ pub(super) fn downloads(
         guard,
         traffic: Traffic::Files,
         connect_timeout: config.transfer.connect_timeout,
-        read_timeout: config.transfer.stall_timeout,
+        // Whoever reads has clocks of its own; the longest of them.
+        read_timeout: Patience::answer_within(config.transfer.stall_timeout, u32::MAX),
         user_agent: USER_AGENT.to_owned(),
         roots: seams.roots.clone(),
     };

@@ -82,6 +82,8 @@ impl Dialer {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEPALIVE));
+        // Of several addresses each has its share of this, or a dead one would hide the others.
+        tcp.set_connect_timeout(Some(timeout.as_duration()));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let built = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions();

@@ -45,8 +45,8 @@ const ANSWER_BYTES_MAX: ByteSize = ByteSize::bytes(256 * 1024);
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A caller whose submission was answered with its results waits this long for links that last: most are archived by
-/// then, and the clients that do this give an answer a minute.
-const DONE_AT_ONCE_PATIENCE: Duration = Duration::from_secs(20);
+/// then, and the most impatient of the clients that do this give an answer half a minute.
+const DONE_AT_ONCE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often it is looked for them.
 const DONE_AT_ONCE_LOOK: Duration = Duration::from_millis(250);
@@ -142,7 +142,8 @@ impl Gateway {
     }
 
     /// The answer to a submission as the caller sees it. One that has the results already, since the caller had the
-    /// provider wait, waits for links that last, and is told as running if that takes longer.
+    /// provider wait, waits for links that last. If that takes longer it passes with its own: such a caller does not ask
+    /// again, and takes a task that still runs for one that failed.
     pub(super) async fn shown_at_once(
         &self,
         call: &Call,
@@ -164,10 +165,9 @@ impl Gateway {
         let until = Instant::now() + DONE_AT_ONCE_PATIENCE;
         loop {
             let known = self.known(key).await.ok().flatten();
-            let holds = self.holds(key, known.as_ref());
-            if !holds || Instant::now() >= until {
+            if !self.holds(key, known.as_ref()) || Instant::now() >= until {
                 let known = known.as_ref();
-                return self.shown(call, known, done, &results, body, holds).await;
+                return self.shown(call, known, done, &results, body, false).await;
             }
             tokio::time::sleep(DONE_AT_ONCE_LOOK).await;
         }

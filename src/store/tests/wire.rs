@@ -159,6 +159,11 @@ async fn completion(more: &str, before: Vec<Answer>) -> (Seen, String) {
     (seen, body)
 }
 
+/// What a HEAD is answered where nothing stands.
+fn free() -> Answer {
+    Answer::new(404, "")
+}
+
 #[tokio::test]
 async fn completions_name_parts_in_order_and_never_overwrite() {
     let (seen, body) = completion("quirks = 'aws'", Vec::new()).await;
@@ -172,10 +177,10 @@ async fn completions_name_parts_in_order_and_never_overwrite() {
     assert_eq!(seen.header("x-amz-mp-object-size"), None);
     assert!(!body.contains("Checksum"));
 
-    let (seen, _) = completion("quirks = 'b2'", Vec::new()).await;
+    let (seen, _) = completion("quirks = 'b2'", vec![free()]).await;
     assert_eq!(seen.header("if-none-match"), None);
 
-    let (seen, body) = completion("checksum = 'crc64nvme'", Vec::new()).await;
+    let (seen, body) = completion("checksum = 'crc64nvme'", vec![free()]).await;
     let whole = crate::store::body::in_base64(Crc64::of(VIDEO));
     assert_eq!(
         seen.header("x-amz-checksum-crc64nvme"),
@@ -189,8 +194,9 @@ async fn completions_name_parts_in_order_and_never_overwrite() {
 
     let list = "<ListPartsResult><IsTruncated>false</IsTruncated>\
         <Part><PartNumber>1</PartNumber><ETag>p1</ETag><Size>7</Size><ChecksumCRC32>AAAAAA==</ChecksumCRC32></Part>\
+        <Part><PartNumber>2</PartNumber><ETag>p2</ETag><Size>2</Size><ChecksumCRC32>AAAAAQ==</ChecksumCRC32></Part>\
         </ListPartsResult>";
-    let (_, body) = completion("checksum = 'crc32'", vec![Answer::new(200, list)]).await;
+    let (_, body) = completion("checksum = 'crc32'", vec![free(), Answer::new(200, list)]).await;
     assert!(body.contains("<ChecksumCRC32>AAAAAA==<"), "{body}");
 }
 
