@@ -47,6 +47,10 @@ pub struct Announcement {
     pub callback: Option<Url>,
 }
 
+/// So many tasks that are announced together are somebody's who waits for them, and are asked about before all that is due
+/// by itself. More are a list, whose tasks wait for their turn.
+pub const ASKED_FOR_MAX: usize = 20;
+
 /// Learns tasks, each once: announcing a known task again changes nothing but the tags and the callback that it
 /// lacked.
 pub async fn learn(
@@ -54,12 +58,17 @@ pub async fn learn(
     announced: Vec<Announcement>,
     now: Timestamp,
 ) -> Result<Vec<Learned>, ManifestError> {
+    let next_look_at = if announced.len() <= ASKED_FOR_MAX {
+        Timestamp::EPOCH
+    } else {
+        now
+    };
     let new_task = |it: Announcement| NewTask {
         deadline: earliest(now, it.ttl, None),
         key: it.key,
         tags: it.tags,
         via: it.via,
-        next_look_at: now,
+        next_look_at,
         callback: it.callback,
     };
     manifest

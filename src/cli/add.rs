@@ -76,6 +76,10 @@ pub(crate) async fn add(config: Option<&Path>, arguments: Arguments) -> Result<E
                 Learned::New => say!("{provider} {id}: learned")?,
                 Learned::Known(state) => say!("{provider} {id}: known, {state}")?,
             }
+            // As for what is new: a few are waited for, more are a list.
+            if arguments.wait.is_some() && keys.len() <= intake::ASKED_FOR_MAX {
+                manifest.hear(&announcement.key).await?;
+            }
         }
     }
     let exit = match arguments.wait {

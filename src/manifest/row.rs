@@ -172,6 +172,8 @@ pub struct ClaimedTask {
     pub misses: u32,
     /// Failed tries in a row.
     pub attempts: u32,
+    /// Whether somebody asked for this look, and waits for what it finds.
+    pub is_asked_for: bool,
 }
 
 /// What a look at a task found, to be written in one go.

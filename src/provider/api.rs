@@ -140,9 +140,11 @@ impl Provider {
         self.0.caller.pace.turns_within(span)
     }
 
-    /// How many tasks one call can ask about.
+    /// How many tasks one call can ask about, as far as is known: a batch call that is described may turn out not to be
+    /// there.
     pub fn batch_max(&self) -> usize {
         let batch = self.description().batch.as_ref();
+        let batch = batch.filter(|_| self.0.has_batch.load(Ordering::Relaxed));
         batch.map_or(1, |batch| batch.max.get())
     }
 
@@ -267,8 +269,8 @@ impl Provider {
     }
 
     /// Asks how several tasks stand, in batches where the provider has them. Gives a look for each of `ids`, in their
-    /// order.
-    pub async fn look_many(&self, ids: &[&TaskId]) -> Vec<Look> {
+    /// order; none for those that a batch does not tell of, since a single one of them costs what a whole batch does.
+    pub async fn look_many(&self, ids: &[&TaskId]) -> Vec<Option<Look>> {
         let mut looks = Vec::with_capacity(ids.len());
         match &self.description().batch {
             Some(batch) => {
@@ -276,7 +278,7 @@ impl Provider {
                     looks.extend(self.look_chunk(batch, some).await);
                 }
             }
-            None => looks.extend(self.look_each(ids).await),
+            None => looks.extend(self.look_each(ids).await.into_iter().map(Some)),
         }
         looks
     }
@@ -308,28 +310,44 @@ impl Provider {
         &self.0.caller.account.description
     }
 
-    /// As many as fit into one batch. What a batch leaves out or garbles is asked for by itself, since only a look at the
-    /// task proves anything; so is everything where the batch fails, since that call is not documented everywhere.
-    async fn look_chunk(&self, batch: &Batch, ids: &[&TaskId]) -> Vec<Look> {
-        let seen = match self.look_batch(batch, ids).await {
-            Ok(seen) => seen,
-            Err(error @ ProviderError::Limited { .. }) => {
-                return unasked(ids, &error).collect();
-            }
-            Err(_) => BTreeMap::new(),
-        };
-        if seen.is_empty() {
-            return self.look_each(ids).await;
+    /// As many as fit into one batch. Nothing is told of what a batch leaves out or garbles, since only a look at the task
+    /// itself proves anything. Where the batch fails, which is not documented everywhere, a single look tells whether it is
+    /// the provider that fails.
+    async fn look_chunk(&self, batch: &Batch, ids: &[&TaskId]) -> Vec<Option<Look>> {
+        let has_batch = self.0.has_batch.load(Ordering::Relaxed);
+        if ids.len() < 2 || !has_batch {
+            return self.look_each(ids).await.into_iter().map(Some).collect();
         }
-        let is_absent = |id: &&TaskId| !seen.contains_key(*id);
-        let absent: Vec<&TaskId> = ids.iter().copied().filter(is_absent).collect();
-        let singly = self.look_each(&absent).await;
-        let singly: BTreeMap<&TaskId, Look> = absent.into_iter().zip(singly).collect();
-        let told = |id: &&TaskId| {
-            let sighting = seen.get(*id).cloned().map(Ok);
-            sighting.or_else(|| singly.get(*id).cloned())
+        // The one call a minute that a refused account is granted is a single look: only that can end the refusal.
+        let seen = if self.0.caller.is_refused() {
+            None
+        } else {
+            match self.look_batch(batch, ids).await {
+                Err(error @ ProviderError::Limited { .. }) => {
+                    return unasked(ids, &error).map(Some).collect();
+                }
+                answer => answer.ok(),
+            }
         };
-        ids.iter().filter_map(told).collect()
+        if let Some(seen) = seen {
+            return ids.iter().map(|id| seen.get(id).cloned().map(Ok)).collect();
+        }
+        let (first, rest) = ids.split_at(1);
+        let mut looks = self.look_each(first).await;
+        let failure = looks.iter().find_map(|look| look.as_ref().err());
+        match failure
+            .filter(|error| self.keeps_from_asking(error))
+            .cloned()
+        {
+            Some(error) => {
+                looks.extend(unasked(rest, &error));
+                looks.into_iter().map(Some).collect()
+            }
+            None => {
+                let untold = rest.iter().map(|_| None);
+                looks.into_iter().map(Some).chain(untold).collect()
+            }
+        }
     }
 
     /// The tasks among `ids` that the batch tells of.
@@ -340,11 +358,6 @@ impl Provider {
     ) -> Result<BTreeMap<&'i TaskId, Sighting>, ProviderError> {
         let mut seen = BTreeMap::new();
         let caller = &self.0.caller;
-        let has_batch = self.0.has_batch.load(Ordering::Relaxed);
-        // The one call a minute that a refused account is granted is a single look: only that can end the refusal.
-        if ids.len() < 2 || !has_batch || caller.is_refused() {
-            return Ok(seen);
-        }
         let list: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
         let (method, body) = match &batch.ids {
             Some(name) => {
@@ -417,9 +430,9 @@ impl Provider {
         }
     }
 
-    /// One by one. The first goes ahead alone: what keeps us from hearing about it may keep us from hearing about any, so
-    /// that the others are not asked, and what it was told is marked as not said to them.
-    async fn look_each(&self, ids: &[&TaskId]) -> Vec<Look> {
+    /// Asks how each of several tasks stands, one by one. The first goes ahead alone: what keeps us from hearing about it may
+    /// keep us from hearing about any, so that the others are not asked, and what it was told is marked as not said to them.
+    pub async fn look_each(&self, ids: &[&TaskId]) -> Vec<Look> {
         let Some((first, rest)) = ids.split_first() else {
             return Vec::new();
         };
@@ -507,12 +520,12 @@ mod tests {
         assert!(
             refused
                 .iter()
-                .all(|look| look.as_ref().is_err_and(is_refused))
+                .all(|look| matches!(look, Some(Err(error)) if is_refused(error)))
         );
         assert_eq!(script.left(), 2);
         provider.0.caller.pace.resume();
         let accepted = provider.look_many(&ids).await;
-        assert!(accepted.iter().all(Result::is_ok));
-        assert_eq!(script.left(), 0);
+        assert!(matches!(accepted[..], [Some(Ok(_)), None]));
+        assert_eq!(script.left(), 1);
     }
 }

@@ -8,6 +8,10 @@
 //!              `--------------'
 //! ```
 //!
+//! Held in the same way, but in lines of their own, are those that only a call about each alone can tell of: what a batch call
+//! left out, and what the provider said not to know. Their number is nobody's loss: they wait here for the one place that
+//! they have (`room`), while the manifest shows all others that are due.
+//!
 //! Nothing is lost with this memory. A held row stays as it was when it was claimed, due, so that whoever claims it next
 //! looks at once; and what is written, by whomever, is fenced by the lease's token as ever.
 
@@ -47,11 +51,56 @@ const HELD_BYTES: usize = size_of::<ClaimedTask>() + 2 * size_of::<(Place, HeldT
 /// What a text takes besides its letters.
 const TEXT_BYTES: usize = size_of::<String>() + 2 * size_of::<usize>();
 
+/// In which line a task waits for its next look. Those that are asked about alone come in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Line {
+    /// With others of its provider, in one call where it takes many.
+    Together,
+    /// Alone: it was seen before, or somebody asks for it.
+    Seen,
+    /// Alone: no call about it alone was made before.
+    Unasked,
+    /// Alone: its provider has only ever said that there is no such task.
+    Missed,
+}
+
+impl Line {
+    /// The line of a task that is asked about alone.
+    pub(super) fn alone(task: &ClaimedTask) -> Self {
+        if task.is_asked_for || task.looks > 0 {
+            Self::Seen
+        } else if task.misses == 0 {
+            Self::Unasked
+        } else {
+            Self::Missed
+        }
+    }
+
+    /// Whether its tasks are asked about alone.
+    pub(super) fn is_alone(self) -> bool {
+        match self {
+            Self::Together => false,
+            Self::Seen | Self::Unasked | Self::Missed => true,
+        }
+    }
+}
+
+/// For how many of a provider's tasks there is room.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Open {
+    /// Asked about together.
+    pub(super) together: usize,
+    /// Asked about alone.
+    pub(super) alone: usize,
+}
+
 /// A task under lease, and until when.
 #[derive(Clone, Debug)]
 pub(super) struct HeldTask {
     /// The task as it was claimed.
     pub(super) task: Arc<ClaimedTask>,
+    /// The line in which it waits.
+    pub(super) line: Line,
     /// When it was last seen unfinished, by looks that were not written too.
     pub(super) last_unfinished_at: Option<Timestamp>,
     /// Until when the claim surely holds, by a clock that nobody sets.
@@ -70,6 +119,7 @@ impl HeldTask {
             until,
             confirmed_at: claimed_at,
             bytes: bytes(&task),
+            line: Line::Together,
             task: Arc::new(task),
         }
     }
@@ -84,17 +134,34 @@ pub(super) struct Held {
     shelf: Mutex<Shelf>,
 }
 
-/// When a task is looked at next, and its row.
-type Place = (Instant, i64);
+/// The line of a task, when it is looked at next, and its row.
+type Place = (Line, Instant, i64);
 
 #[derive(Debug, Default)]
 struct Shelf {
     /// Those of each provider by themselves: none is looked through for the sake of another.
-    tasks: BTreeMap<ProviderName, BTreeMap<Place, HeldTask>>,
-    /// When each of them is looked at next, by row.
-    looks: HashMap<i64, Instant>,
+    tasks: BTreeMap<ProviderName, Lines>,
+    /// The place of each of them, by row.
+    places: HashMap<i64, Place>,
     bytes: usize,
     is_closed: bool,
+}
+
+/// The held tasks of one provider.
+#[derive(Debug, Default)]
+struct Lines {
+    together: BTreeMap<Place, HeldTask>,
+    alone: BTreeMap<Place, HeldTask>,
+}
+
+impl Lines {
+    fn of(&mut self, line: Line) -> &mut BTreeMap<Place, HeldTask> {
+        if line.is_alone() {
+            &mut self.alone
+        } else {
+            &mut self.together
+        }
+    }
 }
 
 /// What is due of the held tasks.
@@ -143,45 +210,79 @@ impl Held {
         }
     }
 
-    /// Takes of each provider's tasks that are due at most as many as `room` has for them, those first that wait for
-    /// longest, and a bounded number whose claim ends.
-    pub(super) fn take_due(&self, now: Instant, room: impl Fn(&ProviderName) -> usize) -> Due {
+    /// Keeps a task that is asked about alone until its line has come to it, as [`Held::keep`] does.
+    pub(super) fn keep_alone(&self, task: &HeldTask, now: Instant) -> bool {
+        let mut task = task.clone();
+        task.line = Line::alone(&task.task);
+        self.keep(task, now)
+    }
+
+    /// Takes of each provider's tasks that are due at most as many as `room` has for them, of each line those first that wait
+    /// for longest, and a bounded number whose claim ends.
+    pub(super) fn take_due(&self, now: Instant, room: impl Fn(&ProviderName) -> Open) -> Due {
         let mut due = Due::default();
         let ends = now + self.lease.as_duration() / 2;
         let mut shelf = self.shelf();
         let names: Vec<ProviderName> = shelf.tasks.keys().cloned().collect();
         for name in names {
-            let mut free = room(&name);
-            while due.overdue.len() < OVERDUE_AT_ONCE
-                && let Some((place, task)) = shelf.first(&name)
-                && place.0 <= now
-            {
-                let is_overdue = task.until < ends;
-                if !is_overdue && free == 0 {
-                    break;
-                }
-                let task = shelf.take(&name, place);
-                if is_overdue {
-                    due.overdue.extend(task);
-                } else {
-                    free -= 1;
-                    due.looks.extend(task);
+            let Open { together, alone } = room(&name);
+            for (is_alone, mut free) in [(false, together), (true, alone)] {
+                while due.overdue.len() < OVERDUE_AT_ONCE
+                    && let Some((place, task)) = shelf.first(&name, is_alone)
+                    && place.1 <= now
+                {
+                    let is_overdue = task.until < ends;
+                    if !is_overdue && free == 0 {
+                        break;
+                    }
+                    let task = shelf.take(&name, place);
+                    if is_overdue {
+                        due.overdue.extend(task);
+                    } else {
+                        free -= 1;
+                        due.looks.extend(task);
+                    }
                 }
             }
         }
         due
     }
 
+    /// Takes those who are asked about alone, as many more as there is `room` for beside `taken`, up to the first that is not
+    /// to be taken.
+    pub(super) fn take_alone(
+        &self,
+        taken: &[HeldTask],
+        room: impl Fn(&ProviderName) -> Open,
+        may: impl Fn(&HeldTask) -> bool,
+    ) -> Vec<HeldTask> {
+        let mut shelf = self.shelf();
+        let mut more = Vec::new();
+        let names: Vec<ProviderName> = shelf.tasks.keys().cloned().collect();
+        for name in names {
+            let is_its = |held: &&HeldTask| held.line.is_alone() && held.task.key.provider == name;
+            let free = room(&name).alone;
+            for _ in taken.iter().filter(is_its).count()..free {
+                let first = shelf.first(&name, true).filter(|(_, task)| may(task));
+                let Some((place, _)) = first else {
+                    break;
+                };
+                more.extend(shelf.take(&name, place));
+            }
+        }
+        more
+    }
+
     /// Takes those of the leases that are held here.
     pub(super) fn take(&self, leases: &[Lease]) -> Vec<HeldTask> {
         let mut shelf = self.shelf();
         let take = |lease: &Lease| {
-            let place = (*shelf.looks.get(&lease.row)?, lease.row);
-            let is_it = |(name, tasks): (&ProviderName, &BTreeMap<Place, HeldTask>)| {
-                let token = tasks.get(&place)?.task.lease.token;
+            let place = *shelf.places.get(&lease.row)?;
+            let is_it = |(name, lines): (&ProviderName, &mut Lines)| {
+                let token = lines.of(place.0).get(&place)?.task.lease.token;
                 (token == lease.token).then(|| name.clone())
             };
-            let name = shelf.tasks.iter().find_map(is_it)?;
+            let name = shelf.tasks.iter_mut().find_map(is_it)?;
             shelf.take(&name, place)
         };
         leases.iter().filter_map(take).collect()
@@ -195,25 +296,37 @@ impl Held {
 
     /// Whether nothing is held.
     pub(super) fn is_empty(&self) -> bool {
-        self.shelf().looks.is_empty()
+        self.shelf().places.is_empty()
     }
 
-    /// When the next look is due at a task of the providers that `is_open` says.
-    pub(super) fn next_look(&self, is_open: impl Fn(&ProviderName) -> bool) -> Option<Instant> {
+    /// When the next look is due at a task that there is `room` for.
+    pub(super) fn next_look(&self, room: impl Fn(&ProviderName) -> Open) -> Option<Instant> {
         let shelf = self.shelf();
-        let open = shelf.tasks.iter().filter(|(name, _)| is_open(name));
-        let firsts = open.filter_map(|(_, tasks)| tasks.first_key_value());
-        firsts.map(|(place, _)| place.0).min()
+        let firsts = shelf.tasks.keys().flat_map(|name| {
+            let Open { together, alone } = room(name);
+            let first = |is_alone, free| {
+                let first = shelf.first(name, is_alone).filter(|_| free > 0);
+                first.map(|(place, _)| place.1)
+            };
+            [first(false, together), first(true, alone)]
+        });
+        firsts.flatten().min()
+    }
+
+    /// Whether somebody of a provider's tasks waits to be asked about alone.
+    pub(super) fn has_alone(&self, name: &ProviderName) -> bool {
+        self.shelf().first(name, true).is_some()
     }
 
     /// Takes everything, each with the time of its next look; nothing is kept from now on.
     pub(super) fn close(&self) -> Vec<(HeldTask, Instant)> {
         let mut shelf = self.shelf();
         shelf.is_closed = true;
-        shelf.looks = HashMap::new();
+        shelf.places = HashMap::new();
         shelf.bytes = 0;
-        let all = std::mem::take(&mut shelf.tasks).into_values().flatten();
-        all.map(|((at, _), task)| (task, at)).collect()
+        let all = std::mem::take(&mut shelf.tasks).into_values();
+        let all = all.flat_map(|lines| lines.together.into_iter().chain(lines.alone));
+        all.map(|((_, at, _), task)| (task, at)).collect()
     }
 
     /// Holds no more than this.
@@ -225,7 +338,7 @@ impl Held {
     /// How many are held.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        self.shelf().looks.len()
+        self.shelf().places.len()
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
@@ -237,29 +350,36 @@ impl Shelf {
     /// One that is held already was lost: the later claim counts.
     fn put(&mut self, task: HeldTask, look_at: Instant) {
         let (name, row) = (&task.task.key.provider, task.task.lease.row);
-        if let Some(at) = self.looks.get(&row).copied() {
-            self.take(name, (at, row));
+        if let Some(place) = self.places.get(&row).copied() {
+            self.take(name, place);
         }
-        self.looks.insert(row, look_at);
+        let place = (task.line, look_at, row);
+        self.places.insert(row, place);
         self.bytes += task.bytes;
         if !self.tasks.contains_key(name) {
-            self.tasks.insert(name.clone(), BTreeMap::new());
+            self.tasks.insert(name.clone(), Lines::default());
         }
-        if let Some(tasks) = self.tasks.get_mut(&task.task.key.provider) {
-            tasks.insert((look_at, row), task);
+        if let Some(lines) = self.tasks.get_mut(&task.task.key.provider) {
+            lines.of(task.line).insert(place, task);
         }
     }
 
     fn take(&mut self, name: &ProviderName, place: Place) -> Option<HeldTask> {
-        let task = self.tasks.get_mut(name)?.remove(&place)?;
-        self.looks.remove(&place.1);
+        let task = self.tasks.get_mut(name)?.of(place.0).remove(&place)?;
+        self.places.remove(&place.2);
         self.bytes -= task.bytes;
         Some(task)
     }
 
-    /// The task of a provider that is looked at first, and its place.
-    fn first(&self, name: &ProviderName) -> Option<(Place, &HeldTask)> {
-        let (place, task) = self.tasks.get(name)?.first_key_value()?;
+    /// The task of a provider that is looked at first, alone or not, and its place.
+    fn first(&self, name: &ProviderName, is_alone: bool) -> Option<(Place, &HeldTask)> {
+        let lines = self.tasks.get(name)?;
+        let tasks = if is_alone {
+            &lines.alone
+        } else {
+            &lines.together
+        };
+        let (place, task) = tasks.first_key_value()?;
         Some((*place, task))
     }
 }

@@ -21,6 +21,7 @@ use crate::model::lease::Lease;
 use crate::model::task::Progress;
 use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
+use crate::provider::Look;
 use crate::provider::Provider;
 use crate::units::Span;
 use crate::watch::Config;
@@ -28,6 +29,7 @@ use crate::watch::held::Due;
 use crate::watch::held::HOLD_LEASES;
 use crate::watch::held::Held;
 use crate::watch::held::HeldTask;
+use crate::watch::held::Line;
 use crate::watch::news::is_news;
 use crate::watch::outcome::Blank;
 use crate::watch::room::BATCH_MAX;
@@ -86,6 +88,8 @@ pub struct WatchParts {
 pub struct Batch {
     provider: ProviderName,
     tasks: Vec<HeldTask>,
+    /// Whether each is asked about by itself, whatever calls there are about many.
+    is_alone: bool,
     /// Its place in the provider's room. A provider that is not configured here has none, and is asked nothing.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -103,12 +107,17 @@ impl Stage for Watch {
     async fn claim(&self, _most: usize) -> Result<Vec<Batch>, ManifestError> {
         let now = Instant::now();
         let pauses = self.pauses();
-        // A provider's backlog in the manifest goes before what is held of it: who is held was looked at lately.
-        let due = self.held.take_due(now, |name| {
+        let room = |name: &ProviderName| {
             let room = self.rooms.get(name).filter(|_| !pauses.contains(name));
-            room.filter(|room| !room.is_behind()).map_or(0, Room::free)
-        });
-        let (looks, outcome) = self.claim_beside(due).await;
+            room.map(Room::free_for_held).unwrap_or_default()
+        };
+        let due = self.held.take_due(now, room);
+        let (mut looks, outcome) = self.claim_beside(due).await;
+        // Some who are asked about alone were claimed just now. A claim that is not sure any more is asked for next time.
+        looks.extend(
+            self.held
+                .take_alone(&looks, room, |held| !self.held.is_doubted(held, now)),
+        );
         let (mut tasks, error) = match outcome {
             Ok(claimed) => (claimed, None),
             Err(error) => (Vec::new(), Some(error)),
@@ -125,8 +134,13 @@ impl Stage for Watch {
     }
 
     fn has_more(&self) -> bool {
-        let is_worth_it = |room: &Room| room.is_behind() && room.is_worth_a_claim();
-        self.rooms.values().any(is_worth_it)
+        let pauses = self.pauses();
+        let is_worth_it = |(name, room): (&ProviderName, &Room)| {
+            let has_alone = room.free_for_held().alone > 0 && self.held.has_alone(name);
+            let is_open = || !pauses.contains(name);
+            (room.is_behind() && room.is_worth_a_claim()) || (has_alone && is_open())
+        };
+        self.rooms.iter().any(is_worth_it)
     }
 
     fn leases(batch: &Batch) -> Vec<Lease> {
@@ -139,11 +153,10 @@ impl Stage for Watch {
 
     fn next_kept(&self) -> Option<Instant> {
         let pauses = self.pauses();
-        let is_open = |name: &ProviderName| {
+        self.held.next_look(|name| {
             let room = self.rooms.get(name).filter(|_| !pauses.contains(name));
-            room.is_some_and(|room| !room.is_behind() && room.free() > 0)
-        };
-        self.held.next_look(is_open)
+            room.map(Room::free_for_held).unwrap_or_default()
+        })
     }
 
     async fn give_back(&self) {
@@ -171,27 +184,31 @@ impl Stage for Watch {
             let what = format!("provider {} is not configured here", batch.provider);
             return Err(Failure::wait_until(self.parts.clock.now(), what));
         };
-        let ids: Vec<&TaskId> = batch.tasks.iter().map(|held| &held.task.key.id).collect();
         let looks = tokio::select! {
             () = stop.cancelled() => return Err(Failure::drained()),
-            looks = provider.look_many(&ids) => looks,
+            looks = self.looks(provider, batch) => looks,
         };
         let mut seen = Vec::new();
         let mut unseen = Vec::new();
         let mut unasked = Vec::new();
         for (held, look) in batch.tasks.iter().zip(looks) {
             match look {
-                Ok(sighting) => {
+                Some(Ok(sighting)) => {
                     let observation = self.parts.observation(provider, held, sighting);
                     if !self.keep(held, &observation) {
                         seen.push((held, observation));
                     }
                 }
-                Err(error) if error.said().is_repeated => {
+                Some(Err(error)) if error.said().is_repeated => {
                     let until = self.parts.unasked_until(&batch.tasks, &error);
                     unasked.push((held.task.lease, until));
                 }
-                Err(error) => unseen.push((held, error)),
+                Some(Err(error)) => unseen.push((held, error)),
+                None => {
+                    if !self.held.keep_alone(held, Instant::now()) {
+                        unasked.push((held.task.lease, self.parts.clock.now()));
+                    }
+                }
             }
         }
         self.observe(seen).await;
@@ -227,12 +244,19 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn in_room(room: &'a Room) -> Self {
-        // Of what is waited for, a single free place is not worth a claim.
-        let is_open = !room.is_behind() || room.is_worth_a_claim();
+    /// What is left beside so many looks at tasks that are held.
+    fn in_room(room: &'a Room, looks: usize) -> Self {
+        let left = match (room.is_behind(), room.is_worth_a_claim()) {
+            // Who is held was looked at lately, and comes after what was not.
+            (false, _) => room.free(),
+            // But not after a backlog, which may last for long.
+            (true, true) => room.free().saturating_sub(looks),
+            // Of what is waited for, a single free place is not worth a claim.
+            (true, false) => 0,
+        };
         Self {
             room,
-            left: if is_open { room.free() } else { 0 },
+            left,
             is_done: false,
             has_surplus: false,
         }
@@ -274,7 +298,8 @@ impl Watch {
     async fn claim_beside(&self, due: Due) -> (Vec<HeldTask>, Claimed) {
         let Due { mut looks, overdue } = due;
         if looks.is_empty() && overdue.is_empty() && self.held.is_empty() {
-            return (looks, self.claim_anew().await);
+            let claimed = self.claim_anew(&looks).await;
+            return (looks, claimed);
         }
         let asked_at = Instant::now();
         let is_doubted = |held: &HeldTask| self.held.is_doubted(held, asked_at);
@@ -304,19 +329,29 @@ impl Watch {
                 return (looks, Err(error));
             }
         }
-        (looks, self.claim_anew().await)
+        let claimed = self.claim_anew(&looks).await;
+        (looks, claimed)
     }
 
     /// Claims from the manifest what there is room for. A provider that turns out to have more than that is passed over from
     /// then on where others have more room, since what is due of them may stand behind its tasks.
-    async fn claim_anew(&self) -> Claimed {
+    ///
+    /// A task that its provider did not know when it was last asked is taken out of the others' way: it is asked about alone.
+    async fn claim_anew(&self, looks: &[HeldTask]) -> Claimed {
         if self.rooms.is_empty() {
             return self.claim_some(BATCH_MAX, &[]).await;
         }
         let pauses = self.pauses();
         let places = self.rooms.iter().filter(|(name, _)| !pauses.contains(name));
         let mut places: BTreeMap<&ProviderName, Place<'_>> = places
-            .map(|(name, room)| (name, Place::in_room(room)))
+            .map(|(name, room)| {
+                let its = |held: &&HeldTask| held.task.key.provider == *name;
+                let its = looks
+                    .iter()
+                    .filter(its)
+                    .filter(|held| !held.line.is_alone());
+                (name, Place::in_room(room, its.count()))
+            })
             .collect();
         let mut may_look_past = None;
         let (mut claimed, mut surplus) = (Vec::new(), Vec::new());
@@ -341,6 +376,11 @@ impl Watch {
             };
             let is_filled = more.len() >= size;
             for held in more {
+                let is_missed = held.task.misses > 0 && !held.task.is_asked_for;
+                let has_room = self.rooms.contains_key(&held.task.key.provider);
+                if is_missed && has_room && self.held.keep_alone(&held, Instant::now()) {
+                    continue;
+                }
                 match places.get_mut(&held.task.key.provider) {
                     Some(place) if place.left == 0 => {
                         place.has_surplus = true;
@@ -403,6 +443,7 @@ impl Watch {
         }
         let wait = next_look_at.since(self.parts.clock.now());
         let mut seen = held.clone();
+        seen.line = Line::Together;
         match observation.sighting.progress {
             Progress::Pending | Progress::Running => {
                 seen.last_unfinished_at = Some(self.parts.clock.now());
@@ -416,6 +457,34 @@ impl Watch {
     fn look_again(&self, held: &HeldTask) {
         let later = Instant::now() + BLOCKED_PAUSE.as_duration();
         self.held.keep(held.clone(), later);
+    }
+
+    /// A look for each task of a batch; none for those that are to be asked about alone.
+    async fn looks(&self, provider: &Provider, batch: &Batch) -> Vec<Option<Look>> {
+        let ids: Vec<&TaskId> = batch.tasks.iter().map(|held| &held.task.key.id).collect();
+        if batch.is_alone {
+            let looks = provider.look_each(&ids).await;
+            return looks.into_iter().map(Some).collect();
+        }
+        let Some(room) = self.rooms.get(&batch.provider) else {
+            return Vec::new();
+        };
+        // It may have turned out since it was made up that each is a call.
+        room.set_each_a_call(provider.batch_max() == 1);
+        let most = room.batch_max(Line::Together).min(ids.len());
+        let (some, rest) = ids.split_at(most);
+        let mut looks = provider.look_many(some).await;
+        looks.extend(rest.iter().map(|_| None));
+        // Where there is no room to keep them, they are asked about now.
+        if !self.held.has_room() {
+            let untold = looks.iter_mut().zip(ids).filter(|(look, _)| look.is_none());
+            let (places, ids): (Vec<_>, Vec<_>) = untold.unzip();
+            let told = provider.look_each(&ids).await;
+            for (place, look) in places.into_iter().zip(told) {
+                *place = Some(look);
+            }
+        }
+        looks
     }
 
     /// Writes all that a call told in one transaction.
@@ -452,33 +521,36 @@ impl Watch {
     }
 
     /// Groups claimed tasks by provider, each group no larger than a batch, the most urgent first, as far as there are
-    /// places; the others come back. Those that failed lately come last in a group: the first goes ahead, and what befalls
-    /// it makes the others wait.
-    fn batches(&self, tasks: Vec<HeldTask>) -> (Vec<Batch>, Vec<HeldTask>) {
+    /// places; the others come back. Those that failed lately come last: the first of a group goes ahead, and what befalls it
+    /// makes the others wait.
+    fn batches(&self, mut tasks: Vec<HeldTask>) -> (Vec<Batch>, Vec<HeldTask>) {
+        tasks.sort_by_key(|held| held.task.attempts > 0);
         let (mut batches, mut left): (Vec<Batch>, Vec<HeldTask>) = (Vec::new(), Vec::new());
         for held in tasks {
             let provider = &held.task.key.provider;
             let room = self.rooms.get(provider);
-            let size = room.map_or(BATCH_MAX, |room| room.batch_max);
-            let fits = |batch: &&mut Batch| batch.provider == *provider && batch.tasks.len() < size;
+            let (line, is_alone) = (held.line, held.line.is_alone());
+            let size = room.map_or(BATCH_MAX, |room| room.batch_max(line));
+            let fits = |batch: &&mut Batch| {
+                let is_its = batch.provider == *provider && batch.is_alone == is_alone;
+                is_its && batch.tasks.len() < size
+            };
             // The last that was begun for it is the only one that is not full.
             if let Some(batch) = batches.iter_mut().rev().find(fits) {
                 batch.tasks.push(held);
                 continue;
             }
-            let place = room.map(Room::take_place);
+            let place = room.map(|room| room.take_place(line));
             if place.as_ref().is_some_and(Option::is_none) {
                 left.push(held);
             } else {
                 batches.push(Batch {
                     provider: provider.clone(),
                     tasks: vec![held],
+                    is_alone,
                     _place: place.flatten(),
                 });
             }
-        }
-        for batch in &mut batches {
-            batch.tasks.sort_by_key(|held| held.task.attempts > 0);
         }
         (batches, left)
     }

@@ -159,24 +159,17 @@ async fn ids_can_be_asked_for_together_in_a_query() {
     let row = |id: &str, status: &str| json!({"id": id, "status": status});
     let rows = json!({"code": 0, "data": [row("1", "processing"), row("2", "submitted")]});
     let batch = serve(&mut server, "/tasks?task_ids=1,2,3", 200, &rows).await;
-    let absent = serve(
-        &mut server,
-        "/tasks?task_ids=3",
-        200,
-        &json!({"code": 0, "data": []}),
-    )
-    .await;
     let provider = connect("kling", &server, "k-1");
     let ids = ["1", "2", "3"].map(id);
     let seen = provider.look_many(&ids.each_ref()).await;
-    let said = |(id, look): (&TaskId, &Look)| match look {
-        Ok(sighting) => format!("{id} {}", sighting.progress),
-        Err(error) => format!("{id} {}", error.as_str()),
+    let said = |(id, look): (&TaskId, &Option<Look>)| match look {
+        Some(Ok(sighting)) => format!("{id} {}", sighting.progress),
+        Some(Err(error)) => format!("{id} {}", error.as_str()),
+        None => format!("{id} is not told of"),
     };
     let said: Vec<String> = ids.iter().zip(&seen).map(said).collect();
-    assert_eq!(said, ["1 running", "2 pending", "3 no_such_task"]);
+    assert_eq!(said, ["1 running", "2 pending", "3 is not told of"]);
     batch.assert_async().await;
-    absent.assert_async().await;
 }
 
 #[tokio::test]

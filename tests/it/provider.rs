@@ -614,7 +614,7 @@ fn named(id: &str, status: &str) -> Value {
     task(status, &json!({"id": id, "results": [LINK]}))
 }
 
-/// What `look_many` told, in short.
+/// What `look_many` told, and then looks at those that it told nothing of, in short.
 async fn told(provider: &Provider, ids: &[&str]) -> Vec<(String, String)> {
     let names = ids.iter().map(|&name| name.to_owned());
     let ids: Vec<TaskId> = ids.iter().map(|text| id(text)).collect();
@@ -623,7 +623,12 @@ async fn told(provider: &Provider, ids: &[&str]) -> Vec<(String, String)> {
     let mut set = tokio::task::JoinSet::new();
     set.spawn(async move {
         let ids: Vec<&TaskId> = ids.iter().collect();
-        provider.look_many(&ids).await
+        let looks = provider.look_many(&ids).await;
+        let untold = ids.iter().zip(&looks).filter(|(_, look)| look.is_none());
+        let untold: Vec<&TaskId> = untold.map(|(id, _)| *id).collect();
+        let mut singly = provider.look_each(&untold).await.into_iter();
+        let look = |look: Option<Look>| look.or_else(|| singly.next()).unwrap();
+        looks.into_iter().map(look).collect::<Vec<Look>>()
     });
     let looks = set.join_next().await.unwrap().unwrap();
     let short = |look: Look| match look {

@@ -56,16 +56,26 @@ pub(in crate::manifest) async fn who_is_asked_for_is_claimed_first(world: &World
         ..world.task("late")
     };
     manifest.learn(vec![late]).await.unwrap();
+    let tried = NewTask {
+        deadline: world.deadline(900),
+        ..world.task("tried")
+    };
+    manifest.learn(vec![tried]).await.unwrap();
     for id in ["late", "held"] {
         assert_eq!(manifest.hear(&key(id)).await.unwrap(), Heard::Due);
     }
+    let again = manifest.retry(None, &key("tried").id).await.unwrap();
+    assert_eq!(again, 1);
     let shown = world.record("late").await.next_look_at;
     assert_eq!(shown, Some(world.now()), "a time that people understand");
     manifest.let_go(&[(lease, world.after(600))]).await.unwrap();
-    let claimed = manifest.claim_tasks(2, &[]).await.unwrap();
+    let claimed = manifest.claim_tasks(3, &[]).await.unwrap();
     let mut names: Vec<&str> = claimed.iter().map(|task| task.key.id.as_str()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["held", "late"]);
+    assert_eq!(names, ["held", "late", "tried"]);
+    assert!(claimed.iter().all(|task| task.is_asked_for));
+    let rest = manifest.claim_tasks(10, &[]).await.unwrap();
+    assert!(rest.iter().all(|task| !task.is_asked_for));
 }
 
 pub(in crate::manifest) async fn a_hint_during_a_look_leaves_the_claim_and_brings_another_look(

@@ -405,6 +405,7 @@ fn claimed_task(columns: &Columns<'_>) -> Result<ClaimedTask, Fault> {
         looks: columns.number("looks")?,
         misses: columns.number("misses")?,
         attempts: columns.number("attempts")?,
+        is_asked_for: columns.instant("next_look_at")? <= Timestamp::EPOCH,
     })
 }
 

@@ -45,7 +45,7 @@ pub(in crate::manifest) async fn hear(tx: &Tx<'_>, key: &TaskKey) -> Result<Hear
 
 const REVIVE: &str = "-- manifest::revive
     UPDATE tasks
-    SET state = 'watching', next_look_at = :now, attempts = 0, misses = 0, error = NULL
+    SET state = 'watching', next_look_at = 0, attempts = 0, misses = 0, error = NULL
     -- Failed and cancelled is what the provider itself said.
     WHERE state IN ('vanished', 'abandoned') AND task_id = :task_id AND provider = :provider";
 

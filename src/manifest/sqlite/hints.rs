@@ -45,15 +45,12 @@ pub(in crate::manifest) fn hear(tx: &Tx<'_>, key: &TaskKey) -> Result<Heard, Fau
 
 const REVIVE: &str = "-- manifest::revive
     UPDATE tasks
-    SET state = 'watching', next_look_at = :now, attempts = 0, misses = 0, error = NULL
+    SET state = 'watching', next_look_at = 0, attempts = 0, misses = 0, error = NULL
     -- Failed and cancelled is what the provider itself said.
     WHERE state IN ('vanished', 'abandoned') AND task_id = :task_id AND provider = :provider";
 
 /// Watches a task again that was given up.
 pub(in crate::manifest) fn revive(tx: &Tx<'_>, key: &TaskKey) -> Result<bool, Fault> {
-    let params = named_params! {
-        ":now": tx.now.as_unix_millis(),
-        ":task_id": key.id.as_str(), ":provider": key.provider.as_str(),
-    };
+    let params = named_params! { ":task_id": key.id.as_str(), ":provider": key.provider.as_str() };
     Ok(execute(tx.db, REVIVE, params)? > 0)
 }

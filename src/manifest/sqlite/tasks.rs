@@ -356,8 +356,9 @@ const RETRY_ASSETS: &str = "-- manifest::retry
 
 const RETRY_TASKS: &str = "-- manifest::retry
     UPDATE tasks
-    SET state = 'watching', next_look_at = :now, attempts = 0, misses = 0,
-        -- Whoever holds it is to look now.
+    SET state = 'watching', attempts = 0, misses = 0,
+        -- As in `hear`: somebody waits for what this look finds, and whoever holds it is to look now.
+        next_look_at = CASE WHEN lease_expires_at IS NULL THEN 0 ELSE next_look_at END,
         heard_at = CASE WHEN lease_expires_at IS NULL THEN NULL ELSE :now END
     -- Failed and cancelled stay: the provider has nothing to archive.
     WHERE state IN ('watching', 'vanished', 'abandoned')

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -56,6 +59,10 @@ struct Api(Arc<Said>);
 
 #[derive(Default)]
 struct Said {
+    /// Whether it takes batch calls.
+    has_batch: AtomicBool,
+    /// Calls about tasks that it does not know.
+    misses: AtomicUsize,
     answers: Mutex<BTreeMap<String, (u16, String)>>,
     asked: Mutex<Vec<String>>,
     was_asked: Notify,
@@ -76,6 +83,29 @@ impl Api {
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.asked.lock().unwrap())
     }
+
+    fn note(&self, id: String) {
+        self.0.asked.lock().unwrap().push(id);
+        self.0.was_asked.notify_one();
+    }
+
+    /// The answer to a batch call, where it takes such: rows of those of the tasks that it knows.
+    fn many(&self, body: &[u8]) -> Option<String> {
+        if !self.0.has_batch.load(Ordering::Relaxed) {
+            return None;
+        }
+        let asked: serde_json::Value = serde_json::from_slice(body).unwrap();
+        let ids = asked["task_ids"].as_array().unwrap().iter();
+        let answers = self.0.answers.lock().unwrap();
+        let mut rows = Vec::new();
+        for id in ids.filter_map(serde_json::Value::as_str) {
+            if let Some((200, row)) = answers.get(id) {
+                rows.push(row.clone());
+                self.note(id.to_owned());
+            }
+        }
+        Some(format!(r#"{{"data":[{}]}}"#, rows.join(",")))
+    }
 }
 
 impl Transport for Api {
@@ -85,12 +115,18 @@ impl Transport for Api {
     ) -> BoxFuture<'static, Result<http::Response<Body>, HttpError>> {
         let path = request.uri().path();
         let id = path.rsplit('/').next().unwrap_or_default().to_owned();
-        let answer = self.0.answers.lock().unwrap().get(&id).cloned();
+        let answer = if id == "batch" {
+            self.many(request.body()).map(|body| (200, body))
+        } else {
+            let answer = self.0.answers.lock().unwrap().get(&id).cloned();
+            if answer.is_some() {
+                self.note(id);
+            } else {
+                self.0.misses.fetch_add(1, Ordering::Relaxed);
+            }
+            answer
+        };
         let (status, body) = answer.unwrap_or((404, "{}".to_owned()));
-        if status != 404 {
-            self.0.asked.lock().unwrap().push(id);
-            self.0.was_asked.notify_one();
-        }
         let answer = http::Response::builder().status(status).body(full(body));
         std::future::ready(Ok(answer.unwrap())).boxed()
     }
@@ -222,12 +258,35 @@ impl World {
         Writes(rusqlite::Connection::open(path).unwrap())
     }
 
-    /// One turn of the stage: whom it asks about.
+    /// Turns of the stage until nothing is due: whom it asks about.
     async fn turn(&self, stage: &Watch) -> Vec<String> {
-        for batch in stage.claim(16).await.unwrap() {
-            stage.step(&batch, &CancellationToken::new()).await.unwrap();
+        loop {
+            let batches = stage.claim(16).await.unwrap();
+            if batches.is_empty() {
+                return self.api.asked();
+            }
+            for batch in batches {
+                stage.step(&batch, &CancellationToken::new()).await.unwrap();
+            }
         }
-        self.api.asked()
+    }
+
+    /// The stage at work, until told to stop.
+    fn run(&self, stage: Watch, stop: &CancellationToken) -> JoinSet<()> {
+        let around = Surroundings {
+            manifest: self.manifest.clone(),
+            clock: self.clock.clone(),
+            dice: Dice::seeded(1),
+            lease: LEASE,
+            metrics: Metrics::new(),
+            stop: stop.clone(),
+            halt: CancellationToken::new(),
+        };
+        let room = stage.room();
+        let mut running = JoinSet::new();
+        let driver = Driver::new(stage, room, Wake::new(), around);
+        running.spawn(async move { driver.run().await.unwrap() });
+        running
     }
 
     /// A stage that holds the task `a`, whose next look is an interval away.
@@ -652,6 +711,112 @@ async fn who_is_asked_for_goes_before_a_backlog() {
         Some(world.clock.now())
     );
     assert!(claimed().await);
+}
+
+/// Many that the provider does not know and who are nearer to their deadlines, and one that somebody announces: before they
+/// have been asked about, while they are, and when they are due again.
+async fn the_unknown_hold_up_nobody(has_batch: bool) {
+    let world = World::new();
+    world.api.0.has_batch.store(has_batch, Ordering::Relaxed);
+    let stage = world.stage_of([world.provider("house", Some("5/s"))]);
+    let deadline = |seconds| Deadline {
+        at: world.clock.now().plus(Span::from_secs(seconds)),
+        from: DeadlineSource::Created,
+    };
+    pass(Duration::from_secs(1)).await;
+    let unknown = |number: u32| NewTask {
+        deadline: deadline(3_600),
+        ..world.task(&format!("u{number}"))
+    };
+    let unknown: Vec<NewTask> = (0..800).map(unknown).collect();
+    world.manifest.learn(unknown).await.unwrap();
+    let stop = CancellationToken::new();
+    let mut running = world.run(stage, &stop);
+    let mut slowest = Duration::ZERO;
+    for number in 0..12_u32 {
+        let id = format!("new{number}");
+        world.api.runs(&id, 10);
+        let announced = NewTask {
+            next_look_at: Timestamp::EPOCH,
+            ..world.task(&id)
+        };
+        let begun = Instant::now();
+        world.manifest.learn(vec![announced]).await.unwrap();
+        while !world.api.0.asked.lock().unwrap().contains(&id) {
+            world.api.0.was_asked.notified().await;
+            assert!(begun.elapsed() < Duration::from_mins(5), "{id}");
+        }
+        slowest = slowest.max(begun.elapsed());
+        tokio::time::sleep(Duration::from_secs(77)).await;
+    }
+    assert!(slowest < Duration::from_secs(8), "{slowest:?}");
+    // Who was seen is looked at again at its time.
+    world.api.asked();
+    let begun = Instant::now();
+    while !world.api.asked().contains(&"new0".to_owned()) {
+        world.api.0.was_asked.notified().await;
+    }
+    assert!(begun.elapsed() < INTERVAL + Duration::from_secs(10));
+    // All the same those are asked about as fast as may be, and end.
+    tokio::time::sleep(Duration::from_mins(15)).await;
+    let looks = world.api.0.misses.load(Ordering::Relaxed);
+    let vanished = TaskFilter {
+        state: Some(TaskState::Vanished),
+        ..TaskFilter::default()
+    };
+    let vanished = world.manifest.tasks(&vanished, 9_999).await.unwrap().len();
+    assert_eq!(vanished, 800, "{looks} looks");
+    stop.cancel();
+    running.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_that_a_list_lacks_hold_up_nobody() {
+    the_unknown_hold_up_nobody(true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_that_are_unknown_hold_up_nobody_where_each_is_a_call() {
+    the_unknown_hold_up_nobody(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_list_lacks_is_asked_about_alone_and_in_its_line() {
+    let world = World::new();
+    world.api.0.has_batch.store(true, Ordering::Relaxed);
+    let stage = world.stage();
+    for id in ["a", "b", "gone"] {
+        world.manifest.learn(vec![world.task(id)]).await.unwrap();
+    }
+    world.api.runs("a", 10);
+    world.api.runs("b", 10);
+    let batches = stage.claim(16).await.unwrap();
+    let stop = CancellationToken::new();
+    stage.step(&batches[0], &stop).await.unwrap();
+    assert_eq!(world.api.asked(), ["a", "b"]);
+    assert_eq!(world.api.0.misses.load(Ordering::Relaxed), 0);
+    assert_eq!(world.record("gone").await.error, None);
+    drop(batches);
+    let alone = stage.claim(16).await.unwrap();
+    let ids: Vec<&str> = alone[0]
+        .tasks
+        .iter()
+        .map(|it| it.task.key.id.as_str())
+        .collect();
+    assert_eq!((ids, alone[0].is_alone), (vec!["gone"], true));
+    stage.step(&alone[0], &stop).await.unwrap();
+    assert_eq!(world.api.0.misses.load(Ordering::Relaxed), 1);
+    assert!(world.record("gone").await.error.is_some());
+    drop(alone);
+    // Due again it waits in its line at once.
+    pass(Duration::from_secs(200)).await;
+    let batches = stage.claim(16).await.unwrap();
+    let is_alone = |batch: &Batch| {
+        let mut ids = batch.tasks.iter().map(|it| it.task.key.id.as_str());
+        ids.any(|id| id == "gone") && batch.is_alone
+    };
+    assert!(batches.iter().any(is_alone));
+    drop(batches);
 }
 
 #[tokio::test(start_paused = true)]
