@@ -184,6 +184,7 @@ fn running(task: &ClaimedTask) -> Observation {
             completed: None,
             expires: None,
             estimate: None,
+            is_without_files: false,
             results: Vec::new(),
             error: None,
             answer: None,

@@ -87,7 +87,7 @@ pub(crate) async fn find(
 /// Prints how a task ended; whether it ended well.
 fn tell(task: &TaskRecord) -> Result<bool, Complaint> {
     say!("{} {}: {}", task.key.provider, task.key.id, outcome(task))?;
-    Ok(record::state(task) == "archived")
+    Ok(record::state(task) == "archived" || record::is_without_files(task))
 }
 
 /// How it stands with a task in a few words: its state, and what is in the way of a better one.
@@ -97,6 +97,9 @@ pub(crate) fn outcome(task: &TaskRecord) -> String {
         .assets
         .iter()
         .find(|asset| asset.state != AssetState::Archived);
+    if record::is_without_files(task) {
+        return format!("{state}, with no file: nothing to archive");
+    }
     let Some(asset) = open else {
         return match &task.task_error {
             Some(error) => format!("{state}: {}: {}", error.code, error.message),

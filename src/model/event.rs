@@ -16,7 +16,7 @@ state_enum!(
         Learned = "learned",
         /// It completed with results: the clock of its links runs.
         Ready = "ready",
-        /// All of its assets are archived.
+        /// All of its assets are archived; or it completed and has none.
         Archived = "archived",
         /// It failed, was cancelled, vanished or was abandoned; or one of its assets was refused.
         Failed = "failed",

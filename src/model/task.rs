@@ -69,7 +69,8 @@ impl TaskState {
         }
     }
 
-    /// The state after a provider said `progress`: monotone, a final state stays whatever is said later.
+    /// The state after a provider said `progress`: monotone, a final state stays whatever is said later. Completed is what
+    /// has its results, or something in their place that is no file.
     #[must_use]
     pub fn after(self, said: Progress, has_results: bool) -> TaskState {
         match (self, said) {
@@ -205,6 +206,8 @@ pub struct Sighting {
     pub estimate: Option<Span>,
     /// The results, in the provider's order; empty until completed.
     pub results: Vec<ResultLink>,
+    /// Whether it completed with something that is no file, as a text is: there is nothing to archive, now or later.
+    pub is_without_files: bool,
     /// Why it failed.
     pub error: Option<TaskError>,
     /// The answer itself, where the task is over and the answer is to be kept.

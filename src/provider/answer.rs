@@ -151,6 +151,7 @@ impl Reader<'_> {
         };
         let has_failed = said == Progress::Completed && results.is_empty() && self.has_failed(task);
         let progress = if has_failed { Progress::Failed } else { said };
+        let is_without_files = progress == Progress::Completed && self.has_no_files(task, &results);
         let created = self.past(status.times.created.as_ref(), task);
         let word = word.unwrap_or_else(|| "none".to_owned());
         Ok(Sighting {
@@ -169,6 +170,7 @@ impl Reader<'_> {
                 .as_ref()
                 .and_then(|at| length(at.at(task)?.as_ref(), TimeUnit::S)),
             results,
+            is_without_files,
             error: match progress {
                 Progress::Failed | Progress::Cancelled => task_error(words),
                 Progress::Pending | Progress::Running | Progress::Completed => None,

@@ -265,6 +265,7 @@ impl Provider {
         let links = caller.reader().links(&value, sighting.kind.as_deref());
         let links = links.map_err(|amiss| caller.amiss(answer.status, amiss))?;
         sighting.results = links.into_iter().map(|(link, _)| link).collect();
+        sighting.is_without_files = caller.reader().has_no_files(&value, &sighting.results);
         Ok(sighting)
     }
 

@@ -94,6 +94,23 @@ impl Pointer {
         &self.steps
     }
 
+    /// Whether something stands where it looks for links that is none and no such address either: a text, a number. False of a
+    /// pointer that does not end in `**`, since that knows what it finds.
+    pub(super) fn has_no_links(&self, root: &Value) -> bool {
+        let Some((Step::Links, above)) = self.steps.split_last() else {
+            return false;
+        };
+        let (mut has_any, mut has_links) = (false, false);
+        visit(root, above, &mut |value| {
+            words(value, DEPTH_MAX, &mut |word| {
+                has_any = true;
+                has_links |= word.as_str().is_some_and(is_like_an_address);
+            });
+            Flow::Go
+        });
+        has_any && !has_links
+    }
+
     /// The first value at this place, copied only where it stands in a string.
     pub fn at<'v>(&self, root: &'v Value) -> Option<Cow<'v, Value>> {
         let mut value = root;
@@ -287,6 +304,30 @@ fn every(value: &Value, go: &mut dyn FnMut(&Value) -> Flow) -> Flow {
     flow
 }
 
+/// Shows all that is said below, however deep: no containers, nulls and empty texts.
+fn words(value: &Value, depth: usize, see: &mut dyn FnMut(&Value)) {
+    match value {
+        Value::Null => {}
+        Value::String(text) if text.trim().is_empty() => {}
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => see(value),
+        Value::Array(_) | Value::Object(_) => {
+            if let Some(depth) = depth.checked_sub(1) {
+                every(value, &mut |inner| {
+                    words(inner, depth, see);
+                    Flow::Go
+                });
+            }
+        }
+    }
+}
+
+/// Whether a text is a file's address, or the file itself as a `data:` address has it: one word with a scheme.
+fn is_like_an_address(text: &str) -> bool {
+    let text = text.trim();
+    let is_word = !text.contains(char::is_whitespace);
+    is_word && (text.starts_with("data:") || text.contains("://"))
+}
+
 fn links(value: &Value, depth: usize, see: &mut dyn FnMut(&Value) -> Flow) -> Flow {
     if let Value::String(text) = value {
         let is_link = text.starts_with("https://") || text.starts_with("http://");
@@ -318,6 +359,41 @@ mod tests {
     #[track_caller]
     fn check(pointer: &str, root: &Value, expected: &Value) {
         assert_eq!(&Value::from(found(pointer, root)), expected, "{pointer}");
+    }
+
+    #[test]
+    fn what_is_no_link_is_told_from_what_is_not_there() {
+        let check = |output: Value, expected: bool| {
+            let root = json!({ "output": output });
+            let pointer = |text: &str| text.parse::<Pointer>().unwrap();
+            assert_eq!(
+                pointer("/output/**").has_no_links(&root),
+                expected,
+                "{root}"
+            );
+            assert!(!pointer("/output").has_no_links(&root), "{root}");
+            assert!(!pointer("/other/**").has_no_links(&root), "{root}");
+        };
+        for text in [
+            json!(["Hello", " world"]),
+            json!("a story"),
+            json!({"score": 0.5}),
+            json!([[], {"seen": false}]),
+            json!("see https://a/1 and more"),
+        ] {
+            check(text, true);
+        }
+        for none in [json!(null), json!([]), json!({"a": {}}), json!(["", " \n"])] {
+            check(none, false);
+        }
+        for file in [
+            json!("https://a/1"),
+            json!(["a caption", "https://a/1"]),
+            json!("data:image/png;base64,AAAA"),
+            json!({"a": ["s3://bucket/key"]}),
+        ] {
+            check(file, false);
+        }
     }
 
     #[test]

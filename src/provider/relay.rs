@@ -33,6 +33,8 @@ pub enum Passing {
         progress: Progress,
         /// The links of the results, in the provider's order.
         results: Vec<Url>,
+        /// Whether there is something else in their place, as a text is.
+        is_without_files: bool,
     },
     /// The provider knows no such task, and has let the caller in.
     Gone,
@@ -145,6 +147,7 @@ impl Provider {
                 Ok(sighting) => Passing::Task {
                     progress: sighting.progress,
                     results: sighting.results.into_iter().map(|link| link.url).collect(),
+                    is_without_files: sighting.is_without_files,
                 },
                 Err(Amiss::Gone(_)) => Passing::Gone,
                 Err(Amiss::Senseless(_)) => Passing::Other,
@@ -378,6 +381,7 @@ id = "/data/task"
         let task = |progress, results: &[&str]| Passing::Task {
             progress,
             results: results.iter().map(|link| link.parse().unwrap()).collect(),
+            is_without_files: false,
         };
         check(
             200,
@@ -529,7 +533,9 @@ id = "/data/task"
                 .submitted(StatusCode::OK, answer.as_bytes())
                 .unwrap();
             let read = |body: &[u8]| match provider.passing(&id, StatusCode::OK, body) {
-                Passing::Task { progress, results } => (progress, results),
+                Passing::Task {
+                    progress, results, ..
+                } => (progress, results),
                 other @ (Passing::Gone | Passing::Trouble | Passing::Other) => {
                     panic!("{kind}: {other:?}")
                 }

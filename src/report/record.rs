@@ -204,6 +204,11 @@ pub fn state(task: &TaskRecord) -> &'static str {
     }
 }
 
+/// Whether a task completed with something that is no file, as a text is: nothing was to be archived.
+pub fn is_without_files(task: &TaskRecord) -> bool {
+    task.state == TaskState::Completed && task.assets.is_empty()
+}
+
 /// Whether nothing will become of a task any more, unless somebody asks for it.
 pub fn is_over(task: &TaskRecord) -> bool {
     task.state.is_final() && task.assets.iter().all(|asset| asset.state.is_final())

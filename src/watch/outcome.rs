@@ -68,9 +68,8 @@ impl WatchParts {
             tracing::warn!(task.id = %task.key.id, status = %sighting.status, "unknown status, taken as running");
         }
         let now = self.clock.now();
-        let mut state = task
-            .state
-            .after(sighting.progress, !sighting.results.is_empty());
+        let has_results = !sighting.results.is_empty() || sighting.is_without_files;
+        let mut state = task.state.after(sighting.progress, has_results);
         let born = sighting
             .created
             .or(task.created_at)
@@ -281,6 +280,9 @@ fn log_end(task: &ClaimedTask, observation: &Observation) {
     match state {
         TaskState::Watching => {}
         TaskState::Completed if task.state == TaskState::Completed => {}
+        TaskState::Completed if observation.assets.is_empty() => {
+            tracing::info!(task.id = %id, "completed with no file: nothing to archive");
+        }
         TaskState::Completed => {
             let assets = observation.assets.len();
             tracing::info!(task.id = %id, assets, deadline = %observation.deadline.at, "completed");

@@ -139,6 +139,7 @@ async fn a_pending_task() {
         completed: None,
         expires: None,
         estimate: Some(Span::from_secs(165)),
+        is_without_files: false,
         results: Vec::new(),
         error: None,
         answer: None,

@@ -113,9 +113,15 @@ impl Gateway {
         };
         let passing = call.served.provider.passing(&key.id, head.status, &body);
         let shown = match passing {
-            Passing::Task { progress, results } => {
+            Passing::Task {
+                progress,
+                results,
+                is_without_files,
+            } => {
                 let is_taken = self.take_hint(call, key, known, progress).await;
-                let holds = is_taken && progress == Progress::Completed && self.holds(key, known);
+                // Who gets a text waits for no link.
+                let is_awaited = progress == Progress::Completed && !is_without_files;
+                let holds = is_taken && is_awaited && self.holds(key, known);
                 self.shown(call, known, progress, &results, body.clone(), holds)
                     .await
             }
@@ -157,6 +163,7 @@ impl Gateway {
             Passing::Task {
                 progress: done @ Progress::Completed,
                 results,
+                is_without_files: false,
             } => (done, results),
             Passing::Task { .. } | Passing::Gone | Passing::Trouble | Passing::Other => {
                 return submit::without_ours(provider, body, call.served.callback.as_ref(), own);
@@ -340,7 +347,10 @@ impl Gateway {
         let answer = known.answer.as_ref()?;
         let provider = &call.served.provider;
         let passing = provider.passing(&known.task.key.id, StatusCode::OK, answer);
-        let Passing::Task { progress, results } = passing else {
+        let Passing::Task {
+            progress, results, ..
+        } = passing
+        else {
             return None;
         };
         let shown = self

@@ -111,6 +111,19 @@ pub(in crate::manifest) async fn each_transition_appends_its_event(world: &World
     world.archive(&assets[1], "second").await;
     let known = expect(&[(Archived, "a", None, None)], known).await;
 
+    // Nothing to archive is an end as well.
+    world.learn("text").await;
+    world.see_completed(&[]).await;
+    let known = expect(
+        &[
+            (Learned, "text", None, None),
+            (Ready, "text", None, None),
+            (Archived, "text", None, None),
+        ],
+        known,
+    )
+    .await;
+
     // The provider goes on telling the same: nothing happens.
     world.manifest.retry(None, &key("a").id).await.unwrap();
     world.learn("lost").await;

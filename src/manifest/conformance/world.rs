@@ -378,6 +378,7 @@ pub(in crate::manifest) fn sighting(progress: Progress) -> Sighting {
         completed: None,
         expires: None,
         estimate: None,
+        is_without_files: false,
         results: Vec::new(),
         error: None,
         answer: None,

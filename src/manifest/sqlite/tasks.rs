@@ -246,6 +246,11 @@ pub(in crate::manifest) fn observe(
         observation.state,
         reason.map(String::as_str),
     )?;
+    // Nothing is left to do, and no asset will tell: whoever waits for the end is told now.
+    let is_end = observation.state == TaskState::Completed && observation.assets.is_empty();
+    if is_end && before.is_some_and(|before| before != observation.state) {
+        events::append(tx, Happening::to_task(EventKind::Archived, lease.row))?;
+    }
     if let Some(answer) = &sighting.answer
         && observation.state.is_final()
     {

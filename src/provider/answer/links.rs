@@ -65,6 +65,12 @@ impl<'r> Reader<'r> {
         Ok(links)
     }
 
+    /// Whether `answer`, about a completed task, has something in place of `results` that is no file.
+    pub(in crate::provider) fn has_no_files(&self, answer: &Value, results: &[ResultLink]) -> bool {
+        let mut pointers = self.description.results.pointers.iter();
+        results.is_empty() && pointers.any(|pointer| pointer.has_no_links(answer))
+    }
+
     /// The link to the API itself, where the description has one.
     pub(in crate::provider) fn own_link(
         &self,

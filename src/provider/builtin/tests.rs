@@ -316,6 +316,9 @@ fn written(sighting: &Sighting) -> String {
     if let Some(error) = &sighting.error {
         write!(line, " error={}: {}", error.code, error.message).unwrap();
     }
+    if sighting.is_without_files {
+        line.push_str(" -> no file");
+    }
     for link in &sighting.results {
         write!(line, " -> {} {}", link.role, link.url).unwrap();
         if let Some(expires) = link.expires {

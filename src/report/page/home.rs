@@ -17,6 +17,7 @@ use crate::report::page::Peer;
 use crate::report::page::Refusal;
 use crate::report::page::address_of;
 use crate::report::page::when;
+use crate::report::record::is_without_files;
 use crate::report::record::state;
 use crate::report::status::Headline;
 use crate::units::ByteSize;
@@ -330,7 +331,8 @@ impl Row {
         let size: u64 = task.assets.iter().filter_map(|asset| asset.size).sum();
         let error = task.assets.iter().find_map(|asset| asset.error.clone());
         let told = task.task_error.as_ref().map(|error| error.message.clone());
-        let is_open = matches!(state, "watching" | "completed");
+        let has_no_file = is_without_files(task);
+        let is_open = matches!(state, "watching" | "completed") && !has_no_file;
         Self {
             id: task.key.id.to_string(),
             address: address_of(&task.key),
@@ -340,6 +342,7 @@ impl Row {
             learned: when(task.learned_at, now),
             left: match task.assets.iter().filter_map(left_when_archived).min() {
                 Some(left) if state == "archived" => format!("{left} was left"),
+                _ if has_no_file => "no file to archive".to_owned(),
                 _ if !is_open => String::new(),
                 _ if task.deadline.at > now => format!("dies in {}", task.deadline.at.since(now)),
                 _ => "its link is past its end".to_owned(),

@@ -20,6 +20,7 @@ use crate::model::task::TaskKey;
 use crate::report::links::escaped;
 use crate::report::record;
 use crate::report::record::Places;
+use crate::report::record::is_without_files;
 use crate::units::ByteSize;
 
 /// Events of its history that are shown.
@@ -137,7 +138,11 @@ fn facts(task: &TaskRecord, now: Timestamp) -> Vec<(&'static str, String)> {
     add("completed", task.completed_at.map(instant));
     add("next look", task.next_look_at.map(instant));
     let (at, from) = (instant(task.deadline.at), task.deadline.from);
-    add("its links die", Some(format!("{at}, by {from}")));
+    if is_without_files(task) {
+        add("result", Some("no file: nothing to archive".to_owned()));
+    } else {
+        add("its links die", Some(format!("{at}, by {from}")));
+    }
     facts
 }
 

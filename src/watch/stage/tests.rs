@@ -173,8 +173,17 @@ impl World {
     }
 
     fn provider(&self, name: &str, requests: Option<&str>) -> (ProviderName, Provider) {
+        self.provider_of("evolink", name, requests)
+    }
+
+    fn provider_of(
+        &self,
+        kind: &str,
+        name: &str,
+        requests: Option<&str>,
+    ) -> (ProviderName, Provider) {
         let config = provider::Config {
-            kind: Some("evolink".to_owned()),
+            kind: Some(kind.to_owned()),
             api_key: Some(SecretSource::env("KEY")),
             requests: requests.map(|rate| rate.parse().unwrap()),
             ..provider::Config::default()
@@ -856,6 +865,26 @@ async fn completed_without_results_is_told_asked_about_more_seldom_and_ends() {
     assert_eq!(record.state, TaskState::Abandoned);
     assert_eq!(record.error.as_ref(), Some(&error));
     assert_eq!(record.next_look_at, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_is_no_file_ends_its_task_without_an_alarm() {
+    let world = World::new();
+    world.learn("a").await;
+    let stage = world.stage_of([world.provider_of("replicate", "house", None)]);
+    let done = r#""status":"succeeded","output":["Hello"," world"]"#;
+    world.api.says("a", 200, done);
+    world.turn(&stage).await;
+    let record = world.record("a").await;
+    assert_eq!(record.state, TaskState::Completed);
+    assert_eq!((record.error, record.next_look_at), (None, None));
+    assert!(record.assets.is_empty());
+    // Nothing at all may still become a file.
+    world.learn("b").await;
+    let done = r#""status":"succeeded","output":[]"#;
+    world.api.says("b", 200, done);
+    world.turn(&stage).await;
+    assert_eq!(world.record("b").await.state, TaskState::Watching);
 }
 
 #[tokio::test(start_paused = true)]

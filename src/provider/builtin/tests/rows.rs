@@ -646,6 +646,12 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         "replicate",
+        "completed-text",
+        200,
+        "completed succeeded model=meta/meta-llama-3-8b-instruct created=2026-11-24T13:58:00.123Z completed=2026-11-24T13:59:30.500Z -> no file",
+    ),
+    (
+        "replicate",
         "error-gone",
         404,
         "no_such_task Not found: The requested resource does not exist",
