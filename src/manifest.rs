@@ -59,6 +59,7 @@ use self::row::Tally;
 use self::row::TaskFilter;
 use self::row::TaskRecord;
 use self::row::TaskSettlement;
+use self::row::waiting::Waiting;
 use self::sqlite::Sqlite;
 use crate::clock::Clock;
 use crate::clock::Timestamp;
@@ -609,6 +610,11 @@ impl Manifest {
     /// What is unarchived and in danger, the most urgent first.
     pub async fn at_risk(&self, danger: Danger, most: usize) -> Result<Vec<AtRisk>, ManifestError> {
         look!(self, "at_risk", alarms::at_risk(danger, most))
+    }
+
+    /// The errors that most tasks and assets wait for, among the most urgent.
+    pub async fn waiting(&self, most: usize) -> Result<Vec<Waiting>, ManifestError> {
+        look!(self, "waiting", waiting::waiting(most))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::manifest::Manifest;
 use crate::manifest::elsewhere::Elsewhere;
 use crate::manifest::row::event::EndpointTrouble;
 use crate::manifest::row::machine::MachineRecord;
+use crate::manifest::row::waiting::Waiting;
 use crate::model::asset::AssetState;
 use crate::model::task::TaskState;
 use crate::report::status::Status;
@@ -83,10 +84,28 @@ fn describe(status: &Status, now: Timestamp) -> String {
     if let Some(deadline) = tally.next_deadline {
         lines.push(format!("     the next deadline is {}", when(deadline, now)));
     }
+    lines.extend(status.waiting.iter().map(waiting));
     lines.extend(fleet(&status.machines, now));
     lines.extend(elsewhere(&status.elsewhere));
     lines.extend(status.endpoints.iter().flat_map(|it| untold(it, now)));
     lines.join("\n") + "\n"
+}
+
+/// What waits for its next try, and why.
+fn waiting(waiting: &Waiting) -> String {
+    let Waiting {
+        what,
+        provider,
+        rows,
+        error,
+    } = waiting;
+    match rows {
+        1 => {
+            let what = what.trim_end_matches('s');
+            format!("     1 {what} of {provider} waits: {error}")
+        }
+        rows => format!("     {rows} {what} of {provider} wait: {error}"),
+    }
 }
 
 /// Who works on it, and who has fallen silent.

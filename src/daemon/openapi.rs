@@ -372,6 +372,9 @@ fn schemas() -> Value {
             "tasks": { "type": "object", "additionalProperties": count() },
             "assets": { "type": "object", "additionalProperties": count() },
             "bytes_archived": count(), "orphans": count(), "next_deadline": or_null(time()),
+            "waiting": { "type": "array", "items": object(&["what", "provider", "rows", "error"], &json!({
+                "what": { "enum": ["tasks", "assets"] }, "provider": text(), "rows": count(), "error": text(),
+            }))},
             "machines": { "type": "array", "items": { "type": "object" } },
             "elsewhere": { "type": "object" },
         })),

@@ -104,6 +104,7 @@ suite! {
         records_show_all_that_is_known,
         filters_and_pages,
         the_newest_come_first_and_ids_are_found_by_how_they_begin,
+        what_waits_is_told_by_its_errors,
         the_tally_counts_everything,
         the_tally_follows_every_row;
 }

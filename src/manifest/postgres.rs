@@ -29,6 +29,7 @@ pub(super) mod reads;
 mod statement;
 pub(super) mod tasks;
 pub(super) mod uploads;
+pub(super) mod waiting;
 mod wakes;
 
 #[cfg(test)]

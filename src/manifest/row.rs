@@ -7,6 +7,7 @@ mod filter;
 mod held;
 mod hint;
 pub mod machine;
+pub mod waiting;
 
 use serde::Serialize;
 use url::Url;

@@ -24,6 +24,7 @@ mod readers;
 pub(super) mod reads;
 pub(super) mod tasks;
 pub(super) mod uploads;
+pub(super) mod waiting;
 mod writer;
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::manifest::row::AtRisk;
 use crate::manifest::row::Tally;
 use crate::manifest::row::event::EndpointTrouble;
 use crate::manifest::row::machine::MachineRecord;
+use crate::manifest::row::waiting::Waiting;
 use crate::model::asset::AssetState;
 use crate::model::deadline::Danger;
 use crate::model::task::TaskState;
@@ -19,6 +20,9 @@ use crate::units::Span;
 
 /// Risks that are counted; the first is told in full.
 const RISKS_MAX: usize = 10_000;
+
+/// Errors that are told. A destination or an account that refuses has one word for all that waits for it.
+const ERRORS_MAX: usize = 5;
 
 /// How everything stands.
 #[derive(Debug, Serialize)]
@@ -45,6 +49,8 @@ pub struct Status {
     pub orphans: u64,
     /// The earliest deadline of anything unarchived.
     pub next_deadline: Option<Timestamp>,
+    /// What waits because something went wrong, the errors that most wait for first.
+    pub waiting: Vec<Waiting>,
     /// Endpoints that take no messages.
     pub endpoints: Vec<EndpointTrouble>,
     /// The machines that work on it; none where one file has one daemon.
@@ -118,6 +124,7 @@ impl Status {
             .at_risk(Danger::within(warn, now), RISKS_MAX)
             .await?;
         let tally = manifest.tally().await?;
+        let waiting = manifest.waiting(ERRORS_MAX).await?;
         let endpoints = manifest.endpoint_troubles().await?;
         let machines = manifest.machines().await?;
         let lost = tally.assets_in(AssetState::Lost);
@@ -143,6 +150,7 @@ impl Status {
             bytes_archived: tally.bytes_archived,
             orphans: tally.orphans,
             next_deadline: tally.next_deadline,
+            waiting,
             endpoints,
             machines,
             elsewhere: manifest.elsewhere(),

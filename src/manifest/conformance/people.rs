@@ -278,6 +278,45 @@ pub(in crate::manifest) async fn the_newest_come_first_and_ids_are_found_by_how_
     }
 }
 
+pub(in crate::manifest) async fn what_waits_is_told_by_its_errors(world: &World) {
+    let waiting = async |most| {
+        let waiting = world.manifest.waiting(most).await.unwrap();
+        let told = waiting.into_iter();
+        let told =
+            told.map(|it| format!("{} {} of {}: {}", it.rows, it.what, it.provider, it.error));
+        told.collect::<Vec<_>>()
+    };
+    world.complete("a", &["one", "two", "three", "four"]).await;
+    assert!(waiting(10).await.is_empty());
+    let claimed = world.manifest.claim_assets(10).await.unwrap();
+    for asset in &claimed[..2] {
+        world.settle(&asset.lease, world.try_again(60)).await;
+    }
+    // What is over waits for nothing, whatever its last error was.
+    let lost = AssetSettlement {
+        error: Some("gone".into()),
+        ..world.ending(AssetState::Lost)
+    };
+    world.settle(&claimed[2].lease, lost).await;
+    world.learn("b").await;
+    let refused = TaskSettlement {
+        state: TaskState::Watching,
+        next_look_at: Some(world.after(60)),
+        error: Some("provider house answered 401".into()),
+        is_attempt: true,
+        is_miss: false,
+    };
+    let task = world.claim_task().await;
+    let settled = world.manifest.settle_task(&task.lease, refused).await;
+    settled.unwrap();
+    let both = [
+        "2 assets of house: the origin answered 403",
+        "1 tasks of house: provider house answered 401",
+    ];
+    assert_eq!(waiting(10).await, both);
+    assert_eq!(waiting(1).await, both[..1]);
+}
+
 pub(in crate::manifest) async fn the_tally_counts_everything(world: &World) {
     let empty = world.manifest.tally().await.unwrap();
     assert!(empty.tasks.is_empty() && empty.assets.is_empty() && empty.next_deadline.is_none());

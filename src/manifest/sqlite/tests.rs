@@ -514,6 +514,10 @@ async fn claims_and_look_ups_find_their_indexes() {
             ],
         ),
         (
+            super::waiting::WAITING,
+            ["tasks_state (state=?)", "assets_state (state=?)"],
+        ),
+        (
             super::alarms::REARM_TASKS,
             ["tasks_warned (deadline_at>?)", "SEARCH"],
         ),
