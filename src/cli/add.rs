@@ -52,6 +52,11 @@ pub(crate) async fn add(config: Option<&Path>, arguments: Arguments) -> Result<E
     for complaint in &bad {
         talk!("error: {complaint}");
     }
+    if announced.is_empty() && bad.is_empty() {
+        // A program that had nothing to say is no mistake.
+        talk!("note: standard input names no task, so there is nothing to announce");
+        return Ok(Exit::Done);
+    }
     if announced.is_empty() {
         return Ok(Exit::Usage);
     }

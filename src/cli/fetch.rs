@@ -97,6 +97,9 @@ pub(crate) async fn fetch(config: Option<&Path>, arguments: Arguments) -> Result
         wait::note_daemon(&config).await;
         Exit::Done
     } else if has_daemon {
+        for key in &keys {
+            talk!("{} {}: announced; waiting for it", key.provider, key.id);
+        }
         wait::until_archived(&config, &manifest, &keys, arguments.wait).await?
     } else {
         archive_here(&config, &manifest, &keys).await?

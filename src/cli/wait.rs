@@ -1,5 +1,7 @@
 //! Waiting for tasks to end, and the note about a daemon that is not there.
 
+use std::collections::HashMap;
+
 use tokio::time::Instant;
 
 use crate::cli::exit::Complaint;
@@ -25,7 +27,8 @@ pub(crate) async fn note_daemon(config: &Config) {
     }
 }
 
-/// Waits until all tasks have ended or `most` is over, and says how it came out.
+/// Waits until all tasks have ended or `most` is over, and says how it came out. What keeps a task from its end is told
+/// as soon as it is known: somebody may sit before it, and the link may be dead for good.
 pub(crate) async fn until_archived(
     config: &Config,
     manifest: &Manifest,
@@ -41,12 +44,21 @@ pub(crate) async fn until_archived(
     let over_at = Instant::now() + most.as_duration();
     let mut open: Vec<TaskKey> = keys.to_vec();
     let mut failed = 0;
+    let mut told: HashMap<TaskKey, String> = HashMap::new();
     loop {
         let mut still_open = Vec::new();
         for key in open {
             match find(manifest, &key).await? {
                 Some(task) if record::is_over(&task) => failed += usize::from(!tell(&task)?),
-                Some(_) => still_open.push(key),
+                Some(task) => {
+                    if let Some(error) = error(&task)
+                        && told.get(&key).is_none_or(|before| before != error)
+                    {
+                        talk!("{} {}: {}", key.provider, key.id, outcome(&task));
+                        told.insert(key.clone(), error.to_owned());
+                    }
+                    still_open.push(key);
+                }
                 None => failed += 1,
             }
         }
@@ -101,13 +113,24 @@ pub(crate) fn outcome(task: &TaskRecord) -> String {
         return format!("{state}, with no file: nothing to archive");
     }
     let Some(asset) = open else {
-        return match &task.task_error {
-            Some(error) => format!("{state}: {}: {}", error.code, error.message),
-            None => state.to_owned(),
+        return match (&task.task_error, &task.error) {
+            (Some(error), _) => format!("{state}: {}: {}", error.code, error.message),
+            (None, Some(error)) if state != "archived" => format!("{state}: {error}"),
+            (None, _) => state.to_owned(),
         };
     };
     match &asset.error {
         Some(error) => format!("{}: {error}", asset.state),
         None => asset.state.to_string(),
+    }
+}
+
+/// What keeps a task that is not over from its end.
+fn error(task: &TaskRecord) -> Option<&str> {
+    let mut assets = task.assets.iter();
+    let open = assets.find(|asset| asset.state != AssetState::Archived);
+    match open {
+        Some(asset) => asset.error.as_deref(),
+        None => task.error.as_deref(),
     }
 }
