@@ -145,13 +145,19 @@ impl FromStr for Span {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let parsed = text.parse::<jiff::SignedDuration>().ok();
+        let parsed = days(text).or_else(|| text.parse::<jiff::SignedDuration>().ok());
         let span = parsed.and_then(|duration| Duration::try_from(duration).ok());
         span.map(Self).ok_or_else(|| UnitError {
             text: text.to_owned(),
             expected: "a length of time such as \"90s\", \"24h\" or \"1h 30m\"",
         })
     }
+}
+
+/// Whole days, which are 24 hours here, however long a day of the calendar is.
+fn days(text: &str) -> Option<jiff::SignedDuration> {
+    let days: u32 = text.trim().strip_suffix('d')?.trim_end().parse().ok()?;
+    Some(jiff::SignedDuration::from_hours(24 * i64::from(days)))
 }
 
 impl fmt::Display for Span {
@@ -459,6 +465,9 @@ mod tests {
         check_span("1h 30m", Some(5_400), "1 h 30 min");
         check_span("250ms", Some(0), "250 ms");
         check_span("72h", Some(259_200), "3 d");
+        check_span("30 d", Some(2_592_000), "30 d");
+        check_span("d", None, "");
+        check_span("-1d", None, "");
         check_span("-5s", None, "");
         check_span("24", None, "");
         check_span("soon", None, "");

@@ -17,6 +17,7 @@ use crate::manifest::row::AssetRecord;
 use crate::manifest::row::ObjectRecord;
 use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
+use crate::model::asset::AssetState;
 use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
 use crate::model::task::TaskKey;
@@ -235,12 +236,12 @@ fn describe_asset(asset: &AssetRecord, places: &Places, now: Timestamp) -> Vec<S
         asset
             .objects
             .iter()
-            .map(|object| describe_object(object, places)),
+            .map(|object| describe_object(asset.state, object, places)),
     );
     lines
 }
 
-fn describe_object(object: &ObjectRecord, places: &Places) -> String {
+fn describe_object(asset: AssetState, object: &ObjectRecord, places: &Places) -> String {
     let place = places.get(&object.destination).zip(object.key.as_ref());
     let address = place.map_or_else(
         || object.destination.to_string(),
@@ -254,5 +255,6 @@ fn describe_object(object: &ObjectRecord, places: &Places) -> String {
         .verified
         .map(|verified| format!(", verified by {verified}"))
         .unwrap_or_default();
-    format!("  to      {address} ({}{archived}{verified})", object.state)
+    let state = record::object_state(asset, object);
+    format!("  to      {address} ({state}{archived}{verified})")
 }

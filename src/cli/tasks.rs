@@ -10,10 +10,13 @@ use crate::cli::say::talk;
 use crate::cli::table::Table;
 use crate::clock::Clock;
 use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::manifest::Manifest;
 use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
 use crate::model::asset::AssetState;
 use crate::model::deadline::Danger;
+use crate::model::task::FETCH_PROVIDER;
 use crate::model::task::ProviderName;
 use crate::report::record;
 use crate::report::record::Record;
@@ -65,6 +68,9 @@ pub(crate) async fn tasks(config: Option<&Path>, arguments: &Arguments) -> Resul
             }
         }
     }
+    if let Some(provider) = &arguments.provider {
+        known(provider, &config, &manifest).await?;
+    }
     manifest.close().await;
     if !arguments.json && table.is_empty() {
         talk!("no such tasks");
@@ -72,6 +78,27 @@ pub(crate) async fn tasks(config: Option<&Path>, arguments: &Arguments) -> Resul
         write!(out, "{table}")?;
     }
     Ok(Exit::Done)
+}
+
+/// Complains about a provider that neither the configuration nor the manifest knows: most likely it is misspelt.
+async fn known(
+    provider: &ProviderName,
+    config: &Config,
+    manifest: &Manifest,
+) -> Result<(), Complaint> {
+    let filter = TaskFilter {
+        provider: Some(provider.clone()),
+        ..TaskFilter::default()
+    };
+    let is_known = provider.as_str() == FETCH_PROVIDER
+        || config.provider.contains_key(provider)
+        || !manifest.tasks(&filter, 1).await?.is_empty();
+    if is_known {
+        return Ok(());
+    }
+    let names: Vec<&str> = config.provider.keys().map(ProviderName::as_str).collect();
+    let what = format!("no provider {:?}", provider.as_str());
+    Err(Complaint::new(Exit::Usage, what).hint(format!("configured are: {}", names.join(", "))))
 }
 
 /// One JSON document on one line.

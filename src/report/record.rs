@@ -122,6 +122,16 @@ struct Object {
     verified_at: Option<Timestamp>,
 }
 
+/// How it stands with an object, for people: of an asset that is given up none is due any more.
+pub fn object_state(asset: AssetState, object: &ObjectRecord) -> &'static str {
+    match (asset, object.state) {
+        (AssetState::Lost | AssetState::Refused, ObjectState::Due | ObjectState::Uploading) => {
+            asset.as_str()
+        }
+        (_, state) => state.as_str(),
+    }
+}
+
 impl Record {
     /// The record of `task`; the addresses of its objects come from `places`.
     pub fn new(task: TaskRecord, places: &Places) -> Self {

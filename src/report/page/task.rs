@@ -222,14 +222,14 @@ impl Asset {
             objects: asset
                 .objects
                 .iter()
-                .map(|object| Object::of(object, places))
+                .map(|object| Object::of(asset.state, object, places))
                 .collect(),
         }
     }
 }
 
 impl Object {
-    fn of(object: &ObjectRecord, places: &Places) -> Self {
+    fn of(asset: AssetState, object: &ObjectRecord, places: &Places) -> Self {
         let place = places.get(&object.destination).zip(object.key.as_ref());
         let verified = object
             .verified
@@ -237,7 +237,7 @@ impl Object {
         let stored = ByteSize::bytes(object.bytes_stored);
         Self {
             destination: object.destination.to_string(),
-            state: object.state.as_str(),
+            state: record::object_state(asset, object),
             place: place
                 .map(|(place, key)| place.locate(key))
                 .unwrap_or_default(),
