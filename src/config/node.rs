@@ -88,8 +88,8 @@ impl Step {
 }
 
 /// Whether a key names where a secret is.
-fn is_secret_place(key: &String) -> bool {
-    matches!(key.as_str(), "credential" | "file" | "env")
+fn is_secret_place(key: &str) -> bool {
+    matches!(key, "credential" | "file" | "env")
 }
 
 impl fmt::Display for Path {
@@ -164,7 +164,7 @@ impl Node {
     fn merge(&mut self, above: Node, is_next_layer: bool) {
         match (self, above) {
             (Node::Table(table), Node::Table(above)) => {
-                if is_next_layer && above.keys().any(is_secret_place) {
+                if is_next_layer && above.keys().any(|key| is_secret_place(key)) {
                     table.retain(|key, _| !is_secret_place(key));
                 }
                 for (key, node) in above {
