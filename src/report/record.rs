@@ -301,6 +301,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_object_of_what_is_given_up_is_due() {
+        let object = |state| ObjectRecord {
+            destination: "main".parse().unwrap(),
+            state,
+            key: None,
+            etag: None,
+            version_id: None,
+            parts: 0,
+            bytes_stored: 0,
+            verified: None,
+            archived_at: None,
+        };
+        for (asset, state, shown) in [
+            (AssetState::Due, ObjectState::Due, "due"),
+            (AssetState::Due, ObjectState::Uploading, "uploading"),
+            (AssetState::Lost, ObjectState::Due, "lost"),
+            (AssetState::Refused, ObjectState::Due, "refused"),
+            (AssetState::Lost, ObjectState::Archived, "archived"),
+        ] {
+            assert_eq!(object_state(asset, &object(state)), shown);
+        }
+    }
+
+    #[test]
     fn media_is_told_in_seconds_and_pixels_or_is_null() {
         let details = MediaDetails {
             duration: Some(Span::from_millis(5_042)),
