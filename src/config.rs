@@ -22,12 +22,14 @@ use crate::provider;
 use crate::report::heartbeat;
 use crate::report::links;
 use crate::report::notify;
+use crate::secret::SecretSource;
 use crate::store;
 use crate::telemetry::log;
 use crate::watch;
 use crate::watch::RouteConfig;
 use crate::watch::route::Routes;
 
+pub use self::ready::Unready;
 pub use self::server::ServerConfig;
 
 mod check;
@@ -35,6 +37,7 @@ mod locate;
 mod node;
 mod problem;
 mod read;
+mod ready;
 mod salvage;
 mod server;
 mod show;
@@ -94,6 +97,8 @@ pub struct Loaded {
     pub config: Config,
     /// What works but most likely is not meant.
     pub warnings: Vec<String>,
+    /// Where each secret is to be had.
+    secrets: Vec<(node::Path, SecretSource)>,
     sources: Sources,
 }
 
@@ -135,14 +140,13 @@ impl Config {
             .config
             .as_ref()
             .map(|config| check(config, &tree, &salvaged.failed));
-        let (found, warnings) = checked
-            .map(|it| (it.problems, it.warnings))
-            .unwrap_or_default();
-        problems.extend(found);
+        let checked = checked.unwrap_or_default();
+        problems.extend(checked.problems);
         match salvaged.config {
             Some(config) if problems.is_empty() => Ok(Loaded {
                 config,
-                warnings,
+                warnings: checked.warnings,
+                secrets: checked.secrets,
                 sources,
             }),
             Some(_) | None => Err(ConfigErrors(sources.tell(problems))),

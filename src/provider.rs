@@ -42,6 +42,7 @@ pub use error::Said;
 pub use explain::Explanation;
 pub use hook::HookError;
 pub use hook::HookSaid;
+pub use hook::TOKEN_BYTES_MIN;
 pub use list::ListError;
 pub use list::Page;
 pub use list::Place;

@@ -40,6 +40,7 @@ pub use address::Address;
 pub use body::BrokenSource;
 pub use body::PartBody;
 pub use connect::ConnectError;
+pub use connect::file_mode;
 pub use failure::StoreError;
 pub use failure::StoreErrorDetails;
 pub use failure::StoreErrorKind;

@@ -15,6 +15,7 @@ use crate::cli::say::say;
 use crate::cli::tasks::json;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::Unready;
 use crate::daemon::sentence;
 use crate::daemon::wiring;
 use crate::daemon::wiring::Seams;
@@ -86,6 +87,12 @@ impl Finding {
     }
 }
 
+impl From<Unready> for Finding {
+    fn from(unready: Unready) -> Self {
+        Finding::new(Grade::Fail, unready.section, unready.what).hint(unready.hint)
+    }
+}
+
 impl From<ManifestError> for Finding {
     fn from(error: ManifestError) -> Self {
         let (what, hint) = Complaint::from(error).into_words();
@@ -122,16 +129,21 @@ pub(crate) async fn check(config: Option<&Path>, arguments: &Arguments) -> Resul
     )];
     let warnings = loaded.warnings.iter();
     findings.extend(warnings.map(|it| Finding::new(Grade::Warn, "configuration", it.clone())));
+    let unready = loaded.unready(&open::variable);
     let config = loaded.config;
     findings.push(manifest(&config).await);
     findings.extend(clock(&config).await);
 
     let seams = open::seams(&config)?;
-    findings.extend(server(&config, &seams));
-    findings.extend(told(&config, &seams));
-    findings.extend(spool(&config));
-    findings.extend(destinations(&config, &seams, arguments.offline).await);
-    findings.extend(providers(&config, &seams, arguments.offline).await);
+    let mut around = server(&config, &seams);
+    around.extend(told(&config, &seams));
+    around.extend(spool(&config));
+    around.extend(destinations(&config, &seams, arguments.offline).await);
+    around.extend(providers(&config, &seams, arguments.offline).await);
+    // Whoever lacks a secret can say no more than that, and of several only the first.
+    around.retain(|it| unready.iter().all(|unready| unready.section != it.subject));
+    findings.extend(unready.into_iter().map(Finding::from));
+    findings.extend(around);
     let subjects = findings.iter().map(|it| it.subject.chars().count());
     let width = subjects.max().unwrap_or_default();
     for finding in &findings {
@@ -205,7 +217,7 @@ fn server(config: &Config, seams: &Seams) -> Vec<Finding> {
     if server.token.is_some() {
         findings.push(match wiring::face::token(server, seams) {
             Ok(_) => Finding::new(Grade::Ok, "server.token", "can be read"),
-            Err(error) => Finding::new(Grade::Fail, "server", sentence(&error)),
+            Err(error) => Finding::new(Grade::Fail, "server.token", sentence(&error)),
         });
     }
     let is_other = |found: std::fs::Metadata| !found.file_type().is_socket();

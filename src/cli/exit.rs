@@ -87,6 +87,14 @@ impl Complaint {
         self
     }
 
+    /// Both in one, which ends as the first would.
+    #[must_use]
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.what = format!("{}\n       {}", self.what, other.what);
+        self.hint = self.hint.or(other.hint);
+        self
+    }
+
     /// What went wrong, and what to do about it, for whoever shows it differently.
     pub(crate) fn into_words(self) -> (String, Option<String>) {
         (self.what, self.hint)

@@ -13,6 +13,8 @@ use crate::daemon::server::ListenError;
 use crate::daemon::server::Server;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::systemd::Systemd;
+use crate::daemon::wiring;
+use crate::daemon::wiring::Seams;
 use crate::manifest::row::Tally;
 use crate::model::asset::AssetState;
 use crate::telemetry::log;
@@ -29,12 +31,15 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     let loaded = open::load(Some(&path))?;
     let level = log::init(&loaded.config.log, &open::variable)
         .map_err(|error| Complaint::new(Exit::Configuration, error.to_string()))?;
-    let manifest = open::own_manifest(&loaded.config).await?;
+    loaded.ready(&open::variable)?;
     let seams = open::seams(&loaded.config)?;
+    fit(&loaded.config, &seams).await?;
+    let manifest = open::own_manifest(&loaded.config).await?;
     let reload = || {
-        let config = Config::load(&path, open::variables())?.config;
-        level.set(&config.log.level)?;
-        Ok(config)
+        let loaded = Config::load(&path, open::variables())?;
+        loaded.ready(&open::variable)?;
+        level.set(&loaded.config.log.level)?;
+        Ok(loaded.config)
     };
     let server = if arguments.once {
         Server::deaf()
@@ -65,6 +70,16 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     } else {
         Exit::Done
     })
+}
+
+/// Tells all that the daemon could not start with at once, and before anybody can ask it anything.
+async fn fit(config: &Config, seams: &Seams) -> Result<(), Complaint> {
+    let unfit = wiring::unfit(config, seams).await;
+    let complaints = unfit.into_iter().map(Complaint::from);
+    match complaints.reduce(Complaint::and) {
+        Some(complaint) => Err(complaint),
+        None => Ok(()),
+    }
 }
 
 /// All that was due has been tried: what still is did not get done.

@@ -47,9 +47,12 @@ const LEVELS_NOTE: &str =
     "write error, warn, info, debug or trace, or by room: \"info,reelvault::archive=debug\"";
 
 /// What a whole configuration was found to be like.
+#[derive(Default)]
 pub(super) struct Checked {
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<String>,
+    /// Where each secret is to be had.
+    pub(super) secrets: Vec<(Path, SecretSource)>,
 }
 
 /// Checks `config`, which was read from `tree`. What `failed` to be read is no mistake a second time.
@@ -59,6 +62,7 @@ pub(super) fn check(config: &Config, tree: &Node, failed: &[Path]) -> Checked {
         tree,
         failed,
         problems: Vec::new(),
+        secrets: Vec::new(),
     };
     check.numbers();
     check.zeros();
@@ -77,9 +81,11 @@ pub(super) fn check(config: &Config, tree: &Node, failed: &[Path]) -> Checked {
             "no provider is configured: only bare links can be archived, by `reelvault fetch`";
         warnings.push(what.to_owned());
     }
+    warnings.extend(check.undiscovered());
     Checked {
         problems: check.problems,
         warnings,
+        secrets: check.secrets,
     }
 }
 
@@ -88,6 +94,7 @@ struct Check<'a> {
     tree: &'a Node,
     failed: &'a [Path],
     problems: Vec<Problem>,
+    secrets: Vec<(Path, SecretSource)>,
 }
 
 impl<'a> Check<'a> {
@@ -295,7 +302,10 @@ impl<'a> Check<'a> {
             source.env.is_some(),
         ];
         match places.iter().filter(|is_given| **is_given).count() {
-            1 => self.place(&path, source),
+            1 => {
+                self.place(&path, source);
+                self.secrets.push((path, source.clone()));
+            }
             0 => self.wrong(At::Key, path, "no place of the secret", SECRET_FORMS),
             _ => self.wrong(
                 At::Key,

@@ -125,16 +125,21 @@ impl Sources {
         told
     }
 
-    fn tell_one(&self, problem: &Problem) -> String {
-        let mut told = String::new();
-        let snippet = self.snippet(problem);
-        let place = match (&snippet, self.guilty(problem)) {
+    /// Where the problem is: a line of the file, or a variable.
+    pub(super) fn place(&self, problem: &Problem) -> String {
+        match (self.snippet(problem), self.guilty(problem)) {
             (Some(snippet), _) => {
                 format!("{}:{}:{}", self.document.name, snippet.line, snippet.column)
             }
             (None, Some(variable)) => variable.name.clone(),
             (None, None) => self.document.name.clone(),
-        };
+        }
+    }
+
+    fn tell_one(&self, problem: &Problem) -> String {
+        let mut told = String::new();
+        let snippet = self.snippet(problem);
+        let place = self.place(problem);
         let Problem { path, what, .. } = problem;
         writeln!(told, "{place}: {path}: {what}").expect("a String takes everything");
         if let Some(snippet) = &snippet {

@@ -174,6 +174,10 @@ fn value_problem(path: &Path, cause: &Cause, tree: &Node) -> Problem {
         Cause::Other(_) if matches!(key, "base_url" | "endpoint") => {
             "not an address such as \"https://host:port\"".clone_into(&mut problem.what);
         }
+        Cause::Other(_) if key == "listen" => {
+            let note = "write an address and a port, such as \"127.0.0.1:7437\"; a name is none";
+            problem.notes.push(note.to_owned());
+        }
         // No table is read from its text, so it is the table's name that is wrong.
         Cause::Other(_) if matches!(tree.get(path), Some(Node::Table(_))) => problem.at = At::Key,
         Cause::UnknownField { .. }

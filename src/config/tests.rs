@@ -9,6 +9,7 @@ use crate::config::Loaded;
 
 mod messages;
 mod pages;
+mod ready;
 
 /// A destination, so that a text is complete.
 const DISK: &str = "[destination.disk.fs]\npath = \"/srv/video\"\n";

@@ -331,6 +331,23 @@ pub async fn stages(
     })
 }
 
+/// All that keeps the stages from being built, where [`stages`] would tell the first: each account, destination and
+/// endpoint that is none. Nothing is sent.
+pub async fn unfit(config: &Config, seams: &Seams) -> Vec<anyhow::Error> {
+    let mut unfit = Vec::new();
+    for (name, settings) in &config.destination {
+        unfit.extend(connect::store(name, settings, seams).await.err());
+    }
+    for (name, settings) in connect::task_apis(config) {
+        unfit.extend(connect::provider(name, settings, config, seams).err());
+    }
+    unfit.extend(telling::callback_signer(config, seams).err());
+    for settings in &config.notify {
+        unfit.extend(telling::endpoint(settings, config, seams).err());
+    }
+    unfit
+}
+
 /// What a daemon with this configuration can work with.
 pub fn known(config: &Config) -> Known {
     let providers = connect::task_apis(config).map(|(name, _)| name.clone());

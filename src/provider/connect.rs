@@ -265,6 +265,8 @@ fn base_url(
         && url.username().is_empty()
         && url.password().is_none();
     let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}"));
+    let port = port.unwrap_or_default();
     let good = || Ok(url.as_str().trim_end_matches('/').to_owned());
     let why = match url.scheme() {
         "https" | "http" if !is_clean => "it has more than a scheme, a host and a path",
@@ -275,7 +277,7 @@ fn base_url(
     };
     Err(ConnectError::BaseUrl {
         provider: name.clone(),
-        url: format!("{}://{host}{}", url.scheme(), url.path()),
+        url: format!("{}://{host}{port}{}", url.scheme(), url.path()),
         why,
     })
 }
@@ -415,6 +417,11 @@ mod tests {
             "evolink",
             &with_url("http://10.0.0.1/"),
             "provider.evolink.base_url: http://10.0.0.1/: plain http",
+        );
+        check(
+            "evolink",
+            &with_url("http://10.0.0.1:8080/"),
+            "provider.evolink.base_url: http://10.0.0.1:8080/: plain http",
         );
         check(
             "evolink",

@@ -115,6 +115,11 @@ impl Description {
         builtin::KINDS.iter().map(|it| it.name)
     }
 
+    /// Whether calls carry a key.
+    pub fn wants_key(&self) -> bool {
+        self.auth != Auth::None
+    }
+
     /// The description with the API's own host wherever its hosts say `{api}`.
     #[must_use]
     pub fn at_home(mut self) -> Self {

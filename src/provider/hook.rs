@@ -38,7 +38,7 @@ use crate::secret::Secret;
 use crate::secret::SecretSource;
 
 /// A shorter token in an address can be guessed.
-const TOKEN_BYTES_MIN: usize = 16;
+pub const TOKEN_BYTES_MIN: usize = 16;
 
 /// What of a token is written otherwise in an address.
 const TOKEN_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC

@@ -262,11 +262,14 @@ fn open_folder(section: &Section<'_>, config: &FolderConfig) -> Result<Inner, Co
     })
 }
 
-fn parse_mode(section: &Section<'_>, text: &str) -> Result<u32, ConnectError> {
+/// Reads the permissions of a file that its owner can read: without that right it could not be verified.
+pub fn file_mode(text: &str) -> Option<u32> {
     let mode = u32::from_str_radix(text, 8).ok();
-    // Without its owner's right to read, the file could not be verified.
-    let mode = mode.filter(|mode| *mode <= 0o777 && mode & 0o400 != 0);
-    mode.ok_or_else(|| {
+    mode.filter(|mode| *mode <= 0o777 && mode & 0o400 != 0)
+}
+
+fn parse_mode(section: &Section<'_>, text: &str) -> Result<u32, ConnectError> {
+    file_mode(text).ok_or_else(|| {
         let problem = "not the permissions of a file that its owner can read";
         section.wrong("mode", text, problem, "write octal digits such as \"0640\"")
     })

@@ -154,8 +154,9 @@ async fn init_writes_once_and_its_file_is_understood() {
     ok    configuration     reelvault.toml
     FAIL  manifest          no folder /nowhere to put the manifest in
                             hint: make it, owned by the service user; or set manifest.url
-    FAIL  destination.main  destination.main.r2.access_key: environment variable R2_ACCESS_KEY is not set; name a place that holds the secret
-    FAIL  provider.evolink  provider.evolink.api_key: environment variable EVOLINK_API_KEY is not set
+    FAIL  provider.evolink  reelvault.toml:5:22: provider.evolink.api_key.env: environment variable EVOLINK_API_KEY is not set
+    FAIL  destination.main  reelvault.toml:10:22: destination.main.r2.access_key.env: environment variable R2_ACCESS_KEY is not set
+    FAIL  destination.main  reelvault.toml:11:22: destination.main.r2.secret_key.env: environment variable R2_SECRET_KEY is not set
     --
     => 78
     ");
@@ -214,6 +215,7 @@ async fn what_is_not_there_is_said_so() {
     }
     for (arguments, part) in [
         (["tasks", "--state", "gone"], "archived, lost"),
+        (["tasks", "--provider", "smi"], "configured are: sim"),
         (["tasks", "--since", "soon"], "2h"),
         (["add", "a/b", "-n"], "task ID"),
         (["add", "x", "--provider=other"], "there is sim"),
@@ -269,12 +271,25 @@ async fn what_only_a_start_needs_is_checked_too() {
     let check = home.run(&["check", "--offline"]).await;
     assert_eq!(check.code, 78, "{check:?}");
     for what in [
-        "server.token: environment variable NO_TOKEN is not set",
+        "server.token.env: environment variable NO_TOKEN is not set",
         "taken is there already, and is no socket",
-        "callback.secret: secret file",
-        "notify app.secret: environment variable NO_KEY is not set",
+        "callback.secret.file: secret file",
+        "notify[0].secret.env: environment variable NO_KEY is not set",
     ] {
         assert!(check.stdout.contains(what), "{what}\n{}", check.stdout);
+    }
+    // The daemon tells all of them at once, each with its line.
+    let all = home.run(&["run"]).await;
+    for key in [
+        "server.token.env",
+        "callback.secret.file",
+        "notify[0].secret.env",
+    ] {
+        let told = all
+            .stderr
+            .lines()
+            .any(|line| line.contains("reelvault.toml:") && line.contains(key));
+        assert!(told, "{key}\n{}", all.stderr);
     }
     // Each by itself keeps the daemon from starting, and no restart would help.
     let mut config = config;
@@ -342,6 +357,12 @@ async fn lines_that_cannot_be_are_named_and_the_rest_is_taken() {
     );
     let nothing = outside.home.run_with(&["add", "-"], "a b\n").await;
     assert_eq!(nothing.code, 2);
+    let empty = outside.home.run_with(&["add", "-"], "\n").await;
+    insta::assert_snapshot!(face(&empty, &[]), @"
+    --
+    note: standard input names no task, so there is nothing to announce
+    => 0
+    ");
 }
 
 #[tokio::test]
@@ -606,6 +627,12 @@ async fn a_store_that_refuses_is_told_and_loses_nothing() {
     home.done(&["add", id.as_str()]).await;
     let once = home.run(&["run", "--once"]).await;
     assert_eq!(once.code, 3, "{once:?}");
+    let status = home.run(&["status"]).await;
+    let waits = "     1 asset of sim waits: destination main answers 403 SignatureDoesNotMatch";
+    assert!(status.stdout.contains(waits), "{status:?}");
+    assert_eq!(status.code, 0, "{status:?}");
+    let json: Value = serde_json::from_str(&home.run(&["status", "--json"]).await.stdout).unwrap();
+    assert_eq!(json["waiting"][0]["rows"], 1, "{json}");
     let shown = home.done(&["task", "show", id.as_str()]).await;
     assert!(shown.contains("video due"), "{shown}");
     let error =
@@ -676,6 +703,21 @@ async fn a_link_is_fetched_into_a_folder_without_a_daemon() {
     hint:  what is due stays in the manifest: a daemon, or the same command, tries it again
     => 1
     ");
+
+    // Beside a daemon what is in the way is told at once, not when the waiting is over.
+    let daemon = home.start().await;
+    let beside = home
+        .run(&["fetch", &dead, "--to", "folder", "--wait=2s"])
+        .await;
+    insta::assert_snapshot!(face(&beside, &[(link, "LINK")]), @"
+    --
+    LINK: announced; waiting for it
+    LINK: due: 127.0.0.1 answers 404: the link is dead or not yet there
+    error: 1 of 1 tasks did not end within 2 s
+    hint:  `reelvault task show ID` says what each waits for
+    => 5
+    ");
+    daemon.stop().await;
 }
 
 #[tokio::test]

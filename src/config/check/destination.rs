@@ -90,6 +90,12 @@ impl Check<'_> {
         if let Some(folder) = folder {
             self.relative(path.key("fs").key("path"), &folder.path);
         }
+        let mode = destination.fs.as_ref().and_then(|it| it.mode.as_deref());
+        if let Some(mode) = mode.filter(|mode| store::file_mode(mode).is_none()) {
+            let what = format!("{mode:?} is not the permissions of a file that its owner can read");
+            let note = "write octal digits such as \"0640\"";
+            self.wrong(At::Value, path.key("fs").key("mode"), what, note);
+        }
     }
 
     fn relative(&mut self, path: Path, folder: &std::path::Path) {

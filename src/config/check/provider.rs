@@ -41,8 +41,33 @@ impl Check<'_> {
             }
             if let Some(url) = &provider.base_url {
                 self.address(path.key("base_url"), url);
+                if url.scheme() == "http" && !provider.allow_private {
+                    let what = "plain http, which is for private networks only";
+                    let note = "write https, or `allow_private = true` for an address inside";
+                    self.wrong(At::Value, path.key("base_url"), what, note);
+                }
             }
         }
+    }
+
+    /// What is said of discovery and comes to nothing.
+    pub(super) fn undiscovered(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (name, provider) in &self.config.provider {
+            if provider.discover_since.is_some() && !provider.discover {
+                warnings.push(format!(
+                    "provider.{name}.discover_since is without effect: set provider.{name}.discover = true beside it"
+                ));
+            }
+            let has_list =
+                || provider::describe(name, provider).map_or(true, |it| it.list.is_some());
+            if provider.discover && !has_list() {
+                warnings.push(format!(
+                    "provider.{name}.discover is without effect: its description has no [list], so announce its tasks"
+                ));
+            }
+        }
+        warnings
     }
 
     /// The provider of bare links has no API, so most keys mean nothing for it.

@@ -513,6 +513,24 @@ fn providers_that_nobody_can_ask() {
         "[provider.evolink]\n{key}[provider.fetch]\nallow_private = true\nheaders = {{ a = \"b\" }}\n{DISK}"
     );
     assert_eq!(parse(&fine, &[]).unwrap().warnings, Vec::<String>::new());
+    check(
+        "[provider.evolink]\nbase_url = \"http://10.0.0.1:8080\"",
+        "provider.evolink.base_url: plain http",
+    );
+    for (key, warned) in [
+        (
+            "discover_since = \"2026-01-31\"",
+            "evolink.discover_since is without effect",
+        ),
+        (
+            "kind = \"fal\"\ndiscover = true",
+            "evolink.discover is without effect",
+        ),
+    ] {
+        let text = format!("[provider.evolink]\n{key}\n{DISK}");
+        let warnings = parse(&text, &[]).unwrap().warnings;
+        assert!(warnings[0].contains(warned), "{warnings:?}");
+    }
     assert_eq!(parse(DISK, &[]).unwrap().warnings.len(), 1);
 }
 
@@ -528,6 +546,10 @@ fn destinations_that_are_none() {
     check(
         "[destination.a.fs]\npath = \"a\"",
         "destination.a.fs.path: \"a\" is relative",
+    );
+    check(
+        "[destination.a.fs]\npath = \"/a\"\nmode = \"rw\"",
+        "destination.a.fs.mode: \"rw\" is not the permissions",
     );
     let s3 = "[destination.a.s3]\nbucket = \"acme\"\n";
     let secret = "{ env = \"K\" }";
@@ -783,4 +805,17 @@ fn endpoints_that_cannot_be_told() {
     let named = two.replacen("when", "name = \"callback:x\"\nwhen", 1);
     let told = errors(&format!("{DISK}{named}"), &[]);
     assert!(told.contains("notify[0].name: not a name"), "{told}");
+}
+
+#[test]
+fn what_is_nearly_right_is_told_what_is_missing() {
+    let told = errors(&format!("server.listen = \"localhost:7437\"\n{DISK}"), &[]);
+    assert!(
+        told.contains("an address and a port, such as \"127.0.0.1:7437\""),
+        "{told}"
+    );
+    check(
+        "[links]\npresigned = \"30d\"",
+        "links.presigned: 30 d is no lifetime of a signed link",
+    );
 }
