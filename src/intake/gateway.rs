@@ -346,12 +346,9 @@ async fn answer(State(gateway): State<Gateway>, request: Request) -> Response {
     };
     let provider = &call.served.provider;
     let is_submission = call.method == Method::POST
-        && provider.gateway().is_some_and(|gateway| {
-            gateway
-                .submit
-                .iter()
-                .any(|pattern| pattern.matches(&call.path))
-        });
+        && provider
+            .gateway()
+            .is_some_and(|gateway| gateway.is_submitted_to(&call.path));
     if is_submission {
         return gateway.submit(call, request.into_body()).await;
     }

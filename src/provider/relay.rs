@@ -488,7 +488,7 @@ id = "/data/task"
         for (kind, path, answer, callback) in SUBMISSIONS {
             let provider = built_in(kind);
             let gateway = provider.gateway().unwrap();
-            assert!(gateway.submit.iter().any(|it| it.matches(path)), "{path}");
+            assert!(gateway.is_submitted_to(path), "{path}");
             let said = match &gateway.callback {
                 Some(CallbackField::Field(name)) => name.clone(),
                 Some(CallbackField::Query(name)) => format!("?{name}"),
@@ -507,9 +507,23 @@ id = "/data/task"
                 assert_eq!(found.as_ref(), Some(&id), "{kind}: {look}");
             }
             assert!(
-                !gateway.submit.iter().any(|it| it.matches("/")),
+                !gateway.is_submitted_to("/"),
                 "{kind} would take anything for a submission"
             );
+        }
+    }
+
+    #[test]
+    fn an_upload_to_wavespeed_is_no_submission() {
+        let provider = built_in("wavespeed");
+        let gateway = provider.gateway().unwrap();
+        for (path, is_submission) in [
+            ("/api/v3/wavespeed-ai/wan-2.2/t2v-720p", true),
+            ("/api/v3/media/upload/binary", false),
+            ("/api/v3/media/uploads/u1", false),
+            ("/api/v3/media/uploads/u1/complete", false),
+        ] {
+            assert_eq!(gateway.is_submitted_to(path), is_submission, "{path}");
         }
     }
 

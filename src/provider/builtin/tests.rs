@@ -192,6 +192,39 @@ fn the_paths_are_those_of_the_documents() {
 }
 
 #[test]
+fn an_app_of_fal_may_be_in_a_namespace() {
+    let description = Description::built_in("fal").unwrap();
+    let path = |id: &str| {
+        let id: TaskId = id.parse().unwrap();
+        let names = description.id.split(&id)?;
+        Ok::<_, String>(description.status.path.fill(|name| names.at(name)).unwrap())
+    };
+    for (id, expected) in [
+        ("fal-ai/veo3/r1", "/fal-ai/veo3/requests/r1/status"),
+        (
+            "workflows/me/trailer/r1",
+            "/workflows/me/trailer/requests/r1/status",
+        ),
+        (
+            "comfy/me/upscale/r1",
+            "/comfy/me/upscale/requests/r1/status",
+        ),
+    ] {
+        assert_eq!(path(id).as_deref(), Ok(expected));
+    }
+    for wrong in ["r1", "veo3/r1", "fal-ai/veo3/fast/r1"] {
+        assert_eq!(
+            path(wrong).unwrap_err(),
+            format!(
+                "{wrong} is no task ID of this provider, which are such as APP/ID: APP is the first two words of the \
+                 model's name, as fal-ai/veo3 of fal-ai/veo3/fast, or workflows/OWNER/NAME or comfy/OWNER/NAME"
+            )
+        );
+    }
+    assert!(description.id.example("made-up").is_some());
+}
+
+#[test]
 fn a_product_of_kling_may_have_two_words() {
     let description = Description::built_in("kling_legacy").unwrap();
     let path = |id: &str| {

@@ -11,7 +11,7 @@ use crate::provider::pointer::Pointer;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
-    /// The paths that tasks are submitted to, by `POST`.
+    /// The paths that tasks are submitted to, by `POST`; those with a `!` are none of them.
     pub submit: Vec<PathPattern>,
     /// Further paths that a task is asked for at, with answers like those of `status.path`.
     #[serde(default)]
@@ -22,10 +22,13 @@ pub struct Gateway {
     pub callback: Option<CallbackField>,
 }
 
-/// A path with `*` for any one segment, and `**` at its end for one or more.
+/// A path with `*` for any one segment, and `**` at its end for one or more. A `!` before it takes it out of the others.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct PathPattern(Vec<Segment>);
+pub struct PathPattern {
+    segments: Vec<Segment>,
+    is_exception: bool,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Segment {
@@ -44,11 +47,27 @@ pub enum CallbackField {
     Query(String),
 }
 
+impl Gateway {
+    /// Whether tasks are submitted to `path`, as it was sent.
+    pub fn is_submitted_to(&self, path: &str) -> bool {
+        let has = |is_exception| {
+            let mut patterns = self.submit.iter();
+            patterns.any(|it| it.is_exception == is_exception && it.matches(path))
+        };
+        has(false) && !has(true)
+    }
+
+    /// Whether there is a path that tasks are submitted to.
+    pub fn has_submissions(&self) -> bool {
+        self.submit.iter().any(|it| !it.is_exception)
+    }
+}
+
 impl PathPattern {
-    /// Whether `path`, as it was sent, is meant.
-    pub fn matches(&self, path: &str) -> bool {
+    /// Whether `path` is one of those that it is about.
+    fn matches(&self, path: &str) -> bool {
         let mut segments = path.split('/').skip(1);
-        for own in &self.0 {
+        for own in &self.segments {
             let is_meant = match (own, segments.next()) {
                 (Segment::Name(name), Some(segment)) => name == segment,
                 (Segment::Any, Some(segment)) => !segment.is_empty(),
@@ -144,7 +163,11 @@ impl TryFrom<String> for PathPattern {
     fn try_from(text: String) -> Result<Self, String> {
         let bad = || format!("{text:?} is no path such as \"/v1/*/generations\"");
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~:@,+".contains(c);
-        let segments = text.strip_prefix('/').ok_or_else(bad)?.split('/');
+        let (path, is_exception) = match text.strip_prefix('!') {
+            Some(path) => (path, true),
+            None => (text.as_str(), false),
+        };
+        let segments = path.strip_prefix('/').ok_or_else(bad)?.split('/');
         let parsed: Option<Vec<Segment>> = segments
             .map(|segment| match segment {
                 "*" => Some(Segment::Any),
@@ -159,7 +182,10 @@ impl TryFrom<String> for PathPattern {
         if before_last.contains(&Segment::Rest) {
             return Err(format!("{text:?}: ** can only be its last segment"));
         }
-        Ok(Self(segments))
+        Ok(Self {
+            segments,
+            is_exception,
+        })
     }
 }
 
@@ -189,10 +215,30 @@ mod tests {
         check("/models/*/**", "/models/a", false);
         check("/models/*/**", "/models/a/b/predictions", true);
         for bad in [
-            "", "v1", "/", "/a//b", "/a/../b", "/**/a", "/a?b", "/a%2fb", "/{id}",
+            "", "v1", "/", "/a//b", "/a/../b", "/**/a", "/a?b", "/a%2fb", "/{id}", "!", "!v1",
+            "!!/a",
         ] {
             assert!(PathPattern::try_from(bad.to_owned()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_taken_out_is_no_submission_wherever_it_stands() {
+        let gateway: Gateway =
+            toml::from_str("submit = ['!/v1/media/**', '/v1/*/**', '/v2']").unwrap();
+        for (path, is_submission) in [
+            ("/v1/a/model", true),
+            ("/v2", true),
+            ("/v1/media/upload", false),
+            ("/v1/media/upload/binary", false),
+            ("/v1/media", false),
+            ("/v1/mediaeval/a", true),
+        ] {
+            assert_eq!(gateway.is_submitted_to(path), is_submission, "{path}");
+        }
+        assert!(gateway.has_submissions());
+        let none: Gateway = toml::from_str("submit = ['!/v1']").unwrap();
+        assert!(!none.has_submissions() && !none.is_submitted_to("/v1"));
     }
 
     #[track_caller]

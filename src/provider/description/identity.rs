@@ -16,6 +16,8 @@ use crate::provider::description::path::escape_segments;
 pub struct Identity {
     /// What every task ID matches: `*` stands for anything but a slash. Absent = anything but a slash.
     pub pattern: Option<IdPattern>,
+    /// What people are told besides who give an ID of another form.
+    pub note: Option<String>,
     /// What stands before the last slash: one segment each, and the rest for the last of them.
     pub params: Vec<String>,
 }
@@ -48,9 +50,11 @@ impl Identity {
             if self.pattern.is_none() && self.params.is_empty() {
                 return format!("{text} is no task ID of this provider: its IDs have no slash");
             }
+            let note = self.note.as_ref().map(|note| format!(": {note}"));
             format!(
-                "{text} is no task ID of this provider, which are such as {}",
-                self.form()
+                "{text} is no task ID of this provider, which are such as {}{}",
+                self.form(),
+                note.unwrap_or_default()
             )
         })?;
         Ok(Names { id, params })
@@ -72,7 +76,13 @@ impl Identity {
     /// A task ID of the right form in which every word is `word`; `None` where the pattern wants more than words.
     pub fn example(&self, word: &str) -> Option<TaskId> {
         let text = match &self.pattern {
-            Some(pattern) => pattern.text.replace("**", "*").replace('*', word),
+            Some(pattern) => {
+                // Of several forms the first.
+                let several = pattern.text.strip_prefix('{');
+                let first = several.and_then(|forms| forms.split([',', '}']).next());
+                let form = first.unwrap_or(&pattern.text);
+                form.replace("**", "*").replace('*', word)
+            }
             None => format!("{word}/").repeat(self.params.len()) + word,
         };
         let id: TaskId = text.parse().ok()?;
@@ -206,6 +216,10 @@ mod tests {
             Some("x/x/x")
         );
         assert_eq!(example("pattern = 'task-*'").as_deref(), Some("task-x"));
+        assert_eq!(
+            example("pattern = '{*/*,a/*/*}'\nparams = ['app']").as_deref(),
+            Some("x/x")
+        );
         assert_eq!(example("params = ['a', 'b']").as_deref(), Some("x/x/x"));
         assert_eq!(example("pattern = '[0-9]*'"), None);
     }

@@ -135,9 +135,9 @@ fn of_others(description: &Description) -> [Rule; 7] {
     let tells_no_id = |gateway: &Gateway| gateway.id.is_none() && description.status.id.is_none();
     [
         (
-            gateway.is_some_and(|gateway| gateway.submit.is_empty()),
+            gateway.is_some_and(|gateway| !gateway.has_submissions()),
             "gateway.submit",
-            "it is empty, so no task would ever be learned".to_owned(),
+            "it has no path, so no task would ever be learned".to_owned(),
         ),
         (
             gateway.is_some_and(|gateway| gateway.look.iter().any(|look| !look.has("id"))),

@@ -260,6 +260,12 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         "fal",
+        "result-thumbnail",
+        200,
+        "video https://v3.fal.media/files/panda/film.mp4 [/*/url], image https://v3.fal.media/files/panda/film.png [/thumbnail_url]",
+    ),
+    (
+        "fal",
         "result-unclear",
         500,
         "unavailable internal_error: An unexpected internal error occurred",
