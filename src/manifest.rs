@@ -117,6 +117,12 @@ impl Config {
         self.is_shared() && postgres::is_url(&self.url)
     }
 
+    /// What of a server's URL is not taken, and what is taken in its place.
+    pub fn wrong_parameter(&self) -> Option<(String, String)> {
+        let url = self.is_shared().then_some(self.url.as_str())?;
+        postgres::wrong_parameter(url)
+    }
+
     /// Whether a password stands in the URL, where everybody can read it.
     pub fn url_has_password(&self) -> bool {
         self.is_shared() && postgres::has_password(&self.url)
@@ -247,6 +253,23 @@ impl Manifest {
             return machines.iter().any(|machine| machine.is_living);
         }
         database_path(&config.url).is_ok_and(|path| Sqlite::is_daemon_running(&path))
+    }
+
+    /// Whether a daemon could write to the manifest that `config` names, or make it. Of a file the daemon's start says so.
+    pub async fn check_writable(config: &Config) -> Result<(), ManifestError> {
+        if !config.is_shared() {
+            return Ok(());
+        }
+        let password = config.read_password()?;
+        Postgres::check_writable(config, password.as_ref()).await
+    }
+
+    /// Whether several machines may work on it.
+    pub fn is_shared(&self) -> bool {
+        match &self.engine {
+            Engine::Sqlite(_) => false,
+            Engine::Postgres(_) => true,
+        }
     }
 
     /// The file of the manifest that `config` names, where it is one.

@@ -60,9 +60,10 @@ struct Finding {
     subject: String,
     what: String,
     hint: Option<String>,
-    /// Not the configuration, but whoever answers it, is what fails.
+    /// What the command ends with if nothing worse fails: a configuration that is wrong, a manifest that cannot be used, and
+    /// whoever else answers.
     #[serde(skip)]
-    is_outside: bool,
+    exit: Exit,
 }
 
 impl Finding {
@@ -72,7 +73,7 @@ impl Finding {
             subject: subject.into(),
             what: what.into(),
             hint: None,
-            is_outside: false,
+            exit: Exit::Configuration,
         }
     }
 
@@ -81,8 +82,8 @@ impl Finding {
         self
     }
 
-    fn outside(mut self) -> Self {
-        self.is_outside = true;
+    fn ending(mut self, exit: Exit) -> Self {
+        self.exit = exit;
         self
     }
 }
@@ -95,8 +96,12 @@ impl From<Unready> for Finding {
 
 impl From<ManifestError> for Finding {
     fn from(error: ManifestError) -> Self {
-        let (what, hint) = Complaint::from(error).into_words();
-        Finding::new(Grade::Fail, "manifest", what).hint(hint)
+        let complaint = Complaint::from(error);
+        let exit = complaint.exit();
+        let (what, hint) = complaint.into_words();
+        Finding::new(Grade::Fail, "manifest", what)
+            .hint(hint)
+            .ending(exit)
     }
 }
 
@@ -153,15 +158,13 @@ pub(crate) async fn check(config: Option<&Path>, arguments: &Arguments) -> Resul
             say!("{finding:width$}")?;
         }
     }
-    let failed: Vec<&Finding> = findings
-        .iter()
-        .filter(|it| it.grade == Grade::Fail)
-        .collect();
-    Ok(match failed.first() {
-        None => Exit::Done,
-        Some(_) if failed.iter().all(|it| it.is_outside) => Exit::Refused,
-        Some(_) => Exit::Configuration,
-    })
+    let failed = findings.iter().filter(|it| it.grade == Grade::Fail);
+    let ends: Vec<Exit> = failed.map(|it| it.exit).collect();
+    let worst = [Exit::Configuration, Exit::Manifest, Exit::Refused];
+    Ok(worst
+        .into_iter()
+        .find(|exit| ends.contains(exit))
+        .unwrap_or(Exit::Done))
 }
 
 /// Whether the manifest can be opened as the daemon would; one that is not there yet is made at the daemon's start.
@@ -172,11 +175,22 @@ async fn manifest(config: &Config) -> Finding {
         Ok(manifest) => {
             let tally = manifest.tally().await;
             manifest.close().await;
-            match tally {
+            let writable = Manifest::check_writable(&config.manifest).await;
+            match tally.and_then(|tally| writable.map(|()| tally)) {
                 Ok(_) if Manifest::is_daemon_running(&config.manifest).await => {
                     Finding::new(Grade::Ok, subject, format!("{url}, a daemon is running"))
                 }
                 Ok(_) => Finding::new(Grade::Ok, subject, format!("{url}, no daemon is running")),
+                Err(error) => error.into(),
+            }
+        }
+        Err(ManifestError::Missing { .. }) if config.manifest.is_shared() => {
+            match Manifest::check_writable(&config.manifest).await {
+                Ok(()) => Finding::new(
+                    Grade::Ok,
+                    subject,
+                    format!("{url} will be made at the first start"),
+                ),
                 Err(error) => error.into(),
             }
         }
@@ -293,7 +307,7 @@ async fn destinations(config: &Config, seams: &Seams, is_offline: bool) -> Vec<F
                 Ok(what) => Finding::new(Grade::Ok, subject, what),
                 Err(error) => Finding::new(Grade::Fail, subject, without_hint(&error))
                     .hint(error.hint.clone())
-                    .outside(),
+                    .ending(Exit::Refused),
             });
         }
     }
@@ -355,7 +369,7 @@ async fn providers(config: &Config, seams: &Seams, is_offline: bool) -> Vec<Find
                 Ok(what) => Finding::new(Grade::Ok, subject, what),
                 Err(error) => Finding::new(Grade::Fail, subject, error.to_string())
                     .hint(error.hint())
-                    .outside(),
+                    .ending(Exit::Refused),
             }
         });
     }

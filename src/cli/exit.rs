@@ -95,6 +95,11 @@ impl Complaint {
         self
     }
 
+    /// The exit code that goes with it.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+
     /// What went wrong, and what to do about it, for whoever shows it differently.
     pub(crate) fn into_words(self) -> (String, Option<String>) {
         (self.what, self.hint)
@@ -182,6 +187,11 @@ impl From<ManifestError> for Complaint {
                 .hint("keep the daemon stopped until the file or the latest backup of it is back in its place: one that starts without makes an empty manifest"),
             ManifestError::Foreign { .. } => Self::new(Exit::Manifest, what)
                 .hint("manifest.url must name a file of its own"),
+            ManifestError::InTheWay { .. } => Self::new(Exit::Manifest, what)
+                .hint("manifest.url must name a database of its own, or a role whose search_path begins with a schema of its own"),
+            ManifestError::Encoding { .. } => Self::new(Exit::Manifest, what).hint(
+                "make one with `CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0` and name it in manifest.url; pg_dump takes over what is in this one",
+            ),
             ManifestError::Full { .. } => {
                 Self::new(Exit::Manifest, what).hint("free some space on the manifest's disk")
             }
@@ -206,6 +216,7 @@ impl From<ManifestError> for Complaint {
             | ManifestError::KeyTaken { .. }
             | ManifestError::Inconsistent { .. }
             | ManifestError::ReadOnly { .. }
+            | ManifestError::Unfit { .. }
             | ManifestError::Engine { .. }
             | ManifestError::Closed => Self::new(Exit::Manifest, what),
         }

@@ -271,9 +271,11 @@ impl<'a> Check<'a> {
         let path = manifest.url.strip_prefix(MANIFEST_SCHEME);
         let is_file = path.is_some_and(|path| !path.is_empty());
         if !is_file && !manifest.names_server() {
-            let what = "not the URL of a manifest";
-            let note =
-                "write \"sqlite:/path/to/manifest.db\", or \"postgres://user@host/database\"";
+            let (what, note) = manifest.wrong_parameter().unwrap_or_else(|| {
+                let note =
+                    "write \"sqlite:/path/to/manifest.db\", or \"postgres://user@host/database\"";
+                ("not the URL of a manifest".to_owned(), note.to_owned())
+            });
             self.value(&["manifest", "url"], what, note);
         }
         if manifest.url_has_password() {

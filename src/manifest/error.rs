@@ -87,6 +87,24 @@ pub enum ManifestError {
         /// The database.
         path: PathBuf,
     },
+    /// A server's schema in which another program has what our tables would be called.
+    #[error("{server} is a database, but no manifest: another program has {names} there")]
+    InTheWay {
+        /// The server, as configured.
+        server: String,
+        /// What is in the way.
+        names: String,
+    },
+    /// A database that cannot hold every character.
+    #[error(
+        "the database of {server} has the encoding {found}, which lacks characters that providers use"
+    )]
+    Encoding {
+        /// The server, as configured.
+        server: String,
+        /// Its encoding.
+        found: String,
+    },
     /// A verb that writes, on a manifest that was opened for reading.
     #[error("manifest {} was opened for reading", path.display())]
     ReadOnly {
@@ -191,6 +209,14 @@ pub enum ManifestError {
     /// The disk or the database is broken: to go on writing could make it worse.
     #[error("{verb}: {what}")]
     Broken {
+        /// The verb that failed.
+        verb: &'static str,
+        /// What the engine says.
+        what: String,
+    },
+    /// The engine takes a value of this row at no time: nothing was written, and no later try will do.
+    #[error("{verb}: {what}")]
+    Unfit {
         /// The verb that failed.
         verb: &'static str,
         /// What the engine says.

@@ -74,6 +74,11 @@ pub(super) fn has_password(url: &str) -> bool {
     connect::server_of(url).is_some_and(|server| server.get_password().is_some())
 }
 
+/// The parameter of a URL that is not taken, and what is taken in its place.
+pub(super) fn wrong_parameter(url: &str) -> Option<(String, String)> {
+    connect::wrong_parameter(url)
+}
+
 /// A URL as it may be shown: without a password.
 pub(super) fn shown(url: &str) -> String {
     connect::shown(url)
@@ -197,6 +202,19 @@ impl Postgres {
                 known: migrate::newest(),
             }),
         }
+    }
+
+    /// Whether a daemon could write there, or make a manifest: a server that takes no writes answers readers all the same.
+    pub(super) async fn check_writable(
+        config: &Config,
+        password: Option<&Secret>,
+    ) -> Result<(), ManifestError> {
+        let engine = Self::new(config, password, Access::Reader, Time::Server)?;
+        let checked = transact!(&engine, "check", Kind::Snapshot, |tx| {
+            health::check_writable(tx).await
+        });
+        engine.close().await;
+        checked
     }
 
     /// Closes every connection. Verbs fail from here on.
@@ -516,7 +534,16 @@ impl Fault {
                 what,
             },
             (_, Some(SqlState::DISK_FULL), _) => ManifestError::Full { verb, what },
-            (_, Some(SqlState::INSUFFICIENT_PRIVILEGE | SqlState::INVALID_CATALOG_NAME), _)
+            // A schema that is not there is one that this role may not see.
+            (
+                _,
+                Some(
+                    SqlState::INSUFFICIENT_PRIVILEGE
+                    | SqlState::INVALID_CATALOG_NAME
+                    | SqlState::INVALID_SCHEMA_NAME,
+                ),
+                _,
+            )
             | (_, _, Some("28")) => ManifestError::Denied {
                 server: shown.to_owned(),
                 what,
@@ -524,6 +551,9 @@ impl Fault {
             (_, Some(SqlState::IO_ERROR), _) | (_, _, Some("XX")) => {
                 ManifestError::Broken { verb, what }
             }
+            // What the row holds, not who else writes: a check, a missing value, a text or a number that cannot be.
+            (_, Some(SqlState::CHECK_VIOLATION | SqlState::NOT_NULL_VIOLATION), _)
+            | (_, _, Some("22" | "54")) => ManifestError::Unfit { verb, what },
             // Full house, shutdown, start-up, and a connection that is gone.
             (_, _, Some("53" | "57" | "08")) | (Fault::Silent, _, _) => away(verb, shown, what),
             (Fault::Pool(PoolError::Closed), _, _) => ManifestError::Closed,

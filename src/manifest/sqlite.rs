@@ -311,7 +311,10 @@ impl Fault {
             Some(
                 ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase,
             ) => ManifestError::Broken { verb, what },
-            // A foreign enum: busy for too long, out of memory, a constraint that a caller broke.
+            Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
+                ManifestError::Unfit { verb, what }
+            }
+            // A foreign enum: busy for too long, out of memory.
             Some(_) | None => ManifestError::Engine { verb, what },
         }
     }

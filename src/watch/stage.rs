@@ -16,6 +16,7 @@ use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::Observation;
+use crate::manifest::row::Observed;
 use crate::model::failure::Failure;
 use crate::model::lease::Lease;
 use crate::model::task::Progress;
@@ -499,6 +500,8 @@ impl Watch {
         let write = || self.parts.manifest.observe_all(&seen);
         let outcomes = match write_patiently(&self.parts.dice, write).await {
             Ok(outcomes) => outcomes,
+            // What one of them has in it is no reason to forget the others.
+            Err(ManifestError::Unfit { .. }) => self.observe_each(&seen).await,
             Err(error) => {
                 let tasks = seen.len();
                 tracing::error!(tasks, %error, "failed to write sightings; the tasks are looked at again");
@@ -516,8 +519,25 @@ impl Watch {
             if let Err(error) = outcome {
                 let id = held.task.key.id.as_str();
                 tracing::error!(task.id = id, %error, "failed to write a sighting");
+                // Whoever has it now looks at it.
+                if !matches!(error, ManifestError::Stale { .. }) {
+                    self.look_again(held);
+                }
             }
         }
+    }
+
+    /// Writes what a call told of each task in a transaction of its own.
+    async fn observe_each(
+        &self,
+        seen: &[(Lease, Observation)],
+    ) -> Vec<Result<Observed, ManifestError>> {
+        let mut outcomes = Vec::with_capacity(seen.len());
+        for (lease, observation) in seen {
+            let write = || self.parts.manifest.observe(lease, observation.clone());
+            outcomes.push(write_patiently(&self.parts.dice, write).await);
+        }
+        outcomes
     }
 
     /// Groups claimed tasks by provider, each group no larger than a batch, the most urgent first, as far as there are

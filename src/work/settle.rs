@@ -160,6 +160,8 @@ fn is_waited_for(error: &ManifestError, tries: u32) -> bool {
         | ManifestError::Replaced { .. }
         | ManifestError::Older { .. }
         | ManifestError::Foreign { .. }
+        | ManifestError::InTheWay { .. }
+        | ManifestError::Encoding { .. }
         | ManifestError::ReadOnly { .. }
         | ManifestError::KeyTaken { .. }
         | ManifestError::Url { .. }
@@ -169,6 +171,7 @@ fn is_waited_for(error: &ManifestError, tries: u32) -> bool {
         | ManifestError::Inconsistent { .. }
         | ManifestError::Full { .. }
         | ManifestError::Broken { .. }
+        | ManifestError::Unfit { .. }
         | ManifestError::Closed => false,
     }
 }

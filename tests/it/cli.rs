@@ -252,7 +252,7 @@ async fn a_manifest_that_cannot_be_is_said_so() {
         );
     }
     let check = home.run(&["check", "--offline"]).await;
-    assert_eq!(check.code, 78);
+    assert_eq!(check.code, 11);
     assert!(check.stdout.contains("hint: make it"), "{check:?}");
 }
 

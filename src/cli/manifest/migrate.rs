@@ -77,7 +77,11 @@ fn at(settings: &manifest::Config, url: &str) -> Result<manifest::Config, Compla
         let what = ManifestError::Url {
             url: moving::name_of(&config),
         };
-        return Err(Complaint::new(Exit::Usage, what.to_string()));
+        let complaint = Complaint::new(Exit::Usage, what.to_string());
+        return Err(match config.wrong_parameter() {
+            Some((what, instead)) => complaint.hint(format!("{what}: {instead}")),
+            None => complaint,
+        });
     }
     Ok(config)
 }

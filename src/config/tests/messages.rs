@@ -423,6 +423,14 @@ fn numbers_that_do_not_fit() {
         "manifest.url: not the URL of a manifest",
     );
     check(
+        "manifest.url = \"postgres://me@db/x?sslmode=allow\"",
+        "manifest.url: no sslmode is \"allow\"",
+    );
+    check(
+        "manifest.url = \"postgres://me@db/x?sslrootcert=a.pem\"",
+        "manifest.url: parameter sslrootcert is not taken as it stands",
+    );
+    check(
         "manifest.url = \"postgres://me:secret@db/reelvault\"",
         "manifest.url: a password stands in the configuration",
     );

@@ -528,7 +528,7 @@ pub(in crate::manifest) async fn every_asset_is_final_or_has_a_due_time(world: &
         };
         let refused = world.manifest.settle_asset(&asset.lease, settlement).await;
         assert!(
-            matches!(refused, Err(ManifestError::Engine { .. })),
+            matches!(refused, Err(ManifestError::Unfit { .. })),
             "{state} {refused:?}"
         );
     }

@@ -101,15 +101,44 @@ impl Way {
 
 /// What a URL says of the server, if it says enough.
 pub(super) fn server_of(url: &str) -> Option<tokio_postgres::Config> {
+    let server = parsed(url)?;
+    let is_whole = !server.get_hosts().is_empty() && server.get_dbname().is_some();
+    is_whole.then_some(server)
+}
+
+fn parsed(url: &str) -> Option<tokio_postgres::Config> {
     // Whoever encrypts here also verifies: the client knows no weaker way, and no word for the stronger ones.
     let url = ["verify-full", "verify-ca"]
         .iter()
         .fold(url.to_owned(), |url, word| {
             url.replace(&format!("sslmode={word}"), "sslmode=require")
         });
-    let server = tokio_postgres::Config::from_str(&url).ok()?;
-    let is_whole = !server.get_hosts().is_empty() && server.get_dbname().is_some();
-    is_whole.then_some(server)
+    tokio_postgres::Config::from_str(&url).ok()
+}
+
+/// Parameters of a URL that are worth a word; the client takes a few more.
+const PARAMETERS: &str = "host, hostaddr, port, user, dbname, sslmode, target_session_attrs, load_balance_hosts, \
+     connect_timeout, application_name, options, keepalives";
+
+/// The parameter of the URL that is not taken, and what is taken in its place. Values may be secret, and are not shown.
+pub(super) fn wrong_parameter(url: &str) -> Option<(String, String)> {
+    let (_, query) = url.split_once('?')?;
+    let is_wrong = |pair: &&str| parsed(&format!("postgres://host/database?{pair}")).is_none();
+    let wrong = query.split('&').find(is_wrong)?;
+    let (name, value) = wrong.split_once('=').unwrap_or((wrong, ""));
+    let instead = match name {
+        "sslmode" => "disable, prefer, require, verify-ca or verify-full".to_owned(),
+        "sslrootcert" => {
+            "an authority of your own belongs among the machine's, or into the file that SSL_CERT_FILE names"
+                .to_owned()
+        }
+        _ => format!("write them as libpq does, of these: {PARAMETERS}"),
+    };
+    let what = match name {
+        "sslmode" => format!("no sslmode is {value:?}"),
+        _ => format!("parameter {name} is not taken as it stands"),
+    };
+    Some((what, instead))
 }
 
 /// The URL as it may be shown: without a password, wherever it stands.
@@ -161,6 +190,39 @@ mod tests {
             "postgres:///x?host=/run/pg",
         );
         check("postgres://db/x", "postgres://db/x");
+    }
+
+    #[test]
+    fn a_parameter_that_is_not_taken_is_named_without_its_value() {
+        let wrong = |query: &str| wrong_parameter(&format!("postgres://me@db/x{query}"));
+        for good in [
+            "",
+            "?sslmode=verify-full",
+            "?application_name=a&sslmode=disable",
+            "?host=/run/pg&port=1",
+        ] {
+            assert_eq!(wrong(good), None, "{good}");
+        }
+        for parameter in PARAMETERS.split(", ") {
+            let value = match parameter {
+                "hostaddr" => "127.0.0.1",
+                "sslmode" => "prefer",
+                "target_session_attrs" => "read-write",
+                "load_balance_hosts" => "random",
+                _ => "1",
+            };
+            assert_eq!(wrong(&format!("?{parameter}={value}")), None, "{parameter}");
+        }
+        let (what, instead) = wrong("?port=1&sslmode=allow").unwrap();
+        assert_eq!(what, "no sslmode is \"allow\"");
+        assert!(instead.contains("verify-full"), "{instead}");
+        let (what, instead) = wrong("?sslrootcert=/a.pem").unwrap();
+        assert!(what.contains("sslrootcert"), "{what}");
+        assert!(instead.contains("SSL_CERT_FILE"), "{instead}");
+        let (what, instead) = wrong("?pasword=s3cret").unwrap();
+        assert_eq!(what, "parameter pasword is not taken as it stands");
+        assert!(instead.contains("target_session_attrs"), "{instead}");
+        assert!(wrong("?port=x").is_some() && wrong("?port").is_some());
     }
 
     #[test]

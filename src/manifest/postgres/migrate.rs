@@ -3,8 +3,10 @@
 use super::Fault;
 use super::Tx;
 use super::execute;
+use super::statement::named_params;
 use super::value;
 use crate::manifest::ManifestError;
+use crate::manifest::moving::TABLES;
 
 /// Every migration in order: the first makes schema 1 out of nothing. A released one is never edited.
 pub(super) const MIGRATIONS: &[&str] = &[include_str!("001_begin.sql")];
@@ -39,9 +41,21 @@ const SERVER: &str = "-- manifest::migrate
 const STANDS: &str = "-- manifest::migrate
     SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'reelvault_schema' AND pg_table_is_visible(oid))";
 
-/// Another program's table of this name would be in the way.
-const IS_FOREIGN: &str = "-- manifest::migrate
-    SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'tasks' AND pg_table_is_visible(oid))";
+/// What another program has under the names of our tables, in the schema in which they would be made. Tables of other
+/// names are in nobody's way.
+const IN_THE_WAY: &str = "-- manifest::migrate
+    SELECT string_agg(relname::text, ', ' ORDER BY relname) FROM pg_class
+    WHERE relname = ANY(:tables)
+        AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())";
+
+const ENCODING: &str = "-- manifest::migrate
+    SELECT current_setting('server_encoding')";
+
+/// The one encoding that has every character, and the one that takes bytes as they come.
+const ENCODINGS: [&str; 2] = ["UTF8", "SQL_ASCII"];
+
+/// Tables that no move takes along.
+const OWN_TABLES: [&str; 2] = ["machines", "counts"];
 
 const VERSION: &str = "-- manifest::migrate
     SELECT MAX(version) FROM reelvault_schema";
@@ -74,11 +88,18 @@ pub(super) struct Mark {
     pub(super) token: i64,
 }
 
-/// Tells how the database stands. An older server, an unfinished move, a newer schema and somebody else's tables are
-/// errors.
+/// The names of all tables of a manifest, but for those that say what it is.
+pub(super) fn tables() -> Vec<String> {
+    let moved = TABLES.iter().map(|table| table.name);
+    moved.chain(OWN_TABLES).map(str::to_owned).collect()
+}
+
+/// Tells how the database stands. An older server, an encoding that will not do, an unfinished move, a newer schema and
+/// somebody else's tables are errors.
 pub(super) async fn standing(tx: &Tx<'_>) -> Result<Standing, Fault> {
     let server: Option<i64> = value(tx, SERVER, []).await?;
     check_server(server.unwrap_or_default())?;
+    check_encoding(tx).await?;
     if let Some(mark) = mark(tx).await? {
         return Err(Fault::Known(ManifestError::Unfinished {
             target: tx.engine.shown.clone(),
@@ -91,13 +112,15 @@ pub(super) async fn standing(tx: &Tx<'_>) -> Result<Standing, Fault> {
 /// The same, whether they are the copy of an unfinished move or not.
 pub(super) async fn standing_of_tables(tx: &Tx<'_>) -> Result<Standing, Fault> {
     if value(tx, STANDS, []).await? != Some(true) {
-        if value(tx, IS_FOREIGN, []).await? != Some(true) {
+        let tables = named_params! { ":tables": tables() };
+        let found: Option<Option<String>> = value(tx, IN_THE_WAY, tables).await?;
+        let Some(names) = found.flatten() else {
             return Ok(Standing::Empty);
-        }
+        };
         // Another daemon may have made all of it between the two looks.
         if value(tx, STANDS, []).await? != Some(true) {
-            let path = tx.engine.shown.clone().into();
-            return Err(Fault::Known(ManifestError::Foreign { path }));
+            let server = tx.engine.shown.clone();
+            return Err(Fault::Known(ManifestError::InTheWay { server, names }));
         }
     }
     let found: Option<Option<i64>> = value(tx, VERSION, []).await?;
@@ -135,6 +158,17 @@ pub(super) fn check_server(version: i64) -> Result<(), ManifestError> {
         });
     }
     Ok(())
+}
+
+/// Refuses a database that lacks characters: the first message of a provider that has one could not be written.
+async fn check_encoding(tx: &Tx<'_>) -> Result<(), Fault> {
+    let found: Option<String> = value(tx, ENCODING, []).await?;
+    let found = found.unwrap_or_default();
+    if ENCODINGS.contains(&found.as_str()) {
+        return Ok(());
+    }
+    let server = tx.engine.shown.clone();
+    Err(Fault::Known(ManifestError::Encoding { server, found }))
 }
 
 /// Brings the database to the newest schema.

@@ -124,6 +124,128 @@ async fn an_older_server_is_told() {
 }
 
 #[tokio::test]
+async fn an_encoding_without_all_characters_is_refused() {
+    let server = Server::shared();
+    for (encoding, is_refused) in [("LATIN1", true), ("SQL_ASCII", false)] {
+        let database = server.database_in(encoding);
+        let config = Config {
+            url: database.url.clone(),
+            ..Config::of_tests()
+        };
+        for access in [Access::Daemon, Access::Writer, Access::Reader] {
+            let opened = Manifest::open_shared(&config, access, Time::Server).await;
+            if !is_refused {
+                let manifest = opened.unwrap();
+                let learned = manifest.hear(&key("a")).await;
+                assert!(access == Access::Reader || learned.is_ok(), "{learned:?}");
+                manifest.close().await;
+                continue;
+            }
+            assert!(
+                matches!(&opened, Err(ManifestError::Encoding { found, .. }) if found == encoding),
+                "{access:?}: {opened:?}"
+            );
+        }
+        let made = "SELECT COUNT(*) FROM pg_tables WHERE schemaname = 'public'";
+        let is_empty = server.sql(&database.name, made) == "0\n";
+        assert_eq!(is_empty, is_refused);
+    }
+}
+
+#[tokio::test]
+async fn every_table_of_a_manifest_is_looked_for_in_anothers_database() {
+    let schema = migrate::MIGRATIONS.concat();
+    let made = schema.split("CREATE TABLE ").skip(1);
+    let mut made: Vec<&str> = made
+        .filter_map(|rest| rest.split([' ', '(']).next())
+        .collect();
+    let mut known = migrate::tables();
+    made.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(made, known);
+}
+
+#[tokio::test]
+async fn another_programs_tables_are_in_the_way_only_by_their_names() {
+    let server = Server::shared();
+    let database = server.database();
+    let config = Config {
+        url: database.url.clone(),
+        ..Config::of_tests()
+    };
+    let open = || Manifest::open_shared(&config, Access::Daemon, Time::Server);
+    let name = &database.name;
+    server.sql(name, "CREATE TABLE customers (id INTEGER); CREATE VIEW pulse AS SELECT 1 AS id; CREATE TABLE events (id INTEGER)");
+    let refused = open().await;
+    assert!(
+        matches!(&refused, Err(ManifestError::InTheWay { names, .. }) if names == "events, pulse"),
+        "{refused:?}"
+    );
+    // A schema of its own is enough, and so is one without such names.
+    server.sql(
+        name,
+        "CREATE SCHEMA other; ALTER TABLE events SET SCHEMA other; DROP VIEW pulse",
+    );
+    let manifest = open().await.unwrap();
+    manifest.close().await;
+    let again = open().await.unwrap();
+    again.close().await;
+}
+
+#[tokio::test]
+async fn what_keeps_a_daemon_from_writing_is_seen_without_writing() {
+    let server = Server::shared();
+    let world = World::postgres(false).await;
+    let database = world
+        .config
+        .url
+        .split(['/', '?'])
+        .nth(3)
+        .unwrap()
+        .to_owned();
+    let role = format!("{database}_reader");
+    let as_role = Config {
+        url: world.config.url.replace("reelvault@", &format!("{role}@")),
+        ..world.config.clone()
+    };
+    let check = async |config: &Config| Manifest::check_writable(config).await;
+    check(&world.config).await.unwrap();
+    let grant =
+        format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}");
+    server.sql(&database, &grant);
+    let denied = check(&as_role).await;
+    assert!(
+        matches!(&denied, Err(ManifestError::Denied { what, .. }) if what.contains("tasks")),
+        "{denied:?}"
+    );
+    let empty = server.database();
+    let nothing = Config {
+        url: empty.url.clone(),
+        ..world.config.clone()
+    };
+    check(&nothing).await.unwrap();
+    let nothing = Config {
+        url: empty.url.replace("reelvault@", &format!("{role}@")),
+        ..world.config.clone()
+    };
+    server.sql(&empty.name, "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    let denied = check(&nothing).await;
+    assert!(
+        matches!(&denied, Err(ManifestError::Denied { what, .. }) if what.contains("no tables")),
+        "{denied:?}"
+    );
+    let drop_role = format!("DROP OWNED BY {role}; DROP ROLE {role}");
+    server.sql(&database, &drop_role);
+    let read_only = format!("ALTER DATABASE {database} SET default_transaction_read_only = on");
+    server.sql("postgres", &read_only);
+    let standby = check(&world.config).await;
+    assert!(
+        matches!(standby, Err(ManifestError::Standby { .. })),
+        "{standby:?}"
+    );
+}
+
+#[tokio::test]
 async fn words_with_zero_bytes_are_written_without_them() {
     for pooler in [false, true] {
         let world = World::postgres(pooler).await;

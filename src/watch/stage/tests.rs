@@ -634,6 +634,41 @@ async fn a_task_that_is_refused_stops_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sighting_that_cannot_be_written_keeps_no_other_from_it() {
+    let world = World::new();
+    for id in ["a", "b", "c"] {
+        world.learn(id).await;
+    }
+    let stage = world.stage();
+    world.api.runs("a", 50);
+    // What the engine does not take, whoever writes it.
+    let unfit = "CREATE TRIGGER unfit BEFORE UPDATE ON tasks WHEN NEW.status = 'queued'
+        BEGIN SELECT RAISE(ABORT, 'no such word'); END";
+    world.writes().0.execute_batch(unfit).unwrap();
+    world.api.says("b", 200, r#""status":"queued""#);
+    let done = r#""status":"completed","results":["https://cdn.test/c.mp4"]"#;
+    world.api.says("c", 200, done);
+    let batches = stage.claim(16).await.unwrap();
+    assert_eq!(batches.len(), 1, "{batches:?}");
+    let begun = Instant::now();
+    let stop = CancellationToken::new();
+    stage.step(&batches[0], &stop).await.unwrap();
+    assert_eq!(begun.elapsed(), Duration::ZERO, "it was waited for");
+    assert_eq!(world.record("a").await.percent, Some(50));
+    assert_eq!(world.record("c").await.state, TaskState::Completed);
+    let record = world.record("b").await;
+    assert_eq!((record.state, record.status), (TaskState::Watching, None));
+    // It is not forgotten, and written once it can be.
+    let mended = world.writes().0.execute_batch("DROP TRIGGER unfit");
+    mended.unwrap();
+    world.api.asked();
+    pass(INTERVAL).await;
+    assert!(world.turn(&stage).await.contains(&"b".to_owned()));
+    let status = world.record("b").await.status;
+    assert_eq!(status.as_deref(), Some("queued"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failure_is_told_of_nobody_who_was_not_asked() {
     let world = World::new();
     let stage = world.stage();

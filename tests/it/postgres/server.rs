@@ -116,6 +116,16 @@ impl Server {
         }
     }
 
+    /// A new database whose texts have another encoding.
+    pub(crate) fn database_in(&self, encoding: &str) -> Database {
+        let database = self.database();
+        let name = &database.name;
+        self.sql("postgres", &format!("DROP DATABASE {name}"));
+        let make = format!("CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0");
+        self.sql("postgres", &make);
+        database
+    }
+
     /// Runs SQL as the superuser and gives what it printed, one row a line.
     pub(crate) fn sql(&self, database: &str, sql: &str) -> String {
         run(

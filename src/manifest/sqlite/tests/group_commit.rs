@@ -123,7 +123,7 @@ async fn a_verb_that_fails_spoils_no_other_of_its_group() {
     assert!(
         matches!(
             refused,
-            Err(ManifestError::Engine {
+            Err(ManifestError::Unfit {
                 verb: "observe",
                 ..
             })
