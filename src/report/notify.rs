@@ -52,6 +52,7 @@ use crate::secret::SecretSource;
 use crate::units::Span;
 use crate::work::driver::Stage;
 use crate::work::settle::ENDPOINT_PATIENCE;
+use crate::work::settle::MANIFEST_PAUSE;
 use crate::work::settle::MessageSituation;
 use crate::work::settle::decide_message;
 use crate::work::settle::write_patiently;
@@ -263,7 +264,10 @@ impl Notify {
             ..TaskFilter::default()
         };
         let found = self.manifest.tasks(&filter, 1).await;
-        let found = found.map_err(|error| Failure::retry("no record to send").because(error))?;
+        let found = found.map_err(|error| {
+            let soon = self.clock.now().plus(MANIFEST_PAUSE);
+            Failure::wait_until(soon, "no record to send").because(error)
+        })?;
         let task = found.into_iter().next();
         // Its deliveries went with it, so nothing will come of this failure.
         let task = task.ok_or_else(|| Failure::dead("the task was forgotten"))?;

@@ -176,6 +176,10 @@ fn is_waited_for(error: &ManifestError, tries: u32) -> bool {
     }
 }
 
+/// The wait before a message is sent for which the manifest did not say what is to stand in it. Whoever is to have it has
+/// done nothing wrong: no attempt is charged.
+pub const MANIFEST_PAUSE: Span = Span::from_secs(5);
+
 /// The wait after which something outside the rows is tried again: an account, a bucket, a missing right.
 pub const BLOCKED_PAUSE: Span = Span::from_secs(60);
 

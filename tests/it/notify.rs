@@ -203,6 +203,40 @@ async fn a_slow_endpoint_holds_up_no_other_and_is_not_crowded() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_does_not_answer_is_no_attempt_at_an_endpoint() {
+    let receiver = Receiver::start().await;
+    let world = world(&notify("app", &receiver.url("/"), &["learned"])).await;
+    world.announce(&strangers(1)).await;
+    // Records cannot be read, and all else can.
+    let path = world.folder().join("manifest.db");
+    let database = rusqlite::Connection::open(path).unwrap();
+    let rename = |from: &str, to: &str| {
+        let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+        database.execute_batch(&sql).unwrap();
+    };
+    rename("objects", "elsewhere");
+    world
+        .run_during(async {
+            let said = loop {
+                let events = events(&world).await;
+                let deliveries = events.iter().flat_map(|it| &it.deliveries);
+                let said = deliveries.filter_map(|it| Some((it.attempts, it.error.clone()?)));
+                if let Some(said) = said.into_iter().next() {
+                    break said;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            };
+            assert!(said.1.contains("no record to send"), "{said:?}");
+            assert_eq!(said.0, 0, "{said:?}");
+            rename("elsewhere", "objects");
+            world.pass(Span::from_secs(6));
+            receiver.reached(1).await;
+        })
+        .await;
+    assert!(world.manifest.endpoint_troubles().await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn an_endpoint_that_asks_for_a_pause_gets_it() {
     let receiver = Receiver::start().await;
     receiver.plant([Reply::status(429, "retry-after: 7200\r\n")]);

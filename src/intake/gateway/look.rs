@@ -36,6 +36,7 @@ use crate::model::task::TaskKey;
 use crate::model::task::TaskState;
 use crate::provider::Passing;
 use crate::units::ByteSize;
+use crate::work::settle::MANIFEST_PAUSE;
 
 /// An answer about one task takes a few KiB. A longer one passes unread, and none longer is kept. As many as there are
 /// connections may be in memory at once.
@@ -318,7 +319,10 @@ impl Gateway {
             return Ok(None);
         };
         let known = self.parts().manifest.served_task(&task.key).await;
-        let known = known.map_err(|error| Failure::retry("no answer to send").because(error))?;
+        let known = known.map_err(|error| {
+            let soon = self.parts().clock.now().plus(MANIFEST_PAUSE);
+            Failure::wait_until(soon, "no answer to send").because(error)
+        })?;
         let Some(known) = known else { return Ok(None) };
         let Some(answer) = known.answer.clone() else {
             return Ok(None);
