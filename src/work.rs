@@ -5,6 +5,7 @@
 
 pub mod budget;
 pub mod driver;
+pub mod refrain;
 pub(crate) mod rounds;
 pub mod settle;
 pub mod wake;

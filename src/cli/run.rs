@@ -57,19 +57,17 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         systemd: Systemd::new(),
         stop: CancellationToken::new(),
     };
-    let ran = if arguments.once {
-        supervisor.run_once(&loaded.config).await
-    } else {
-        supervisor.run(loaded.config).await
-    };
+    if !arguments.once {
+        let ran = supervisor.run(loaded.config).await;
+        manifest.close().await;
+        ran?;
+        return Ok(Exit::Done);
+    }
+    let ran = supervisor.run_once(&loaded.config).await;
     let tally = manifest.tally().await;
     manifest.close().await;
     ran?;
-    Ok(if arguments.once {
-        after_once(&tally?)
-    } else {
-        Exit::Done
-    })
+    Ok(after_once(&tally?))
 }
 
 /// Tells all that the daemon could not start with at once, and before anybody can ask it anything.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +17,7 @@ use crate::manifest::row::machine::Arrival;
 use crate::manifest::row::machine::Arrived;
 use crate::provider::Provider;
 use crate::units::Span;
-use crate::work::settle::write_patiently;
+use crate::work::refrain::Refrain;
 
 /// How often it is found out what this machine lacks, and whether its clock is right.
 const COMPARE_EVERY: Duration = Duration::from_mins(1);
@@ -28,6 +27,13 @@ const WAIT_MAX: Span = Span::from_secs(3600);
 
 /// Messages to endpoints, and lists that a provider does not have, wait up to a day.
 const LONG_WAIT_MAX: Span = Span::from_secs(25 * 3600);
+
+/// How long a server that took us in, but does not take the announcement, is waited for: longer than the locks of a frozen
+/// machine last, of which the server sees to that they go.
+const ARRIVE_WITHIN: Duration = Duration::from_secs(45);
+
+/// The wait between two tries to announce ourselves.
+const ARRIVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// In what this machine differs from others, as far as it was told already.
 #[derive(Debug)]
@@ -130,9 +136,7 @@ impl Fleet {
         };
         let mut heard = None;
         loop {
-            // Somebody who froze may hold rows that were ours: not for long, the server sees to that.
-            let arrived = write_patiently(dice, || manifest.arrive(&arrival)).await?;
-            match (arrived, heard) {
+            match (announce(manifest, &arrival).await?, heard) {
                 (Arrived::Yes, _) => break,
                 (Arrived::Taken(beat), Some(before)) if beat != before => {
                     let name = arrival.name;
@@ -166,6 +170,7 @@ impl Fleet {
         stop: CancellationToken,
     ) {
         let mut compare_at = Instant::now();
+        let mut unheard = Refrain::default();
         loop {
             if compare_at <= Instant::now() {
                 compare_at = Instant::now() + COMPARE_EVERY;
@@ -177,13 +182,17 @@ impl Fleet {
             }
             match self.beat().await {
                 Ok(Some(living)) => {
+                    unheard.is_over();
                     for provider in &providers {
                         provider.share_among(living);
                     }
                 }
                 Ok(None) => self.lost.cancel(),
                 // The stages say so too, and what they were given stays theirs.
-                Err(error) => tracing::warn!(%error, "the fleet does not hear of this machine"),
+                Err(error) if unheard.is_to_be_said(&error) => {
+                    tracing::warn!(%error, "the fleet does not hear of this machine");
+                }
+                Err(_) => {}
             }
             // Both arms are cancel-safe: a token and a timer.
             tokio::select! {
@@ -212,13 +221,29 @@ impl Fleet {
     }
 
     /// How many daemons there are, this one included; `None` when another has its name.
-    async fn beat(&self) -> anyhow::Result<Option<u32>> {
+    async fn beat(&self) -> Result<Option<u32>, ManifestError> {
         if !self.manifest.beat(&self.arrival).await? {
             return Ok(None);
         }
         let machines = self.manifest.machines().await?;
         let living = machines.iter().filter(|machine| machine.is_living).count();
-        let living = u32::try_from(living.max(1)).context("more machines than there can be")?;
-        Ok(Some(living))
+        Ok(Some(u32::try_from(living.max(1)).unwrap_or(u32::MAX)))
+    }
+}
+
+/// Announces this daemon to a server that may be busy, or away for a moment. One that somebody has to mend is not waited
+/// for: whoever started us sees us end, and starts us anew.
+async fn announce(manifest: &Manifest, arrival: &Arrival) -> Result<Arrived, ManifestError> {
+    let until = Instant::now() + ARRIVE_WITHIN;
+    loop {
+        match manifest.arrive(arrival).await {
+            Err(error @ (ManifestError::Away { .. } | ManifestError::Engine { .. }))
+                if Instant::now() < until =>
+            {
+                tracing::warn!(%error, "the fleet does not hear of this machine yet");
+                tokio::time::sleep(ARRIVE_AGAIN).await;
+            }
+            arrived => return arrived,
+        }
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::http::request::Admission;
 use crate::intake::gateway::Gateway;
 use crate::manifest::Manifest;
+use crate::manifest::ManifestError;
 use crate::model::object::DestinationName;
 use crate::model::task::ProviderName;
 use crate::provider::Provider;
@@ -45,7 +46,7 @@ pub(super) struct Health {
     gateway: Gateway,
     stages: Mutex<Vec<Stage>>,
     /// Held while the manifest is tried, so that many who ask are one who writes.
-    tried: tokio::sync::Mutex<Option<(Instant, Option<String>)>>,
+    tried: tokio::sync::Mutex<Option<(Instant, Option<Trouble>)>>,
 }
 
 /// A stage and when it last was seen to have turned.
@@ -55,6 +56,9 @@ struct Stage {
     beats: u64,
     turned_at: Instant,
 }
+
+/// Why the manifest takes nothing, and what to do about it.
+type Trouble = (String, &'static str);
 
 /// What is in the way of archiving.
 #[derive(Debug, serde::Serialize)]
@@ -96,11 +100,11 @@ impl Health {
     /// Everything that is in the way.
     async fn reasons(&self) -> Vec<Reason> {
         let mut reasons = Vec::new();
-        if let Some(why) = self.manifest_trouble().await {
+        if let Some((why, hint)) = self.manifest_trouble().await {
             reasons.push(Reason {
                 what: "manifest".to_owned(),
                 why,
-                hint: "is its disk full, or failing?",
+                hint,
             });
         }
         let still = self.still_stages().into_iter().map(|name| Reason {
@@ -133,7 +137,7 @@ impl Health {
     }
 
     /// Why the manifest takes nothing, if it does not.
-    async fn manifest_trouble(&self) -> Option<String> {
+    async fn manifest_trouble(&self) -> Option<Trouble> {
         let mut tried = self.tried.lock().await;
         if let Some((at, trouble)) = tried.as_ref()
             && at.elapsed() < KEPT
@@ -142,11 +146,14 @@ impl Health {
         }
         let trouble = match tokio::time::timeout(WRITE_TIME, self.manifest.try_write()).await {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!(
-                "nothing was written for {} s",
-                WRITE_TIME.as_secs()
+            Ok(Err(error)) => Some((
+                error.to_string(),
+                hint(self.manifest.is_shared(), Some(&error)),
             )),
+            Err(_) => {
+                let why = format!("nothing was written for {} s", WRITE_TIME.as_secs());
+                Some((why, hint(self.manifest.is_shared(), None)))
+            }
         };
         *tried = Some((Instant::now(), trouble.clone()));
         trouble
@@ -166,6 +173,20 @@ impl Health {
         }
         still
     }
+}
+
+/// What to do about a manifest that takes nothing: a server, or a file.
+fn hint(is_shared: bool, error: Option<&ManifestError>) -> &'static str {
+    if !is_shared {
+        return "is its disk full, or failing?";
+    }
+    if matches!(error, Some(ManifestError::Standby { .. })) {
+        return "manifest.url must name the primary: with several hosts, add ?target_session_attrs=read-write";
+    }
+    if matches!(error, Some(ManifestError::Full { .. })) {
+        return "free some space on the server's disk";
+    }
+    "does the server run, and does it answer this machine? what waits goes on by itself once it does"
 }
 
 /// `/healthz` and `/readyz`.
@@ -194,4 +215,25 @@ async fn ready(
         Json(json!({ "ready": status == StatusCode::OK, "reasons": told })),
     )
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_fits_what_the_manifest_is_kept_in() {
+        let (verb, server) = ("try_write", "postgres://db/x".to_owned());
+        let standby = ManifestError::Standby { verb, server };
+        let full = ManifestError::Full {
+            verb,
+            what: "no space left".to_owned(),
+        };
+        assert!(hint(false, Some(&full)).contains("its disk"));
+        assert!(hint(true, Some(&full)).contains("the server's disk"));
+        assert!(hint(true, Some(&standby)).contains("the primary"));
+        for error in [None, Some(&ManifestError::Closed)] {
+            assert!(hint(true, error).contains("does the server run"));
+        }
+    }
 }

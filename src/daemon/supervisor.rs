@@ -65,7 +65,12 @@ impl Supervisor<'_> {
     /// Runs the daemon until it is told to stop. A panic in any stage is an error: whoever started us starts us anew.
     pub async fn run(&self, mut config: Config) -> anyhow::Result<()> {
         let mut signals = Signals::listen()?;
-        let fleet = Fleet::arrive(self.manifest, &config.manifest, &self.seams.dice).await?;
+        let arriving = Fleet::arrive(self.manifest, &config.manifest, &self.seams.dice);
+        let fleet = tokio::select! {
+            arrived = arriving => arrived?,
+            // A name that was announced all the same is free after a while.
+            () = signals.stopped(&self.stop) => return Ok(()),
+        };
         let outliving = self.outliving(&config);
         let mut stages = wiring::stages(&config, self.manifest, &outliving, self.seams).await?;
         let closing = CancellationToken::new();

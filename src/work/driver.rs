@@ -23,6 +23,7 @@ use crate::model::failure::Failure;
 use crate::model::lease::Lease;
 use crate::telemetry::metrics::Metrics;
 use crate::units::Span;
+use crate::work::refrain::Refrain;
 use crate::work::wake::Wake;
 
 /// The longest sleep between two looks at the manifest: what another process learned waits no longer than this.
@@ -129,6 +130,8 @@ pub struct Driver<S: Stage> {
     around: Surroundings,
     running: JoinSet<()>,
     claims: HashMap<Id, Claim>,
+    failed_claims: Refrain,
+    failed_renewals: Refrain,
 }
 
 /// A claim that is being worked on.
@@ -149,6 +152,8 @@ impl<S: Stage> Driver<S> {
             around,
             running: JoinSet::new(),
             claims: HashMap::new(),
+            failed_claims: Refrain::default(),
+            failed_renewals: Refrain::default(),
         }
     }
 
@@ -244,11 +249,16 @@ impl<S: Stage> Driver<S> {
         }
         match self.stage.claim(room).await {
             Ok(works) => {
+                if self.failed_claims.is_over() {
+                    tracing::info!(stage = S::NAME, "the manifest answers again");
+                }
                 works.into_iter().for_each(|work| self.start(work));
                 true
             }
             Err(error) => {
-                tracing::error!(stage = S::NAME, %error, "failed to claim work");
+                if self.failed_claims.is_to_be_said(&error) {
+                    tracing::error!(stage = S::NAME, %error, "failed to claim work");
+                }
                 false
             }
         }
@@ -319,6 +329,7 @@ impl<S: Stage> Driver<S> {
         }
         match self.around.manifest.renew(S::TABLE, &leases).await {
             Ok(lost) => {
+                self.failed_renewals.is_over();
                 let count = u64::try_from(lost.len()).unwrap_or(u64::MAX);
                 self.around.metrics.leases_lost(S::NAME, count);
                 let holds_lost =
@@ -328,7 +339,10 @@ impl<S: Stage> Driver<S> {
                     .filter(holds_lost)
                     .for_each(|claim| claim.lost.cancel());
             }
-            Err(error) => tracing::error!(stage = S::NAME, %error, "failed to renew leases"),
+            Err(error) if self.failed_renewals.is_to_be_said(&error) => {
+                tracing::error!(stage = S::NAME, %error, "failed to renew leases");
+            }
+            Err(_) => {}
         }
     }
 

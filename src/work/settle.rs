@@ -129,7 +129,9 @@ where
         match verb().await {
             Err(error) if is_waited_for(&error, tries) => {
                 tries = tries.saturating_add(1);
-                tracing::warn!(%error, tries, "the manifest does not take an outcome");
+                if tries % SAY_EACH == 1 {
+                    tracing::warn!(%error, tries, "the manifest does not take an outcome");
+                }
                 let wait = backoff::delay(tries, None, dice).min(WRITE_WAIT_MAX);
                 tokio::time::sleep(wait.as_duration()).await;
             }
@@ -137,6 +139,9 @@ where
         }
     }
 }
+
+/// How many offers of one outcome are one line in the log: many outcomes may wait for one server.
+const SAY_EACH: u32 = 10;
 
 /// The longest wait between two offers of an outcome: a server that is back gets it soon.
 const WRITE_WAIT_MAX: Span = Span::from_secs(10);

@@ -222,6 +222,7 @@ async fn a_server_that_dies_under_a_daemon_costs_time_and_nothing_else() {
     outside.add(6).await;
     let daemon = outside.home.start().await;
     outside.bucket.reached(Operation::UploadPart, 2).await;
+    let away = std::time::Instant::now();
     server.stop();
     daemon.says("cannot reach postgres://").await;
     // What was under way is finished and waits with its outcome.
@@ -229,10 +230,25 @@ async fn a_server_that_dies_under_a_daemon_costs_time_and_nothing_else() {
     assert!(outside.bucket.objects().len() < 6, "too late to stop");
     server.start();
     outside.archived(&daemon).await;
+    let log = daemon.says("the manifest answers again").await;
+    // Five stages, each of which looks every second, say it once and then now and then.
+    let said = log.matches("failed to claim work").count();
+    let most = 5 * (1 + away.elapsed().as_secs() / 10);
+    assert!(u64::try_from(said).unwrap() <= most, "{said}: {log}");
     let log = daemon.stop().await;
     assert!(!log.contains("panicked"), "{log}");
     outside.home.hear(&log);
     outside.assert_all_safe();
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_not_let_in_yet_ends_when_it_is_told_to() {
+    let server = Server::shared();
+    let (outside, _database) = fleet(&server).await;
+    outside.home.start().await.kill().await;
+    let daemon = outside.home.spawn();
+    daemon.says("waiting whether it is heard of again").await;
+    outside.home.hear(&daemon.stop().await);
 }
 
 #[track_caller]
@@ -257,6 +273,8 @@ async fn a_server_that_cannot_be_used_is_told_with_what_to_do() {
     let socket = server.socket();
     let away = "postgres://reelvault@/reelvault?host=/nonexistent";
     check(&refused(&outside, away, "").await, "cannot reach");
+    let checked = outside.home.run(&["check", "--offline"]).await;
+    assert_eq!(checked.code, 11, "{checked:?}");
     let unknown = format!("postgres://reelvault@/unknown?host={socket}");
     let said = refused(&outside, &unknown, "").await;
     check(
@@ -283,14 +301,40 @@ async fn a_server_that_cannot_be_used_is_told_with_what_to_do() {
     server.sql("postgres", &writable);
 
     server.sql(name, "CREATE TABLE tasks (id INTEGER)");
-    check(&refused(&outside, &database.url, "").await, "no manifest");
+    let said = refused(&outside, &database.url, "").await;
+    check(
+        &said,
+        "no manifest: another program has tasks there\nhint:  manifest.url must name a database",
+    );
     server.sql(name, "DROP TABLE tasks");
+
+    let latin = server.database_in("LATIN1");
+    let said = refused(&outside, &latin.url, "").await;
+    check(&said, "has the encoding LATIN1");
+    check(&said, "ENCODING 'UTF8' TEMPLATE template0");
+    let added = outside.home.run(&["add", "task-unified-1-x"]).await;
+    assert_eq!(added.code, 11, "{added:?}");
 
     // With all of that mended it works.
     outside
         .home
         .configure(&machine(&outside, &database.url, "one", ""));
+    let checked = outside.home.done(&["check", "--offline"]).await;
+    check(&checked, "will be made at the first start");
     outside.home.start().await.stop().await;
+    outside.home.done(&["check", "--offline"]).await;
+
+    // Who can read all of it, and write nothing, has nothing to wait for.
+    server.sql("postgres", &read_only);
+    check(
+        &refused(&outside, &database.url, "").await,
+        "takes no writes",
+    );
+    let checked = outside.home.run(&["check", "--offline"]).await;
+    assert_eq!(checked.code, 11, "{checked:?}");
+    check(&checked.stdout, "takes no writes");
+    outside.home.done(&["status"]).await;
+    server.sql("postgres", &writable);
 }
 
 #[tokio::test]
