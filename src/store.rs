@@ -48,6 +48,9 @@ pub use probe::ProbeStep;
 pub use quirks::BodyPolicy;
 pub use quirks::Proof;
 pub use quirks::Quirks;
+pub use standing::Difference;
+pub use standing::Expected;
+pub use standing::Standing;
 
 mod address;
 mod body;
@@ -60,6 +63,7 @@ mod http_client;
 mod object;
 mod probe;
 mod quirks;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -112,23 +116,6 @@ pub struct Identity {
     pub index: AssetIndex,
     /// What no other attempt at this or another object has.
     pub nonce: String,
-}
-
-/// What stands at a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Its length in bytes.
-    pub length: u64,
-    /// The store's tag, where it has one.
-    pub etag: Option<ETag>,
-    /// The store's version, where the bucket keeps versions.
-    pub version_id: Option<String>,
-    /// The checksum over the whole object; never one over the checksums of its parts.
-    pub crc64nvme: Option<Crc64>,
-    /// The nonce of the [`Identity`] that it was written with.
-    pub nonce: Option<String>,
-    /// When it was written.
-    pub last_modified: Option<Timestamp>,
 }
 
 /// What the store said of an object that it has just taken.

@@ -20,11 +20,12 @@ use crate::model::digest::Crc64Digester;
 use crate::model::digest::Sha256Digest;
 use crate::model::failure::Failure;
 use crate::model::object::Verified;
+use crate::store::Difference;
+use crate::store::Expected;
 use crate::store::Identity;
 use crate::store::NewObject;
 use crate::store::Standing;
 use crate::store::Written;
-use crate::units::ByteSize;
 use crate::units::Span;
 
 /// The time that reading an object back may take, besides that for its bytes.
@@ -119,10 +120,7 @@ impl Delivery<'_> {
         })?;
         let verified = self.judge(name, &standing, &digests)?;
         self.store.note_proof(verified == Verified::Checksum);
-        // Neither its metadata nor its checksum tell whose bytes it holds, so they are read.
-        let is_nameless = self.store.quirks().has_identity && standing.nonce.is_none();
-        let is_unknown = is_nameless && verified != Verified::Checksum;
-        if after == VerifyAfter::Read || is_unknown {
+        if after == VerifyAfter::Read || self.store.is_nameless(&standing) {
             let read = self.read_back(name, digests.length).await?;
             if (read.length, read.crc64nvme) != (digests.length, digests.crc64nvme) {
                 return Err(self.differs(name, "reading it back gives other bytes"));
@@ -217,12 +215,6 @@ impl Delivery<'_> {
         })
     }
 
-    /// Whether what stands at the key was written under another name. A store that keeps no metadata tells nothing.
-    pub(crate) fn is_another(name: &ObjectName, standing: &Standing) -> bool {
-        let nonce = standing.nonce.as_ref();
-        nonce.is_some_and(|nonce| *nonce != name.nonce)
-    }
-
     /// Has the body read to its end, for its digests.
     async fn read_through(&self, way: &Way<'_>) -> Result<(), Failure> {
         loop {
@@ -245,24 +237,17 @@ impl Delivery<'_> {
         standing: &Standing,
         digests: &Digests,
     ) -> Result<Verified, Failure> {
-        if standing.length != digests.length {
-            let (there, sent) = (
-                ByteSize::bytes(standing.length),
-                ByteSize::bytes(digests.length),
-            );
-            return Err(self.differs(name, &format!("it holds {there} of {sent}")));
-        }
-        if Self::is_another(name, standing) {
-            return Err(self.differs(name, TAKEN));
-        }
-        match standing.crc64nvme {
-            Some(there) if there == digests.crc64nvme => Ok(Verified::Checksum),
-            Some(there) => {
-                let what = format!("its checksum is {there}, sent was {}", digests.crc64nvme);
-                Err(self.differs(name, &what))
+        let compared = standing.compare(&Expected {
+            length: digests.length,
+            crc64nvme: digests.crc64nvme,
+            nonce: &name.nonce,
+        });
+        compared.map_err(|difference| match difference {
+            Difference::Nonce => self.differs(name, TAKEN),
+            Difference::Length(..) | Difference::Checksum(..) => {
+                self.differs(name, &difference.to_string())
             }
-            None => Ok(Verified::Head),
-        }
+        })
     }
 
     /// Reads the object, which should have `expected` bytes, back and digests it.

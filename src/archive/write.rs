@@ -337,7 +337,7 @@ impl Delivery<'_> {
     ) -> Result<Proof, Failure> {
         let written = match self.took_effect(name, written).await? {
             Effect::Told(written) => Some(written),
-            Effect::Seen(standing) if Self::is_another(name, &standing) => {
+            Effect::Seen(standing) if standing.is_another(&name.nonce) => {
                 return self.compare(name, &way, standing).await;
             }
             Effect::Seen(_) => None,

@@ -488,6 +488,12 @@ pub struct ObjectRecord {
     pub state: ObjectState,
     /// Its key, once fixed.
     pub key: Option<ObjectKey>,
+    /// What its metadata tells it from others by, once fixed.
+    pub nonce: Option<String>,
+    /// Bytes, once archived.
+    pub size: Option<u64>,
+    /// The checksum over the whole, once archived.
+    pub crc64nvme: Option<Crc64>,
     /// The store's tag.
     pub etag: Option<ETag>,
     /// The store's version.

@@ -44,15 +44,24 @@ pub fn links(
     address: Option<SocketAddr>,
     seams: &Seams,
 ) -> anyhow::Result<Links> {
+    Ok(Links {
+        base: base_url(&config.server, address),
+        token: token(&config.server, seams)?,
+        ..links_to_stores(config, stores)
+    })
+}
+
+/// How archived copies are reached where they are.
+pub fn links_to_stores(config: &Config, stores: &BTreeMap<DestinationName, Store>) -> Links {
     let public = config.destination.iter();
     let public = public.filter_map(|(name, it)| Some((name.clone(), it.public_url.clone()?)));
-    Ok(Links {
+    Links {
         config: config.links.clone(),
         stores: stores.clone(),
         public: public.collect(),
-        base: base_url(&config.server, address),
-        token: token(&config.server, seams)?,
-    })
+        base: None,
+        token: None,
+    }
 }
 
 /// What addresses of this daemon begin with: as others know it, else as this machine does.
