@@ -5,10 +5,12 @@
 mod add;
 mod check;
 mod config;
+mod copies;
 mod demo;
 mod events;
 mod exit;
 mod fetch;
+mod get;
 mod import;
 mod init;
 mod manifest;
@@ -20,6 +22,7 @@ mod status;
 mod table;
 mod task;
 mod tasks;
+mod url;
 mod wait;
 
 use std::path::PathBuf;
@@ -35,7 +38,7 @@ use crate::cli::exit::Exit;
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 4 at risk or lost, 5 waited in vain,
 6 not found, 10 no daemon, 11 manifest locked or not there, 12 refused by provider or store,
-13 a copy differs, 78 configuration, 130 interrupted";
+13 a copy is missing or differs, 78 configuration, 130 interrupted";
 
 /// Archives AI video results into S3, R2 or a folder before their links die, and proves it.
 #[derive(Debug, Parser)]
@@ -75,12 +78,16 @@ enum Command {
     /// Look at one task, try it again, forget it
     #[command(subcommand)]
     Task(task::Command),
+    /// Print links to the archived copies of a task
+    Url(url::Arguments),
+    /// Get an archived copy from its destination, and check it
+    Get(get::Arguments),
     /// Say whether something will be lost, and when
     Status(status::Arguments),
     /// See what happened and who was told, tell it again
     #[command(subcommand)]
     Events(events::Command),
-    /// Read the manifest, move it to another engine
+    /// Read the manifest, check what it calls archived, move it to another engine
     #[command(subcommand)]
     Manifest(manifest::Command),
     /// Show the configuration in force
@@ -127,6 +134,8 @@ async fn dispatch(arguments: Arguments) -> Result<Exit, Complaint> {
         Command::Fetch(it) => fetch::fetch(config, it).await,
         Command::Tasks(it) => tasks::tasks(config, &it).await,
         Command::Task(it) => task::task(config, &it).await,
+        Command::Url(it) => url::url(config, &it).await,
+        Command::Get(it) => get::get(config, &it).await,
         Command::Status(it) => status::status(config, &it).await,
         Command::Events(it) => events::events(config, &it).await,
         Command::Manifest(it) => manifest::manifest(config, &it).await,

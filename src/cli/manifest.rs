@@ -1,6 +1,8 @@
-//! `reelvault manifest get|list|export`: reads the manifest. `migrate` moves it to another engine.
+//! `reelvault manifest get|list|export`: reads the manifest. `verify` holds it against the destinations, `migrate` moves
+//! it to another engine.
 
 mod migrate;
+mod verify;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -56,6 +58,8 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value_t = Format::Jsonl)]
         format: Format,
     },
+    /// Ask the destinations whether what is archived is still there, and the same
+    Verify(verify::Arguments),
     /// Move everything from a file to a server, or back
     Migrate(migrate::Arguments),
 }
@@ -70,6 +74,9 @@ pub(crate) async fn manifest(config: Option<&Path>, command: &Command) -> Result
     if let Command::Migrate(arguments) = command {
         return migrate::migrate(config, arguments).await;
     }
+    if let Command::Verify(arguments) = command {
+        return verify::verify(config, arguments).await;
+    }
     let config = open::load(config)?.config;
     let manifest = open::read_manifest(&config).await?;
     let places = open::places(&config);
@@ -79,7 +86,7 @@ pub(crate) async fn manifest(config: Option<&Path>, command: &Command) -> Result
             list(&manifest, &places, provider.as_ref(), *json).await
         }
         Command::Export { format } => export(&manifest, &places, *format).await,
-        Command::Migrate(_) => Ok(Exit::Done),
+        Command::Verify(_) | Command::Migrate(_) => Ok(Exit::Done),
     };
     manifest.close().await;
     exit

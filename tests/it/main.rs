@@ -16,6 +16,7 @@
 mod api;
 mod archive;
 mod cli;
+mod copies;
 mod descriptions;
 mod destinations;
 mod discovery;

@@ -69,6 +69,8 @@ async fn two_machines_archive_everything_once() {
     outside.archived(&one).await;
     let status = outside.home.done(&["status"]).await;
     assert!(status.contains("2 machines: one, two"), "{status}");
+    let verified = outside.home.done(&["manifest", "verify", "--deep"]).await;
+    assert!(verified.contains("12 good"), "{verified}");
     for (daemon, home) in [(one, &outside.home), (two, &second)] {
         let log = daemon.stop().await;
         assert!(log.contains("archived"), "idle beside a busy one: {log}");
