@@ -224,7 +224,7 @@ async fn a_server_that_dies_under_a_daemon_costs_time_and_nothing_else() {
     outside.add(6).await;
     let daemon = outside.home.start().await;
     outside.bucket.reached(Operation::UploadPart, 2).await;
-    let away = std::time::Instant::now();
+    let away = tokio::time::Instant::now();
     server.stop();
     daemon.says("cannot reach postgres://").await;
     // What was under way is finished and waits with its outcome.
