@@ -90,7 +90,7 @@ struct Inner {
 
 #[derive(Debug)]
 enum Place {
-    Bucket(Bucket),
+    Bucket(Box<Bucket>),
     Folder(Folder),
 }
 

@@ -500,7 +500,7 @@ mod tests {
         let gate = gate(8);
         // All that are under way may meet one bad moment.
         (0..100).for_each(|row| gate.failed(&busy(), row));
-        tokio::time::advance(FAILING_MIN - Duration::from_secs(1)).await;
+        tokio::time::advance(FAILING_MIN / 2).await;
         gate.failed(&busy(), 1);
         assert_eq!(gate.why_closed(), None);
         gate.succeeded(QUICK);

@@ -312,6 +312,9 @@ mod tests {
             bytes_stored: 0,
             verified: None,
             archived_at: None,
+            nonce: None,
+            size: None,
+            crc64nvme: None,
         };
         for (asset, state, shown) in [
             (AssetState::Due, ObjectState::Due, "due"),

@@ -193,7 +193,7 @@ async fn connect_s3(
         name: section.name.clone(),
         quirks,
         prefix,
-        place: Place::Bucket(Bucket::new(parts)),
+        place: Place::Bucket(Box::new(Bucket::new(parts))),
         computes_checksum: AtomicBool::new(false),
         metrics: OnceLock::new(),
     })
@@ -221,7 +221,7 @@ fn connect_r2(
         name: section.name.clone(),
         quirks,
         prefix: section.prefix(&config.prefix)?,
-        place: Place::Bucket(Bucket::new(parts)),
+        place: Place::Bucket(Box::new(Bucket::new(parts))),
         computes_checksum: AtomicBool::new(false),
         metrics: OnceLock::new(),
     })

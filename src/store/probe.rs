@@ -118,14 +118,13 @@ impl<'a> Probe<'a> {
         let (upload, etag) = self.begin().await?;
         self.look_before().await;
         let listed = self.store.parts(&self.key, &upload).await;
-        const LIST: &str = "list the parts";
         if matches!(&listed, Ok(StoredParts::Listed(parts)) if parts.is_empty()) {
             self.warn(
-                LIST,
+                "list the parts",
                 "the part that was written is not listed: an upload that breaks off begins anew",
             );
         } else {
-            self.note(LIST, listed, |listed| match listed {
+            self.note("list the parts", listed, |listed| match listed {
                 StoredParts::Listed(parts) => format!("{} listed", parts.len()),
                 StoredParts::AsRecorded => "not needed here".to_owned(),
             });
