@@ -87,8 +87,8 @@ suite! {
         the_next_due_time_minds_leases,
         what_is_due_later_than_any_wait_is_due_now;
     telling:
+        a_task_without_a_file_is_told_of_as_archived_once,
         each_transition_appends_its_event,
-        nothing_to_archive_is_an_end_as_well,
         events_become_deliveries_for_whoever_wants_them,
         a_task_calls_back_when_it_ends,
         a_delivery_keeps_its_id_until_it_is_taken,

@@ -53,7 +53,7 @@ declare! {
     ASSETS_AT_RISK: Gauge "assets_at_risk"
         "Videos that are not archived and die within deadline.warn, counted up to 10 000";
     DEADLINE_NEXT: Gauge "deadline_next_seconds"
-        "Time until the first link dies of all that is not archived; +Inf while nothing waits, below 0 when it is past";
+        "Time until the first deadline of all that is not archived: of a link, or of a task that is watched, whose link may be there already; +Inf while nothing waits, below 0 when it is past";
     DEADLINE_MARGIN: Histogram "deadline_margin_seconds"
         "Time that was left when an asset was archived; 0 when its deadline was past";
     BACKLOG_BYTES: Gauge "backlog_bytes"
