@@ -230,6 +230,7 @@ async fn a_server_that_dies_under_a_daemon_costs_time_and_nothing_else() {
     // What was under way is finished and waits with its outcome.
     daemon.says("the manifest does not take an outcome").await;
     assert!(outside.bucket.objects().len() < 6, "too late to stop");
+    daemon.says("failed to claim work").await;
     server.start();
     outside.archived(&daemon).await;
     let log = daemon.says("the manifest answers again").await;
@@ -260,7 +261,10 @@ fn check(said: &str, part: &str) {
 
 /// Starts a daemon that cannot work, and gives what it said.
 async fn refused(outside: &Outside, url: &str, more: &str) -> String {
-    outside.home.configure(&machine(outside, url, "one", more));
+    let config = machine(outside, url, "one", more);
+    // What it is refused for may show after it listens, and others listen where daemons do.
+    let door = "server.listen = \"127.0.0.1:0\"";
+    outside.home.configure(&format!("{door}\n{config}"));
     let outcome = outside.home.run(&["run"]).await;
     assert_eq!(outcome.code, 11, "{outcome:?}");
     assert!(outcome.stderr.contains("hint:  "), "{outcome:?}");

@@ -636,6 +636,7 @@ async fn a_task_that_is_refused_stops_no_other() {
 #[tokio::test(start_paused = true)]
 async fn a_sighting_that_cannot_be_written_keeps_no_other_from_it() {
     let world = World::new();
+    world.api.0.has_batch.store(true, Ordering::Relaxed);
     for id in ["a", "b", "c"] {
         world.learn(id).await;
     }
