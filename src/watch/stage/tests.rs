@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use super::claiming::PAST_BACKLOG;
 use super::*;
 use crate::clock::Timestamp;
 use crate::http::Body;
@@ -42,6 +43,7 @@ use crate::secret::SecretSource;
 use crate::telemetry::metrics::Metrics;
 use crate::watch::RouteConfig;
 use crate::watch::held::BELIEVED_LEASES;
+use crate::watch::held::HOLD_LEASES;
 use crate::work::driver::Driver;
 use crate::work::driver::Surroundings;
 
