@@ -89,6 +89,8 @@ async fn a_destination_that_stalls_holds_up_no_other() {
     let runs = cases.map(|((kind, size), stalled)| async move {
         let mut plan = two(kind, size);
         plan.extra.push_str("[server]\nshutdown_grace = \"1s\"\n");
+        // The silence alone takes twenty seconds, and eight of these run at once.
+        plan.patience = Duration::from_mins(1);
         let world = World::new(plan).await;
         let good = if stalled == "main" { "other" } else { "main" };
         let bad = if stalled == "main" {
