@@ -4,6 +4,7 @@
 
 mod add;
 mod check;
+mod completions;
 mod config;
 mod copies;
 mod demo;
@@ -13,6 +14,7 @@ mod fetch;
 mod get;
 mod import;
 mod init;
+mod man;
 mod manifest;
 mod open;
 mod run;
@@ -28,6 +30,7 @@ mod wait;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::CommandFactory as _;
 use clap::Parser;
 use clap::Subcommand;
 
@@ -95,6 +98,10 @@ enum Command {
     Config(config::Command),
     /// Serve a simulated EvoLink API with result files, to try a client against
     Simulate(simulate::Arguments),
+    /// Print the script by which a shell completes commands and options
+    Completions(completions::Arguments),
+    /// Write manual pages
+    Man(man::Arguments),
 }
 
 /// Parses the command line, runs the command, and says how it ended.
@@ -141,5 +148,7 @@ async fn dispatch(arguments: Arguments) -> Result<Exit, Complaint> {
         Command::Manifest(it) => manifest::manifest(config, &it).await,
         Command::Config(it) => config::config(config, &it),
         Command::Simulate(it) => simulate::simulate(it).await,
+        Command::Completions(it) => completions::completions(Arguments::command(), &it),
+        Command::Man(it) => man::man(Arguments::command(), &it),
     }
 }

@@ -48,6 +48,8 @@ const COMMANDS: &[&str] = &[
     "config",
     "config show",
     "simulate",
+    "completions",
+    "man",
 ];
 
 /// Tasks that are completed already, with small files.
@@ -93,6 +95,42 @@ async fn every_command_has_help() {
     }
     let bare = home.run(&[]).await;
     assert_eq!((bare.code, bare.stdout.as_str()), (2, ""));
+}
+
+#[tokio::test]
+async fn packages_get_a_page_for_each_command_and_a_script_for_each_shell() {
+    let home = Home::new(BTreeMap::new());
+    let pages = home.path().join("man1");
+    let none = home.run(&["man", "man1"]).await;
+    assert_eq!(none.code, 1, "{none:?}");
+    assert!(none.stderr.contains("hint: DIR is a folder"), "{none:?}");
+    std::fs::create_dir(&pages).unwrap();
+    let planned = home.done(&["man", "-n", "man1"]).await;
+    assert_eq!(std::fs::read_dir(&pages).unwrap().count(), 0);
+    assert_eq!(home.done(&["man", "man1"]).await, planned);
+    let mut written: Vec<String> = std::fs::read_dir(&pages)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    written.sort();
+    let mut wanted: Vec<String> = COMMANDS
+        .iter()
+        .map(|command| ["reelvault", command].join(" "))
+        .map(|command| format!("{}.1", command.trim().replace(' ', "-")))
+        .collect();
+    wanted.sort();
+    assert_eq!(written, wanted);
+    let page = std::fs::read_to_string(pages.join("reelvault-manifest-get.1")).unwrap();
+    assert!(page.contains("\\fBreelvault manifest get\\fR"), "{page}");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = home.done(&["completions", shell]).await;
+        for part in ["at-risk", "migrate"] {
+            assert!(script.contains(part), "{shell}: {part}");
+        }
+    }
+    let unknown = home.run(&["completions", "tcsh"]).await;
+    assert_eq!(unknown.code, 2, "{unknown:?}");
+    assert!(unknown.stderr.contains("fish"), "{unknown:?}");
 }
 
 #[tokio::test]
