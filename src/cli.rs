@@ -90,7 +90,7 @@ enum Command {
     /// See what happened and who was told, tell it again
     #[command(subcommand)]
     Events(events::Command),
-    /// Read the manifest, check what it calls archived, move it to another engine
+    /// Read the manifest, check what it calls archived, make it anew, move it to another engine
     #[command(subcommand)]
     Manifest(manifest::Command),
     /// Show the configuration in force

@@ -19,6 +19,7 @@ pub mod moving;
 mod outbox;
 pub mod owner;
 mod postgres;
+mod rebuild;
 mod sqlite;
 
 #[cfg(test)]

@@ -196,7 +196,7 @@ impl From<ManifestError> for Complaint {
                 Self::new(Exit::Manifest, what).hint("free some space on the manifest's disk")
             }
             ManifestError::Broken { .. } => Self::new(Exit::Manifest, what)
-                .hint("the database or its disk is damaged: stop the daemon and restore the latest backup"),
+                .hint("the database or its disk is damaged: stop the daemon and restore the latest backup; without one, `reelvault manifest rebuild` makes a new one from a bucket"),
             ManifestError::Url { .. } | ManifestError::Password(_) => {
                 Self::new(Exit::Configuration, what)
             }

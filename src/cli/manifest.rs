@@ -1,7 +1,8 @@
-//! `reelvault manifest get|list|export`: reads the manifest. `verify` holds it against the destinations, `migrate` moves
-//! it to another engine.
+//! `reelvault manifest get|list|export`: reads the manifest. `verify` holds it against the destinations, `rebuild` makes
+//! it anew from one, `migrate` moves it to another engine.
 
 mod migrate;
+mod rebuild;
 mod verify;
 
 use std::io::Write as _;
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     },
     /// Ask the destinations whether what is archived is still there, and the same
     Verify(verify::Arguments),
+    /// Write down anew what a bucket holds of ours, where the manifest was lost
+    Rebuild(rebuild::Arguments),
     /// Move everything from a file to a server, or back
     Migrate(migrate::Arguments),
 }
@@ -77,6 +80,9 @@ pub(crate) async fn manifest(config: Option<&Path>, command: &Command) -> Result
     if let Command::Verify(arguments) = command {
         return verify::verify(config, arguments).await;
     }
+    if let Command::Rebuild(arguments) = command {
+        return rebuild::rebuild(config, arguments).await;
+    }
     let config = open::load(config)?.config;
     let manifest = open::read_manifest(&config).await?;
     let places = open::places(&config);
@@ -86,7 +92,7 @@ pub(crate) async fn manifest(config: Option<&Path>, command: &Command) -> Result
             list(&manifest, &places, provider.as_ref(), *json).await
         }
         Command::Export { format } => export(&manifest, &places, *format).await,
-        Command::Verify(_) | Command::Migrate(_) => Ok(Exit::Done),
+        Command::Verify(_) | Command::Rebuild(_) | Command::Migrate(_) => Ok(Exit::Done),
     };
     manifest.close().await;
     exit

@@ -9,6 +9,7 @@ pub(super) mod holding;
 pub(super) mod lacking;
 pub(super) mod lives;
 pub(super) mod people;
+pub(super) mod rebuilding;
 pub(super) mod statements;
 pub(super) mod telling;
 pub(super) mod tending;
@@ -99,6 +100,8 @@ suite! {
         an_event_that_all_were_told_of_is_pruned_in_the_end;
     lives:
         random_lives_agree_with_the_model;
+    rebuilding:
+        what_a_bucket_holds_is_written_down_and_nothing_is_changed;
     people:
         retry_makes_everything_due_that_is_not_archived,
         forget_deletes_a_task_and_orphans_its_uploads,

@@ -26,6 +26,7 @@ mod migrate;
 pub(super) mod moving;
 pub(super) mod objects;
 pub(super) mod reads;
+pub(super) mod rebuild;
 mod statement;
 pub(super) mod tasks;
 pub(super) mod uploads;

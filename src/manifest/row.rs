@@ -7,6 +7,7 @@ mod filter;
 mod held;
 mod hint;
 pub mod machine;
+pub mod rebuild;
 pub mod waiting;
 
 use serde::Serialize;

@@ -22,6 +22,7 @@ pub(super) mod moving;
 pub(super) mod objects;
 mod readers;
 pub(super) mod reads;
+pub(super) mod rebuild;
 pub(super) mod tasks;
 pub(super) mod uploads;
 pub(super) mod waiting;

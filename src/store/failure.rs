@@ -176,6 +176,7 @@ pub(super) enum Verb {
     Abort,
     OpenUploads,
     Read,
+    List,
     Remove,
 }
 
@@ -192,6 +193,7 @@ impl Verb {
             Verb::Abort => ("s3:AbortMultipartUpload", "s3:AbortMultipartUpload"),
             Verb::OpenUploads => ("s3:ListMultipartUploads", "s3:ListBucketMultipartUploads"),
             Verb::Read => ("s3:GetObject", "s3:GetObject"),
+            Verb::List => ("s3:ListObjectsV2", "s3:ListBucket"),
             Verb::Remove => ("s3:DeleteObject", "s3:DeleteObject"),
         }
     }
@@ -207,6 +209,7 @@ impl Verb {
             Verb::Abort => "fs:abort",
             Verb::OpenUploads => "fs:open_uploads",
             Verb::Read => "fs:read",
+            Verb::List => "fs:list",
             Verb::Remove => "fs:remove",
         }
     }
@@ -222,6 +225,7 @@ impl Verb {
             | Verb::Abort
             | Verb::OpenUploads
             | Verb::Read
+            | Verb::List
             | Verb::Remove => false,
         }
     }

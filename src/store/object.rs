@@ -21,6 +21,7 @@ use percent_encoding::utf8_percent_encode;
 use url::Url;
 
 use crate::clock::Timestamp;
+use crate::model::asset::AssetIndex;
 use crate::model::digest::Crc64;
 use crate::model::key::ObjectKey;
 use crate::model::object::ETag;
@@ -53,6 +54,16 @@ const NOT_IN_HEADERS: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 impl Bucket {
     pub(super) async fn find(&self, key: &ObjectKey) -> Result<Option<Standing>, StoreError> {
+        let answer = self.head(key).await?;
+        let standing = answer.map(|answer| standing(&self.call(Verb::Find), &answer));
+        standing.transpose()
+    }
+
+    /// What HEAD tells of the object, if there is one.
+    pub(super) async fn head(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<Option<HeadObjectOutput>, StoreError> {
         let request = self
             .client
             .head_object()
@@ -60,7 +71,7 @@ impl Bucket {
             .key(key.as_str())
             .checksum_mode(ChecksumMode::Enabled);
         match self.ask(Verb::Find, Box::pin(request.send())).await {
-            Ok(answer) => standing(&self.call(Verb::Find), &answer).map(Some),
+            Ok(answer) => Ok(Some(answer)),
             Err(error) if error.status == Some(404) && !is_no_bucket(&error) => Ok(None),
             Err(error) => Err(error),
         }
@@ -196,6 +207,20 @@ pub(super) fn metadata(identity: &Identity) -> HashMap<String, String> {
     ])
 }
 
+/// Whose an object is, by its metadata; none if that is not of the kind that we write.
+pub(super) fn identity(metadata: &HashMap<String, String>) -> Option<Identity> {
+    let decoded = |name: &str| {
+        let value = percent_decode_str(metadata.get(name)?);
+        Some(value.decode_utf8().ok()?.into_owned())
+    };
+    Some(Identity {
+        provider: decoded(PROVIDER)?.parse().ok()?,
+        task_id: decoded(TASK)?.parse().ok()?,
+        index: AssetIndex(decoded(ASSET)?.parse().ok()?),
+        nonce: decoded(NONCE).filter(|nonce| !nonce.is_empty())?,
+    })
+}
+
 /// The two headers that a kind of encryption is asked for with.
 pub(super) fn encryption(
     encryption: Option<&Encryption>,
@@ -217,7 +242,7 @@ fn tag(etag: Option<&str>) -> Option<ETag> {
     etag.map(|etag| ETag(etag.to_owned()))
 }
 
-fn standing(call: &Call<'_>, answer: &HeadObjectOutput) -> Result<Standing, StoreError> {
+pub(super) fn standing(call: &Call<'_>, answer: &HeadObjectOutput) -> Result<Standing, StoreError> {
     let length = answer.content_length().map(u64::try_from);
     let Some(Ok(length)) = length else {
         return Err(call.senseless("the answer tells no length"));
@@ -270,18 +295,25 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::asset::AssetIndex;
-
     use super::*;
 
     #[test]
     fn identities_are_ascii_and_come_back() {
-        let metadata = metadata(&Identity {
+        let ours = Identity {
             provider: "evolink".parse().unwrap(),
             task_id: "task-1:a\"b,c".parse().unwrap(),
             index: AssetIndex(3),
             nonce: "ü 1%\n".to_owned(),
-        });
+        };
+        let metadata = metadata(&ours);
+        assert_eq!(identity(&metadata), Some(ours));
+        for (name, value) in [(PROVIDER, "No!"), (TASK, ""), (ASSET, "-1"), (NONCE, "")] {
+            let mut spoilt = metadata.clone();
+            spoilt.insert(name.to_owned(), value.to_owned());
+            assert_eq!(identity(&spoilt), None, "{name}");
+            spoilt.remove(name);
+            assert_eq!(identity(&spoilt), None, "{name}");
+        }
         assert_eq!(metadata[PROVIDER], "evolink");
         assert_eq!(metadata[TASK], "task-1:a\"b,c");
         assert_eq!(metadata[ASSET], "3");

@@ -25,6 +25,7 @@ const COMMANDS: &[&str] = &[
     "demo",
     "init",
     "check",
+    "check provider",
     "add",
     "import",
     "fetch",
@@ -44,6 +45,7 @@ const COMMANDS: &[&str] = &[
     "manifest list",
     "manifest export",
     "manifest verify",
+    "manifest rebuild",
     "manifest migrate",
     "config",
     "config show",
@@ -103,7 +105,7 @@ async fn packages_get_a_page_for_each_command_and_a_script_for_each_shell() {
     let pages = home.path().join("man1");
     let none = home.run(&["man", "man1"]).await;
     assert_eq!(none.code, 1, "{none:?}");
-    assert!(none.stderr.contains("hint: DIR is a folder"), "{none:?}");
+    assert!(none.stderr.contains("DIR is a folder"), "{none:?}");
     std::fs::create_dir(&pages).unwrap();
     let planned = home.done(&["man", "-n", "man1"]).await;
     assert_eq!(std::fs::read_dir(&pages).unwrap().count(), 0);

@@ -1,4 +1,4 @@
-//! Archived copies as people get at them: `url`, `get` and `manifest verify`, over good copies and spoilt ones.
+//! Archived copies as people get at them: `url`, `get`, `manifest verify` and `rebuild`, over good copies and spoilt ones.
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +16,7 @@ use reelvault::simulator::tasks::Submission;
 use reelvault::units::ByteSize;
 use serde_json::Value;
 
+use crate::process::Home;
 use crate::process::Outcome;
 use crate::process::Outside;
 use crate::world::FIRST;
@@ -509,4 +510,139 @@ async fn where_a_store_tells_no_checksum_the_nonce_tells_or_the_bytes() {
         13,
         "2 good, 0 missing, 2 differ",
     );
+}
+
+/// The records of everything, without what no object knows.
+async fn records(home: &Home) -> Vec<Value> {
+    let text = home.done(&["manifest", "export"]).await;
+    let mut records: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .map(|record: Value| {
+            let assets = record["assets"].as_array().unwrap().iter();
+            let assets = assets.map(|asset| {
+                let objects = asset["objects"].as_array().unwrap().iter();
+                let main = objects.filter(|it| it["destination"] == "main");
+                let objects = main.map(|it| {
+                    ["state", "key", "size", "crc64nvme", "etag", "parts", "url"]
+                        .map(|part| &it[part])
+                });
+                serde_json::json!([
+                    asset["index"],
+                    asset["role"],
+                    asset["state"],
+                    asset["size"],
+                    asset["content_type"],
+                    objects.collect::<Vec<_>>()
+                ])
+            });
+            serde_json::json!([
+                record["task_id"],
+                record["state"],
+                assets.collect::<Vec<_>>()
+            ])
+        })
+        .collect();
+    records.sort_by_key(ToString::to_string);
+    records
+}
+
+#[tokio::test]
+async fn a_manifest_that_was_lost_is_rebuilt_from_its_bucket() {
+    let quirks = Quirks {
+        page_entries_max: 2,
+        ..Quirks::aws()
+    };
+    let (outside, ids) = archived(3, quirks).await;
+    let home = &outside.home;
+    outside
+        .bucket
+        .replace("somebody/else.mp4", "theirs".into())
+        .await;
+    let before = records(home).await;
+    let rebuild = ["manifest", "rebuild", "--from", "main"];
+    let again = home.run(&rebuild).await;
+    check(
+        &again,
+        0,
+        "4 objects: 0 written down, 3 known, 0 open, 0 second, 1 not ours, 0 unread",
+    );
+
+    for name in ["manifest.db", "manifest.db-wal", "manifest.db-shm"] {
+        fs::remove_file(home.path().join(name)).ok();
+    }
+    let dry = home.run(&[&rebuild[..], &["-n"]].concat()).await;
+    check(&dry, 0, "4 objects: 3 ours, 1 not ours, 0 unread");
+    assert!(!home.path().join("manifest.db").exists());
+
+    // One that cannot be asked about now is told, and written down by the next run.
+    let key = key(&outside.bucket, &ids[1]);
+    let refused = Fault::new(Operation::HeadObject, Effect::ACCESS_DENIED);
+    outside.bucket.plant(refused.on_key(&key));
+    let most = home.run(&[&rebuild[..], &["--json"]].concat()).await;
+    assert_eq!(most.code, 3, "{most:?}");
+    let lines: Vec<Value> = most
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines[0]["verdict"], "unread");
+    assert_eq!(
+        (&lines[1]["written"], &lines[1]["unread"]),
+        (&2.into(), &1.into())
+    );
+    let rest = home.run(&rebuild).await;
+    check(&rest, 0, "1 written down, 2 known");
+    assert_eq!(records(home).await, before);
+
+    // What was rebuilt is as good as what was archived.
+    check(
+        &home.run(&["manifest", "verify"]).await,
+        0,
+        "3 of 3 archived copies: 3 good",
+    );
+    check(
+        &home.run(&["get", &ids[0], "-o", "film.mp4"]).await,
+        0,
+        "as archived",
+    );
+    home.done(&["add", &ids[0]]).await;
+    assert_eq!(home.run(&["run", "--once"]).await.code, 0);
+    assert_eq!(records(home).await, before);
+
+    let folder = home.run(&["manifest", "rebuild", "--from", "folder"]).await;
+    check(&folder, 2, "whose files do not say whose they are");
+    let listed = Fault::new(Operation::ListObjects, Effect::ACCESS_DENIED);
+    outside.bucket.plant(listed);
+    check(
+        &home.run(&rebuild).await,
+        12,
+        "403 AccessDenied to s3:ListObjectsV2",
+    );
+}
+
+#[tokio::test]
+async fn what_a_store_tells_no_checksum_of_is_read_for_the_rebuilt_manifest() {
+    let quirks = Quirks {
+        computes_crc64: false,
+        ..Quirks::aws()
+    };
+    let (outside, ids) = archived(1, quirks).await;
+    let home = &outside.home;
+    let digest = ["manifest", "get", &ids[0], "--field", "assets.0.sha256"];
+    let before = (records(home).await, home.done(&digest).await);
+    for name in ["manifest.db", "manifest.db-wal", "manifest.db-shm"] {
+        fs::remove_file(home.path().join(name)).ok();
+    }
+    let rebuilt = home.run(&["manifest", "rebuild", "--from", "main"]).await;
+    check(&rebuilt, 0, "1 objects: 1 written down");
+    assert_eq!((records(home).await, home.done(&digest).await), before);
+    let verified = [
+        "manifest",
+        "get",
+        &ids[0],
+        "--field",
+        "assets.0.objects.0.verified",
+    ];
+    assert_eq!(home.done(&verified).await, "read\n");
 }

@@ -175,6 +175,7 @@ async fn silence_ends_every_verb() {
         (Verb::Abort, transient),
         (Verb::OpenUploads, transient),
         (Verb::Read, transient),
+        (Verb::List, transient),
         (Verb::Remove, transient),
     ] {
         let request = bucket.client.head_object().bucket("films").key("a").send();
