@@ -116,9 +116,10 @@ pub(super) async fn rebuild(
         return Err(Complaint::new(Exit::Usage, what)
             .hint("a manifest is rebuilt from a bucket; of a folder, restore the latest backup of the manifest"));
     }
-    let manifest = match arguments.dry_run {
-        true => None,
-        false => Some(open::write_manifest(&config).await?),
+    let manifest = if arguments.dry_run {
+        None
+    } else {
+        Some(open::write_manifest(&config).await?)
     };
     let mut summary = Summary::default();
     let done = source.go_through(manifest.as_ref(), &mut summary).await;
@@ -150,9 +151,9 @@ impl Source {
                 match outcome {
                     Ok(Some(object)) => found.push(object),
                     Ok(None) => summary.foreign += 1,
-                    Err(error) => {
+                    Err(why) => {
                         summary.unread += 1;
-                        self.tell("unread", &key, error.to_string())?;
+                        self.tell("unread", &key, why)?;
                     }
                 }
             }
