@@ -178,7 +178,10 @@ impl Source {
                 Stream::Several(lanes) => lanes,
             };
             match lanes.next(most).await {
-                Ok(frame) => return Ok(frame),
+                Ok(Some(frame)) => return Ok(Some(frame)),
+                Ok(None) if lanes.is_through() => return Ok(None),
+                // They did not pay, or there is no memory for what they bring too early.
+                Ok(None) => self.alone_again().await?,
                 Err(error @ OriginError::Changed { .. }) => {
                     self.lanes_max = 1;
                     self.spare.distrust(self.origin.host());

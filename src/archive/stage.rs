@@ -49,6 +49,9 @@ use crate::work::settle::decide;
 use crate::work::settle::write_patiently;
 use crate::work::wake::Wake;
 
+/// So many parts' memory no lane takes: the longest body that is held at once.
+const PARTS_KEPT: u64 = 2;
+
 /// How the results of one provider are fetched.
 #[derive(Clone, Debug)]
 pub struct Downloads {
@@ -230,10 +233,11 @@ impl Archive {
             let most = Slots::count(concurrent).saturating_mul(at_once.max(1));
             (name.clone(), Gate::new(name.clone(), most))
         });
+        let kept = parts.config.part_size.as_u64().saturating_mul(PARTS_KEPT);
         Self {
             gates: gates.collect(),
             slots: Slots::new(concurrent),
-            spare: SpareLanes::new(parts.config.lanes, parts.budget.clone()),
+            spare: SpareLanes::new(parts.config.lanes, parts.budget.clone(), kept),
             manifest: parts.manifest,
             stores: parts.stores,
             downloads: parts.downloads,

@@ -47,11 +47,10 @@ impl Budget {
             wanted: ByteSize::bytes(bytes),
             total: self.total,
         };
-        let grains = bytes.div_ceil(GRAIN).max(1);
-        if grains > (self.total.as_u64() / GRAIN).max(1) {
+        if bytes > self.whole().as_u64() {
             return Err(over);
         }
-        let grains = u32::try_from(grains).map_err(|_| over)?;
+        let grains = u32::try_from(bytes.div_ceil(GRAIN).max(1)).map_err(|_| over)?;
         let permit = Arc::clone(&self.free).acquire_many_owned(grains).await;
         Ok(Share {
             _permit: permit.expect("the semaphore is never closed"),
@@ -65,10 +64,14 @@ impl Budget {
         Some(Share { _permit: permit })
     }
 
+    /// What there is, in whole grains.
+    pub fn whole(&self) -> ByteSize {
+        ByteSize::bytes((self.total.as_u64() / GRAIN).max(1).saturating_mul(GRAIN))
+    }
+
     /// What is taken now, in whole grains.
     pub fn taken(&self) -> ByteSize {
-        let whole = (self.total.as_u64() / GRAIN).max(1).saturating_mul(GRAIN);
-        ByteSize::bytes(whole.saturating_sub(self.free().as_u64()))
+        ByteSize::bytes(self.whole().as_u64().saturating_sub(self.free().as_u64()))
     }
 
     /// What is free now, in whole grains.

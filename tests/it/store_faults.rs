@@ -131,6 +131,22 @@ async fn a_small_memory_is_enough_for_many_transfers() {
     world.assert_all_archived(&records);
 }
 
+/// Lanes that come up while parts wait for memory must not take what these wait for.
+#[tokio::test]
+async fn a_small_memory_is_enough_where_an_origin_is_slow() {
+    let mut plan = Kind::Generic.plan(ByteSize::bytes(PART + 1));
+    plan.extra
+        .push_str("concurrent = 2\nmemory = \"7808 KiB\"\n");
+    let world = World::new(plan).await;
+    world.simulator.limit_rate(Some(ByteSize::mib(1)));
+    let late = Effect::Delay(Span::from_millis(500));
+    let late = Fault::new(Operation::CreateMultipartUpload, late);
+    world.bucket.plant(late);
+    world.submit(1).await;
+    let records = world.run_to_the_end().await;
+    world.assert_all_archived(&records);
+}
+
 /// A certificate for 127.0.0.1, and the authority that vouches for it.
 pub(crate) fn certificate() -> (Arc<rustls::ServerConfig>, String) {
     let mut authority = rcgen::CertificateParams::default();

@@ -125,7 +125,7 @@ async fn download_in(frame: usize) -> (Download, Pump, Arc<Mutex<Vec<String>>>) 
         answer: Span::from_secs(5),
         rate_min: ByteRate::new(1),
     };
-    let spare = SpareLanes::new(0, Budget::new(ByteSize::mib(1)));
+    let spare = SpareLanes::new(0, Budget::new(ByteSize::mib(1)), 0);
     let source = Source::open(origin, 0, None, patience, spare);
     let source = source.await.unwrap();
     let progress = Progress::new(true);

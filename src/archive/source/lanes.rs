@@ -35,6 +35,7 @@ use crate::origin::open::Origin;
 use crate::origin::open::Window;
 use crate::origin::reading::Patience;
 use crate::origin::reading::Reading;
+use crate::units::ByteSize;
 use crate::work::budget::Budget;
 use crate::work::budget::Share;
 
@@ -43,6 +44,9 @@ const STRIPE_MIN: u64 = 128 << 10;
 
 /// A stripe is never longer: what is ahead is held in memory.
 const STRIPE_MAX: u64 = 4 << 20;
+
+/// Lanes want memory for as many of the shortest as they begin with, and as many ahead.
+const STRIPES_LEAST: u64 = 8 * STRIPE_MIN;
 
 /// A stripe takes this many times as long as asking for it, so that asking costs little of a lane's time.
 const STRIPE_TO_ASKING: u128 = 8;
@@ -70,18 +74,24 @@ pub(crate) struct SpareLanes {
     free: Arc<Semaphore>,
     most: u32,
     budget: Budget,
+    /// What all stripes together may take of that.
+    stripes: Budget,
     /// Hosts whose answers differed, and when that was seen last.
     distrusted: Arc<Mutex<VecDeque<(String, Instant)>>>,
 }
 
 impl SpareLanes {
-    /// Up to `most` connections, whose stripes are held under `budget`.
-    pub(crate) fn new(most: u32, budget: Budget) -> Self {
+    /// Up to `most` connections, whose stripes are held under `budget` and leave `kept` bytes of it to parts. Who waits
+    /// for a part's memory reads nothing meanwhile, so that stripes that had taken it would never give it back.
+    pub(crate) fn new(most: u32, budget: Budget, kept: u64) -> Self {
+        let stripes = budget.whole().as_u64().saturating_sub(kept);
+        let most = if stripes < STRIPES_LEAST { 0 } else { most };
         let permits = usize::try_from(most).unwrap_or(usize::MAX);
         Self {
             free: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
             most,
             budget,
+            stripes: Budget::new(ByteSize::bytes(stripes)),
             distrusted: Arc::default(),
         }
     }
@@ -119,6 +129,12 @@ impl SpareLanes {
         self.distrusted
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Memory for a stripe, if there is some that nobody waits for.
+    fn hold(&self, bytes: u64) -> Option<(Share, Share)> {
+        let of_stripes = self.stripes.try_take(bytes)?;
+        Some((of_stripes, self.budget.try_take(bytes)?))
     }
 
     /// One of them, if there is one.
@@ -169,7 +185,7 @@ struct Stripe {
     end: u64,
     arriving: Mutex<Arriving>,
     news: Notify,
-    _share: Share,
+    _shares: (Share, Share),
 }
 
 #[derive(Default)]
@@ -229,7 +245,7 @@ impl Lanes {
         self.width
     }
 
-    /// More or fewer connections from now on; with none, the rest comes by one request.
+    /// More or fewer connections from now on; with none, [`Lanes::next`] gives out what is under way and ends.
     pub(super) fn set_width(&mut self, width: u32) {
         self.width = width;
         self.refill();
@@ -249,12 +265,18 @@ impl Lanes {
         self.first.take().map(|first| (first, surplus))
     }
 
-    /// The next frame of at most `most` bytes; `None` at the end. Cancel-safe.
+    /// Whether the whole file was given out.
+    pub(super) fn is_through(&self) -> bool {
+        self.offset >= self.total
+    }
+
+    /// The next frame of at most `most` bytes; `None` where no stripe is under way: at the end, with no connection
+    /// wanted any more, or without memory for one. Cancel-safe.
     pub(super) async fn next(&mut self, most: u64) -> Result<Option<Bytes>, OriginError> {
         loop {
             self.refill();
             let Some(stripe) = self.stripes.front().cloned() else {
-                return self.next_without_stripes(most).await;
+                return Ok(None);
             };
             if let Some(first) = &mut self.first {
                 if self.offset < stripe.start {
@@ -303,40 +325,6 @@ impl Lanes {
         }
     }
 
-    /// The end of the file, or a budget that has nothing left for stripes.
-    async fn next_without_stripes(&mut self, most: u64) -> Result<Option<Bytes>, OriginError> {
-        if self.offset >= self.total {
-            return Ok(None);
-        }
-        if self.first.is_none() {
-            let window = Window {
-                start: self.offset,
-                end: None,
-            };
-            let reading = self.fetch.open(window).await?;
-            self.first = Some(reading);
-        }
-        let Some(first) = &mut self.first else {
-            return Ok(None);
-        };
-        let frame = match self.surplus.take() {
-            Some(surplus) => Some(surplus),
-            None => first.next().await?,
-        };
-        let Some(mut frame) = frame else {
-            return Ok(None);
-        };
-        let most = usize::try_from(most.max(1)).unwrap_or(usize::MAX);
-        if frame.len() > most {
-            self.surplus = Some(frame.split_off(most));
-        }
-        self.offset += length(&frame);
-        // Stripes go on from wherever this connection has come to by then.
-        let read_to = self.offset + self.surplus.as_ref().map_or(0, length);
-        self.next_at = read_to + STRIPE_MIN;
-        Ok(Some(frame))
-    }
-
     /// Sends lanes for the next stripes, as far as the number of lanes and the byte budget allow.
     fn refill(&mut self) {
         while let Some(ended) = self.tasks.try_join_next() {
@@ -354,8 +342,8 @@ impl Lanes {
             );
             let is_needed = self.stripes.is_empty() && self.first.is_none();
             let lane = if is_needed { None } else { self.spare.take() };
-            let share = self.spare.budget.try_take(end - start);
-            let Some(share) = share.filter(|_| is_needed || lane.is_some()) else {
+            let shares = self.spare.hold(end - start);
+            let Some(shares) = shares.filter(|_| is_needed || lane.is_some()) else {
                 return;
             };
             let stripe = Arc::new(Stripe {
@@ -363,7 +351,7 @@ impl Lanes {
                 end,
                 arriving: Mutex::default(),
                 news: Notify::new(),
-                _share: share,
+                _shares: shares,
             });
             self.stripes.push_back(Arc::clone(&stripe));
             self.next_at = end;
