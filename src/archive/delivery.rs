@@ -11,6 +11,8 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use crate::archive::download::Download;
 use crate::archive::download::Facts;
@@ -68,6 +70,8 @@ pub(crate) struct Delivery<'a> {
     pub(crate) store: &'a Store,
     /// How much its destination takes.
     pub(crate) gate: &'a Gate,
+    /// Whether it is the one that tries a destination that is shut.
+    pub(crate) has_turn: AtomicBool,
 }
 
 /// What an object needs to be archived.
@@ -122,6 +126,18 @@ pub(crate) struct Way<'a> {
 }
 
 impl Delivery<'_> {
+    /// Whether its destination takes anything now. Whoever has its turn keeps it to the end of this try.
+    pub(crate) fn admit(&self) -> Result<(), Failure> {
+        if self.has_turn.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let admitted = self.gate.admit(self.transfer.asset.lease.row);
+        admitted.map_err(|shut| shut.failure(self.transfer.clock))?;
+        let has_turn = self.gate.why_closed().is_some();
+        self.has_turn.store(has_turn, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Finds out by asking the store what is still to be done.
     pub(crate) async fn look(&self) -> Result<Need, Failure> {
         let Some(name) = &self.object.name else {

@@ -46,6 +46,11 @@ const SILENT_MAX: u32 = 8;
 const FAILING_MIN: Duration = Duration::from_secs(30);
 const FAILING_MAX: u32 = 8;
 
+/// So many of those who wait for a closed destination may come back at once, and all others one after the other: each
+/// is claimed and put off again.
+const TOGETHER: u32 = 64;
+const ONE_EACH: Duration = Duration::from_millis(20);
+
 /// One trouble is one sign, however many requests met it: the limit is halved once in this time at most.
 const HALVED_EVERY: Duration = Duration::from_secs(1);
 
@@ -86,8 +91,8 @@ struct State {
 
 impl State {
     /// Whether the asset of this row has its turn.
-    fn may_try(&self, asset: i64, now: Instant) -> Result<(), Shut> {
-        let Some(closed) = &self.closed else {
+    fn may_try(&mut self, asset: i64, now: Instant) -> Result<(), Shut> {
+        let Some(closed) = &mut self.closed else {
             return Ok(());
         };
         let turn = closed.turn(self.denied.contains(&asset), now);
@@ -109,6 +114,8 @@ struct Closed {
     probed_at: Option<Instant>,
     /// Whether all that is known is that some assets were denied.
     is_by_denial: bool,
+    /// How many were put off since somebody was let through.
+    put_off: u32,
 }
 
 impl Closed {
@@ -121,12 +128,16 @@ impl Closed {
         }
     }
 
-    fn shut(&self, turn: Instant, now: Instant) -> Shut {
+    fn shut(&mut self, turn: Instant, now: Instant) -> Shut {
         let probed_until = self.probed_at.map(|probed| probed + PROBE_PATIENCE);
         let until = probed_until.filter(|until| *until > now && *until < turn);
+        let wait = until.unwrap_or(turn).saturating_duration_since(now);
+        let behind = ONE_EACH.saturating_mul(self.put_off.saturating_sub(TOGETHER));
+        let behind = behind.as_millis() % wait.as_millis().max(1);
+        self.put_off = self.put_off.saturating_add(1);
         Shut {
             why: self.why.clone(),
-            wait: until.unwrap_or(turn).saturating_duration_since(now),
+            wait: wait + Duration::from_millis(u64::try_from(behind).unwrap_or_default()),
         }
     }
 }
@@ -198,7 +209,10 @@ impl Gate {
         state.may_try(asset, now)?;
         if let Some(closed) = &mut state.closed {
             closed.probe_at = now + closed.wait;
+            // Twice as long by each try, and not by each failure: many come at once, and one that hangs comes late.
+            closed.wait = (closed.wait * 2).min(PROBE_EVERY);
             closed.probed_at = Some(now);
+            closed.put_off = 0;
         }
         Ok(())
     }
@@ -266,8 +280,8 @@ impl Gate {
             StoreErrorKind::Transient | StoreErrorKind::Ambiguous if error.status.is_none() => {
                 state.silent += 1;
                 if state.silent >= SILENT_MAX {
-                    let before = state.closed.as_ref().map(|closed| closed.wait * 2);
-                    let wait = before.unwrap_or(PROBE_FIRST).min(PROBE_EVERY);
+                    let before = state.closed.as_ref().map(|closed| closed.wait);
+                    let wait = before.unwrap_or(PROBE_FIRST);
                     self.close(&mut state, error, wait, false);
                 }
             }
@@ -333,6 +347,7 @@ impl Gate {
             );
         }
         let before = state.closed.take();
+        let put_off = before.as_ref().map_or(0, |closed| closed.put_off);
         // Whoever was denied says nothing of those that were not, nor of when they may try.
         let probed_at = before
             .filter(|_| is_by_denial)
@@ -343,6 +358,7 @@ impl Gate {
             probe_at: Instant::now() + wait,
             probed_at,
             is_by_denial,
+            put_off,
         });
     }
 
@@ -551,5 +567,36 @@ mod tests {
         }
         gate.succeeded(QUICK);
         assert_eq!(gate.admit(1), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_that_come_together_make_no_wait_longer_and_tries_that_hang_do() {
+        let gate = gate(8);
+        (0..4 * SILENT_MAX).for_each(|_| gate.failed(&silent(), 1));
+        let mut wait = PROBE_FIRST;
+        for asset in 1..8 {
+            assert_eq!(gate.peek(asset).unwrap_err().wait, wait.min(PROBE_PATIENCE));
+            tokio::time::advance(wait).await;
+            assert_eq!(gate.admit(asset), Ok(()));
+            wait = if asset == 1 {
+                wait
+            } else {
+                (wait * 2).min(PROBE_EVERY)
+            };
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_a_destination_does_not_come_back_all_at_once() {
+        let gate = gate(8);
+        gate.failed(&blocked(), 1);
+        let wait = |_| gate.peek(1).unwrap_err().wait;
+        let waits: Vec<Duration> = (0..10_000).map(wait).collect();
+        assert_eq!(waits[0], PROBE_EVERY);
+        for second in 60..119 {
+            let comes = |wait: &&Duration| wait.as_secs() == second;
+            let comes = waits.iter().filter(comes).count();
+            assert!((100..300).contains(&comes), "{comes} after {second} s");
+        }
     }
 }

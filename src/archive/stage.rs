@@ -183,6 +183,7 @@ impl Stage for Archive {
                     object,
                     store,
                     gate,
+                    has_turn: AtomicBool::new(false),
                 }),
                 Err(failure) => refused.push(failure),
             }

@@ -110,22 +110,30 @@ impl Transfer<'_> {
         refused: Vec<Failure>,
     ) -> Result<(), Failure> {
         let look = self.slots.look().await;
+        let mut outcomes: Vec<_> = refused.into_iter().map(Err).collect();
+        // Others may have found a destination shut while this one waited for its turn.
+        let mut admitted = Vec::new();
+        for delivery in &deliveries {
+            match delivery.admit() {
+                Ok(()) => admitted.push(delivery),
+                Err(shut) => outcomes.push(Err(shut)),
+            }
+        }
         let looking = async {
-            let looked = join_all(deliveries.iter().map(Delivery::look)).await;
+            let looked = join_all(admitted.iter().map(|delivery| delivery.look())).await;
             // An origin that takes its time keeps nobody from looking.
             drop(look);
             looked
         };
-        let (looked, early) = match self.early_slot(&deliveries) {
+        let (looked, early) = match self.early_slot(&admitted) {
             Some(slot) => {
                 let (looked, opened) = join(looking, self.open_at(0, None)).await;
                 (looked, Some((slot, opened)))
             }
             None => (looking.await, None),
         };
-        let mut outcomes: Vec<_> = refused.into_iter().map(Err).collect();
         let mut wanting = Vec::new();
-        for (delivery, looked) in deliveries.iter().zip(looked) {
+        for (delivery, looked) in admitted.into_iter().zip(looked) {
             match looked {
                 Ok(Need::Nothing(proof)) => outcomes.push(delivery.mark(&proof).await),
                 Ok(need) => wanting.push((delivery, need)),
@@ -141,12 +149,12 @@ impl Transfer<'_> {
                 outcomes.push(Err(Failure::drained()));
                 return worst(outcomes);
             }
-            // Others may have found a destination shut while this one waited for its turn.
+            // And again.
             let mut admitted = Vec::new();
             for (delivery, need) in wanting {
-                match delivery.gate.admit(self.asset.lease.row) {
+                match delivery.admit() {
                     Ok(()) => admitted.push((delivery, need)),
-                    Err(shut) => outcomes.push(Err(shut.failure(self.clock))),
+                    Err(shut) => outcomes.push(Err(shut)),
                 }
             }
             if !admitted.is_empty() {
@@ -158,7 +166,7 @@ impl Transfer<'_> {
     }
 
     /// A slot that nobody else waits for, where it is plain that the body will be wanted from its first byte.
-    fn early_slot(&self, deliveries: &[Delivery<'_>]) -> Option<Slot> {
+    fn early_slot(&self, deliveries: &[&Delivery<'_>]) -> Option<Slot> {
         let is_new = deliveries
             .iter()
             .all(|delivery| delivery.object.name.is_none());

@@ -156,6 +156,39 @@ async fn a_destination_that_refuses_everybody_is_paused_and_holds_up_no_other() 
     }
 }
 
+#[tokio::test]
+async fn a_destination_that_answers_no_question_holds_up_no_other() {
+    const BACKLOG: usize = 20;
+    let log = Log::default();
+    let _listening = log.listen();
+    let mut plan = two(Kind::Aws, ByteSize::bytes(64 << 10));
+    plan.extra.push_str("[server]\nshutdown_grace = \"1s\"\n");
+    let world = World::new(plan).await;
+    let silent = Fault::new(Operation::HeadObject, Effect::Break(0));
+    world.bucket.plant(silent.times(u32::MAX));
+    world.submit(BACKLOG).await;
+    let work = async {
+        let has_other = async |count| {
+            while !are_archived(&objects_at(&world.records().await, "other"), count) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        has_other(BACKLOG).await;
+        assert_told(&log, "the destination takes nothing");
+        // From now on whoever asks waits for half a minute, and the whole backlog waits to ask.
+        world.bucket.heal();
+        let hang = Fault::new(Operation::HeadObject, Effect::Hang(0));
+        world.bucket.plant(hang.times(u32::MAX));
+        let asked = world.bucket.count(Operation::HeadObject);
+        world.bucket.reached(Operation::HeadObject, asked + 1).await;
+        world.submit(5).await;
+        let soon = Duration::from_secs(15);
+        let done = tokio::time::timeout(soon, has_other(BACKLOG + 5)).await;
+        assert!(done.is_ok(), "the other destination got nothing");
+    };
+    world.run_during(work).await;
+}
+
 /// The store's own patience ends after 20 to 30 seconds.
 #[tokio::test]
 async fn a_store_that_stops_reading_is_given_up_in_time() {
