@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -13,6 +15,9 @@ use crate::units::ByteRate;
 /// What may pass at once after a pause: as much as the rate gives in this time.
 const BURST: Duration = Duration::from_millis(100);
 
+/// What passes in one step is no shorter, however low the rate.
+const STEP_MIN: u64 = 4 << 10;
+
 /// A limit on bytes a second, or none. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Bandwidth(Arc<Inner>);
@@ -20,6 +25,8 @@ pub struct Bandwidth(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     limit: watch::Sender<Option<ByteRate>>,
+    /// What of that rate passes in one step.
+    step: AtomicU64,
     /// When all that has passed is paid for.
     paid_at: Mutex<Option<Instant>>,
 }
@@ -29,6 +36,7 @@ impl Bandwidth {
     pub fn new(rate: Option<ByteRate>) -> Self {
         Self(Arc::new(Inner {
             limit: watch::Sender::new(rate),
+            step: AtomicU64::new(step(rate)),
             paid_at: Mutex::new(None),
         }))
     }
@@ -37,11 +45,21 @@ impl Bandwidth {
     pub fn change(&self, rate: Option<ByteRate>) {
         let mut paid_at = self.paid_at();
         *paid_at = None;
+        self.0.step.store(step(rate), Ordering::Relaxed);
         self.0.limit.send_replace(rate);
+    }
+
+    /// How many bytes pass in one step: few where the rate is low, or each of many who share it would wait for its turn
+    /// for so long that a store gives it up.
+    pub fn step(&self) -> u64 {
+        self.0.step.load(Ordering::Relaxed)
     }
 
     /// Counts bytes that have passed, and waits until they are paid for.
     pub async fn pass(&self, bytes: u64) {
+        if self.step() == u64::MAX {
+            return;
+        }
         let mut limit = self.0.limit.subscribe();
         let now = Instant::now();
         let paid_at = {
@@ -70,6 +88,13 @@ impl Bandwidth {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn step(rate: Option<ByteRate>) -> u64 {
+    let steps_a_second = u64::try_from(1_000 / BURST.as_millis()).unwrap_or(1);
+    rate.map_or(u64::MAX, |rate| {
+        (rate.bytes_a_second() / steps_a_second).max(STEP_MIN)
+    })
 }
 
 #[cfg(test)]

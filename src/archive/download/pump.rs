@@ -89,7 +89,8 @@ impl Pump {
     async fn step(&mut self) -> Result<bool, OriginError> {
         self.demand().await?;
         let offset = self.source.offset();
-        let Some(frame) = self.source.next(self.next_mark(offset) - offset).await? else {
+        let most = self.bandwidth.step().min(self.next_mark(offset) - offset);
+        let Some(frame) = self.source.next(most).await? else {
             self.mark(offset);
             return Ok(false);
         };

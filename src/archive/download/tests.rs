@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use http::HeaderMap;
 use http::Request;
 use http::Response;
+use tokio::time::Instant;
 
 use super::pump::HELD_UP_MAX;
 use super::pump::WINDOW_SHARED;
@@ -110,6 +111,14 @@ async fn download() -> (Download, Pump, Arc<Mutex<Vec<String>>>) {
 
 /// The same in frames of this length.
 async fn download_in(frame: usize) -> (Download, Pump, Arc<Mutex<Vec<String>>>) {
+    download_under(Bandwidth::new(None), frame).await
+}
+
+/// The same under a limit.
+async fn download_under(
+    bandwidth: Bandwidth,
+    frame: usize,
+) -> (Download, Pump, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let origin = Origin {
         http: Http::new(OneFile {
@@ -129,7 +138,7 @@ async fn download_in(frame: usize) -> (Download, Pump, Arc<Mutex<Vec<String>>>) 
     let source = Source::open(origin, 0, None, patience, spare);
     let source = source.await.unwrap();
     let progress = Progress::new(true);
-    let (download, pump) = Download::new(source, progress, vec![STRIDE], Bandwidth::new(None));
+    let (download, pump) = Download::new(source, progress, vec![STRIDE], bandwidth);
     (download, pump, asked)
 }
 
@@ -174,6 +183,28 @@ async fn short_frames_are_joined_where_they_are_held() {
         assert_eq!(held.frames[0], file().slice(..frames * frame));
         assert_eq!(held.crc64nvme, Crc64::of(&held.frames[0]));
     }
+}
+
+/// A store ends a request that gets no byte for some twenty seconds.
+#[tokio::test(start_paused = true)]
+async fn a_slow_rate_keeps_none_of_many_waiting_for_long() {
+    let bandwidth = Bandwidth::new(Some("64 KiB/s".parse().unwrap()));
+    let waits = (0..20).map(|_| async {
+        let (download, pump, _) = download_under(bandwidth.clone(), FRAME).await;
+        let reader = download.reader(0, None, line());
+        let reading = async {
+            let (began, mut longest) = (Instant::now(), Duration::ZERO);
+            while began.elapsed() < Duration::from_secs(60) {
+                let asked = Instant::now();
+                reader.next(u64::MAX).await.unwrap().unwrap();
+                longest = longest.max(asked.elapsed());
+            }
+            longest
+        };
+        while_pumping(pump, reading).await
+    });
+    let longest = futures::future::join_all(waits).await.into_iter().max();
+    assert!(longest < Some(Duration::from_secs(5)), "{longest:?}");
 }
 
 #[tokio::test]

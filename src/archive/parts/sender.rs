@@ -174,7 +174,7 @@ impl Sender {
         let fed = async move {
             let mut crc = Crc64Digester::new();
             loop {
-                let frame = match reading.next().await {
+                let mut frame = match reading.next().await {
                     Ok(Some(frame)) => frame,
                     Ok(None) => return Ok(Some(crc.value())),
                     Err(error) => {
@@ -186,9 +186,13 @@ impl Sender {
                     }
                 };
                 crc.update(&frame);
-                bandwidth.pass(length(&frame)).await;
-                if feed.send(Ok(frame)).await.is_err() {
-                    return Ok::<Option<Crc64>, OriginError>(None);
+                while !frame.is_empty() {
+                    let step = usize::try_from(bandwidth.step()).unwrap_or(usize::MAX);
+                    let step = frame.split_to(frame.len().min(step));
+                    bandwidth.pass(length(&step)).await;
+                    if feed.send(Ok(step)).await.is_err() {
+                        return Ok::<Option<Crc64>, OriginError>(None);
+                    }
                 }
             }
         };
