@@ -160,7 +160,12 @@ impl Delivery<'_> {
         let proof = match need {
             Need::Nothing(proof) => proof,
             Need::Body(free) => Box::pin(self.begin(free, way)).await?,
-            Need::Comparison(name, standing) => self.compare(&name, &way, standing).await?,
+            Need::Comparison(name, standing) => {
+                match self.compare(&name, &way, standing.clone()).await {
+                    Err(failure) => self.prove_alone(&name, &standing, failure).await?,
+                    Ok(proof) => proof,
+                }
+            }
             Need::Parts(resume) => {
                 let Resumption { target, rows, .. } = resume;
                 Box::pin(self.write_parts(target, rows, way)).await?
@@ -209,20 +214,13 @@ impl Delivery<'_> {
         need: Need,
         error: OriginError,
     ) -> Result<(), Failure> {
+        let failure = self.transfer.of_origin(&error);
         match need {
-            Need::Comparison(name, standing)
-                if matches!(error, OriginError::Gone { .. })
-                    && standing.nonce.as_ref() == Some(&name.nonce) =>
-            {
-                // Written by us in one request, so it is whole; with the link dead only it can tell what it is.
-                let digests = self.read_back(&name, standing.length).await?;
-                let source = SourceIdentity::default();
-                let proof = self.prove(&name, None, digests, &source).await?;
+            Need::Comparison(name, standing) => {
+                let proof = self.prove_alone(&name, &standing, failure).await?;
                 self.mark(&proof).await
             }
-            Need::Nothing(_) | Need::Body(_) | Need::Comparison(..) | Need::Parts(_) => {
-                Err(self.transfer.of_origin(&error))
-            }
+            Need::Nothing(_) | Need::Body(_) | Need::Parts(_) => Err(failure),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::model::digest::Crc64;
 use crate::model::digest::Crc64Digester;
 use crate::model::digest::Sha256Digest;
 use crate::model::failure::Failure;
+use crate::model::failure::Verdict;
 use crate::model::object::Verified;
 use crate::store::Difference;
 use crate::store::Expected;
@@ -213,6 +214,29 @@ impl Delivery<'_> {
             verified,
             source,
         })
+    }
+
+    /// The proof of an object of ours where its link is dead, as `failure` says: written by us in one request it is
+    /// whole, and only it can tell what it is.
+    pub(crate) async fn prove_alone(
+        &self,
+        name: &ObjectName,
+        standing: &Standing,
+        failure: Failure,
+    ) -> Result<Proof, Failure> {
+        let Transfer { asset, clock, .. } = self.transfer;
+        let is_dead = match failure.verdict() {
+            Verdict::Gone | Verdict::Wrong => true,
+            Verdict::Retry | Verdict::RetryAfter(_) => clock.now() >= asset.deadline.at,
+            Verdict::WaitUntil(_) | Verdict::Dead | Verdict::Drained => false,
+        };
+        if !is_dead || standing.nonce.as_ref() != Some(&name.nonce) {
+            return Err(failure);
+        }
+        tracing::info!(%failure, "reading the object of an earlier try, since its link is dead");
+        let digests = self.read_back(name, standing.length).await?;
+        self.prove(name, None, digests, &SourceIdentity::default())
+            .await
     }
 
     /// Has the body read to its end, for its digests.

@@ -187,7 +187,13 @@ impl Transfer<'_> {
             Some(opened) => opened.map(|source| (source, self.nothing_read())),
             None => self.open(&mut wanting).await,
         };
-        let (mut source, progress) = match opened {
+        let opened = match opened {
+            Ok((mut source, progress)) if source.offset() == 0 => {
+                source.head().await.map(|head| (source, progress, head))
+            }
+            opened => opened.map(|(source, progress)| (source, progress, Vec::new())),
+        };
+        let (source, progress, head) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 let failing = wanting.into_iter();
@@ -195,15 +201,6 @@ impl Transfer<'_> {
                     failing.map(|(delivery, need)| delivery.without_origin(need, error.clone()));
                 return join_all(failing).await;
             }
-        };
-        let head = if source.offset() == 0 {
-            source.head().await
-        } else {
-            Ok(Vec::new())
-        };
-        let head = match head {
-            Ok(head) => head,
-            Err(error) => return vec![Err(self.of_origin(&error))],
         };
         let facts = source.facts();
         let strides = wanting

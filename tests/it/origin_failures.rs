@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use reelvault::manifest::row::TaskRecord;
 use reelvault::model::asset::AssetState;
+use reelvault::simulator::bucket::Effect;
+use reelvault::simulator::bucket::Fault;
 use reelvault::simulator::bucket::Operation;
 use reelvault::simulator::script::ApiFault;
 use reelvault::simulator::script::AtOnce;
@@ -517,6 +519,32 @@ async fn a_page_where_the_file_should_be_is_a_reason_to_ask_for_a_fresh_link() {
         let seen = world.simulator.seen();
         assert_eq!(seen.reads + seen.batches, 2, "{seen:?}");
     }
+}
+
+#[tokio::test]
+async fn a_copy_of_ours_that_stands_whole_is_proven_however_its_link_ends() {
+    use FileFault::*;
+    let runs = [Html, Redirect(9), Unavailable, Reset(None)].map(|end| async move {
+        let mut plan = Kind::Aws.plan(SMALL);
+        plan.extra.push_str("[server]\nshutdown_grace = \"1s\"\n");
+        plan.extra.push_str("[deadline]\nkeep_trying = false\n");
+        let world = World::new(plan).await;
+        // Stopped between the write and the look that would have proven it.
+        let hang = Fault::new(Operation::HeadObject, Effect::Hang(0));
+        world.bucket.plant(hang.from(2));
+        world.submit(1).await;
+        let looked = world.bucket.reached(Operation::HeadObject, 2);
+        world.run_during(looked).await;
+        let world = world.reopened().await;
+        world.bucket.heal();
+        let rule = Rule::file(end.clone()).times(u32::MAX);
+        world.simulator.plant(rule);
+        world.pass(Span::from_secs(2 * 86_400));
+        let records = world.run_to_the_end().await;
+        println!("{end:?}");
+        world.assert_all_archived(&records);
+    });
+    futures::future::join_all(runs).await;
 }
 
 #[tokio::test]
