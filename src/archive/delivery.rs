@@ -29,7 +29,6 @@ use crate::archive::plan::Slot as PartSlot;
 use crate::archive::proof::Digests;
 use crate::archive::slots::Slot;
 use crate::archive::transfer::Transfer;
-use crate::archive::transfer::part_size;
 use crate::manifest::ManifestError;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::ClaimedObject;
@@ -239,7 +238,10 @@ impl Delivery<'_> {
     pub(crate) fn stride(&self, need: &Need, facts: &Facts) -> u64 {
         match need {
             Need::Parts(resume) => resume.target.part_size,
-            Need::Body(_) => part_size(facts.identity.length, &self.limits(facts)).unwrap_or(0),
+            Need::Body(_) => match plan::shape(facts.identity.length, &self.limits(facts)) {
+                Ok(Shape::Parts { part_size }) => part_size,
+                Ok(Shape::Single) | Err(_) => 0,
+            },
             Need::Nothing(_) | Need::Comparison(..) => 0,
         }
     }

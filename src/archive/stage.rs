@@ -315,14 +315,8 @@ impl Archive {
     /// What a failed step means for the asset's row.
     fn outcome(&self, asset: &ClaimedAsset, failure: &Failure) -> AssetSettlement {
         let (now, verdict) = (self.clock.now(), failure.verdict());
-        let dead = match verdict {
-            Verdict::Gone | Verdict::Wrong => Some(self.dead_link(asset, failure, now)),
-            Verdict::Retry
-            | Verdict::RetryAfter(_)
-            | Verdict::WaitUntil(_)
-            | Verdict::Dead
-            | Verdict::Drained => None,
-        };
+        let is_asked_for = failure.has_dead_link() && verdict != Verdict::Drained;
+        let dead = is_asked_for.then(|| self.dead_link(asset, failure, now));
         // A link that is dead has no time left in which to hurry; its file may.
         let until = dead.and_then(|dead| dead.file_until);
         let situation = Situation {

@@ -32,7 +32,6 @@ use crate::archive::gauge::Moving;
 use crate::archive::length;
 use crate::archive::parts::Held;
 use crate::archive::parts::hold_all;
-use crate::archive::plan;
 use crate::archive::progress::Progress;
 use crate::archive::slots::Slot;
 use crate::archive::slots::Slots;
@@ -424,7 +423,7 @@ async fn make_room_when_slow(download: &Download, slot: &std::sync::Weak<Slot>) 
     std::future::pending().await
 }
 
-/// The failure that decides for all: one that goes on beats one that ends.
+/// The failure that decides for all: one that goes on beats one that ends. A link that is dead is not forgotten over it.
 fn worst(outcomes: Vec<Result<(), Failure>>) -> Result<(), Failure> {
     let rank = |failure: &Failure| match failure.verdict() {
         Verdict::Drained => 4,
@@ -433,15 +432,12 @@ fn worst(outcomes: Vec<Result<(), Failure>>) -> Result<(), Failure> {
         Verdict::WaitUntil(_) => 1,
         Verdict::Dead => 0,
     };
-    let failures = outcomes.into_iter().filter_map(Result::err);
-    failures.max_by_key(rank).map_or(Ok(()), Err)
-}
-
-/// How a body of this length goes to a store, where that can be said.
-pub(crate) fn part_size(length: Option<u64>, limits: &plan::Limits) -> Option<u64> {
-    match plan::shape(length, limits) {
-        Ok(plan::Shape::Parts { part_size }) => Some(part_size),
-        Ok(plan::Shape::Single) | Err(_) => None,
+    let failures: Vec<Failure> = outcomes.into_iter().filter_map(Result::err).collect();
+    let has_dead_link = failures.iter().any(Failure::has_dead_link);
+    match failures.into_iter().max_by_key(rank) {
+        Some(worst) if has_dead_link => Err(worst.with_dead_link()),
+        Some(worst) => Err(worst),
+        None => Ok(()),
     }
 }
 

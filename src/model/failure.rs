@@ -31,6 +31,7 @@ pub struct Failure {
     verdict: Verdict,
     what: String,
     has_gained: bool,
+    has_dead_link: bool,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -89,6 +90,18 @@ impl Failure {
         self.has_gained
     }
 
+    /// The same failure of a step that also found the link dead.
+    #[must_use]
+    pub fn with_dead_link(mut self) -> Self {
+        self.has_dead_link = true;
+        self
+    }
+
+    /// Whether the step found the link dead, or leading astray, whatever else decided.
+    pub fn has_dead_link(&self) -> bool {
+        self.has_dead_link || matches!(self.verdict, Verdict::Gone | Verdict::Wrong)
+    }
+
     /// Whether to try again.
     pub fn verdict(&self) -> Verdict {
         self.verdict
@@ -99,6 +112,7 @@ impl Failure {
             verdict,
             what: what.into(),
             has_gained: false,
+            has_dead_link: false,
             source: None,
         }
     }

@@ -189,6 +189,19 @@ async fn a_destination_that_answers_no_question_holds_up_no_other() {
     world.run_during(work).await;
 }
 
+#[tokio::test]
+async fn a_fresh_link_is_asked_for_while_a_destination_is_in_trouble() {
+    let world = World::new(two(Kind::Aws, ByteSize::mib(1))).await;
+    let broken = Effect::Answer(500, "InternalError");
+    let broken = Fault::new(Operation::HeadObject, broken);
+    world.bucket.plant(broken.times(u32::MAX));
+    let dead = Rule::file(FileFault::Dead(403));
+    world.simulator.plant(dead);
+    world.submit(1).await;
+    let is_done = |records: &[TaskRecord]| are_archived(&objects_at(records, "other"), 1);
+    world.run_until(is_done).await;
+}
+
 /// The store's own patience ends after 20 to 30 seconds.
 #[tokio::test]
 async fn a_store_that_stops_reading_is_given_up_in_time() {
