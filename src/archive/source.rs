@@ -75,7 +75,8 @@ impl Source {
     ) -> Result<Self, OriginError> {
         let reading = Reading::open(origin.clone(), from(offset), expected, patience).await?;
         let facts = Facts {
-            identity: reading.identity().clone(),
+            // An answer to who asked for one version is of that version, however little of it is told again.
+            identity: expected.unwrap_or(reading.identity()).clone(),
             is_resumable: reading.is_resumable(),
             is_framed: reading.is_framed(),
         };

@@ -223,3 +223,21 @@ async fn stripes_leave_to_parts_what_is_theirs() {
         read_to(&mut source, FILE).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_up_is_the_version_that_was_asked_for() {
+    let first_only = |answer: usize| if answer == 1 { "\"a\"" } else { "" };
+    let (origin, ..) = origin(first_only, Bandwidth::new(None));
+    let open = |offset, expected: Option<SourceIdentity>| {
+        let origin = origin.clone();
+        async move {
+            let source = Source::open(origin, offset, expected.as_ref(), PATIENCE, spare());
+            source.await.unwrap().facts()
+        }
+    };
+    let begun = open(0, None).await.identity;
+    // The answer names its date alone.
+    let resumed = open(1 << 20, Some(begun.clone())).await;
+    assert_eq!(resumed.identity, begun);
+    assert!(resumed.is_resumable);
+}
