@@ -373,7 +373,9 @@ impl Delivery<'_> {
         let quirks = self.store.quirks();
         let part_size = self.transfer.config.part_size.as_u64();
         let single_max = if self.passes_through(facts) {
-            part_size.saturating_mul(SINGLE_PARTS_MAX)
+            // It is sent again from memory, should it break.
+            let twice = part_size.saturating_mul(SINGLE_PARTS_MAX);
+            twice.min(self.transfer.budget.whole().as_u64())
         } else {
             part_size
         };

@@ -147,6 +147,21 @@ async fn a_small_memory_is_enough_where_an_origin_is_slow() {
     world.assert_all_archived(&records);
 }
 
+#[tokio::test]
+async fn no_request_is_longer_than_the_memory_that_sends_it_again() {
+    let mut plan = Kind::Aws.plan(ByteSize::bytes(2 * PART - 1));
+    plan.extra.push_str("concurrent = 1\nmemory = \"7 MiB\"\n");
+    let world = World::new(plan).await;
+    for operation in [Operation::PutObject, Operation::UploadPart] {
+        let broken = Fault::new(operation, Effect::Break(1 << 20));
+        world.bucket.plant(broken);
+    }
+    world.submit(1).await;
+    let records = world.run_to_the_end().await;
+    world.assert_all_archived(&records);
+    assert_eq!(records[0].assets[0].attempts, 0);
+}
+
 /// A certificate for 127.0.0.1, and the authority that vouches for it.
 pub(crate) fn certificate() -> (Arc<rustls::ServerConfig>, String) {
     let mut authority = rcgen::CertificateParams::default();
