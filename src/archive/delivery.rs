@@ -9,6 +9,7 @@
 //!    `--no----------'--none---------> GET, sniff, name, begin
 //! ```
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -491,11 +492,12 @@ fn retained(recorded: &[PartRow], stored: &StoredParts) -> Vec<PartRow> {
     match stored {
         StoredParts::AsRecorded => recorded.to_vec(),
         StoredParts::Listed(listed) => {
-            let is_there = |row: &&PartRow| {
-                listed.iter().any(|part| {
-                    part.number == row.number && part.etag == row.etag && part.length == row.length
-                })
-            };
+            let listed: HashMap<_, _> = listed
+                .iter()
+                .map(|part| (part.number, (&part.etag, part.length)))
+                .collect();
+            let is_there =
+                |row: &&PartRow| listed.get(&row.number) == Some(&(&row.etag, row.length));
             recorded.iter().filter(is_there).cloned().collect()
         }
     }

@@ -145,10 +145,13 @@ struct Sent {
     crc64nvme: Option<Crc64>,
 }
 
-/// The first part that is missing in a body of `total` bytes; `None` when all are stored.
+/// The first part that is missing in a body of `total` bytes, of which those that are `stored` are told in their order;
+/// `None` when all are.
 pub(crate) fn first_missing(stored: &[PartRow], total: u64, part_size: u64) -> Option<Slot> {
-    let is_stored = |slot: &Slot| stored.iter().any(|row| row.number == slot.number);
-    plan::slots(total, part_size).find(|slot| !is_stored(slot))
+    let in_a_row = stored.iter().zip(1..);
+    let in_a_row = in_a_row.take_while(|(row, number)| row.number.0 == *number);
+    let offset = part_size.checked_mul(u64::try_from(in_a_row.count()).ok()?)?;
+    plan::slot_at(offset, total, part_size)
 }
 
 /// What is known of the body up to `slot`, where it was kept; the start of the body needs nothing kept.

@@ -101,17 +101,17 @@ pub fn number_at(offset: u64, part_size: u64) -> Option<PartNumber> {
     Some(PartNumber(number)).filter(|number| *number <= PartNumber::MAX)
 }
 
-/// All parts of a body, in order.
-pub fn slots(length: u64, part_size: u64) -> impl Iterator<Item = Slot> {
-    let first = slot_at(0, length, part_size);
-    std::iter::successors(first, move |slot| {
-        slot_at(slot.offset + slot.length, length, part_size)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// All parts of a body, in order.
+    fn slots(length: u64, part_size: u64) -> impl Iterator<Item = Slot> {
+        let first = slot_at(0, length, part_size);
+        std::iter::successors(first, move |slot| {
+            slot_at(slot.offset + slot.length, length, part_size)
+        })
+    }
 
     const MIB: u64 = 1 << 20;
     const LIMITS: Limits = Limits {
