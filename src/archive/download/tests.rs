@@ -194,7 +194,7 @@ async fn a_slow_rate_keeps_none_of_many_waiting_for_long() {
         let reader = download.reader(0, None, line());
         let reading = async {
             let (began, mut longest) = (Instant::now(), Duration::ZERO);
-            while began.elapsed() < Duration::from_secs(60) {
+            while began.elapsed() < Duration::from_mins(1) {
                 let asked = Instant::now();
                 reader.next(u64::MAX).await.unwrap().unwrap();
                 longest = longest.max(asked.elapsed());
