@@ -30,6 +30,15 @@ const EVENTS_KEPT: Span = Span::from_secs(7 * 24 * 3600);
 /// Events that are forgotten at once; the rest goes with the next look.
 const EVENTS_PRUNED_MAX: usize = 1000;
 
+/// Tries of one orphan after which each further one waits longer than the one before.
+const PATIENT_AFTER: u32 = 5;
+
+/// How often an orphan is tried at least: it costs its room and nothing else.
+const RARELY: Span = Span::from_secs(6 * 3600);
+
+/// How many tries of one orphan are one line in the log.
+const SAY_EACH: u32 = 10;
+
 /// The tend stage.
 pub struct Tend {
     /// Where work is claimed and recorded.
@@ -94,7 +103,9 @@ impl Stage for Tend {
     }
 
     async fn settle(&self, orphan: &ClaimedOrphan, failure: Failure) {
-        tracing::warn!(%failure, "an orphaned upload is not aborted yet");
+        if orphan.attempts.is_multiple_of(SAY_EACH) {
+            tracing::warn!(%failure, "an orphaned upload is not aborted yet");
+        }
         let now = self.clock.now();
         let situation = Situation {
             now,
@@ -103,6 +114,7 @@ impl Stage for Tend {
         };
         let settled = decide(failure.verdict(), situation, &self.dice);
         let due_at = settled.due_at.unwrap_or(now.plus(BLOCKED_PAUSE));
+        let due_at = due_at.max(now.plus(at_least(orphan.attempts)));
         if let Err(error) = self
             .manifest
             .settle_orphan(&orphan.lease, Some(due_at))
@@ -111,6 +123,15 @@ impl Stage for Tend {
             tracing::error!(%error, "failed to settle; the lease runs out by itself");
         }
     }
+}
+
+/// How long an orphan waits at least that was tried so often: what a few tries do not mend is a right that is missing, or
+/// a store that aborts nothing.
+fn at_least(attempts: u32) -> Span {
+    let doublings = attempts.saturating_sub(PATIENT_AFTER).min(16);
+    BLOCKED_PAUSE
+        .times(f64::from(1_u32 << doublings) - 1.0)
+        .min(RARELY)
 }
 
 impl Tend {
@@ -134,5 +155,25 @@ impl Tend {
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_orphan_that_is_not_aborted_is_tried_ever_more_rarely() {
+        let waits = [
+            (0, 0),
+            (5, 0),
+            (6, 60),
+            (7, 180),
+            (14, 21_600),
+            (10_000, 21_600),
+        ];
+        for (attempts, seconds) in waits {
+            assert_eq!(at_least(attempts), Span::from_secs(seconds), "{attempts}");
+        }
     }
 }
