@@ -31,29 +31,23 @@ pub struct Situation {
 
 /// Decides when a row is due again.
 pub fn decide(verdict: Verdict, situation: Situation, dice: &Dice) -> Settled {
-    match verdict {
-        Verdict::Retry | Verdict::Gone | Verdict::Wrong => Settled {
-            due_at: Some(after_a_while(situation, dice)),
-            is_attempt: true,
-        },
+    by_verdict(verdict, situation.now, || after_a_while(situation, dice))
+}
+
+fn by_verdict(
+    verdict: Verdict,
+    now: Timestamp,
+    after_a_while: impl FnOnce() -> Timestamp,
+) -> Settled {
+    let (due_at, is_attempt) = match verdict {
+        Verdict::Retry | Verdict::Gone | Verdict::Wrong => (Some(after_a_while()), true),
         // Whoever says "at once" is not believed any more than anybody else: no wait is shorter than without a word.
-        Verdict::RetryAfter(until) => Settled {
-            due_at: Some(after_a_while(situation, dice).max(until)),
-            is_attempt: true,
-        },
-        Verdict::WaitUntil(until) => Settled {
-            due_at: Some(until.max(situation.now)),
-            is_attempt: false,
-        },
-        Verdict::Dead => Settled {
-            due_at: None,
-            is_attempt: true,
-        },
-        Verdict::Drained => Settled {
-            due_at: Some(situation.now),
-            is_attempt: false,
-        },
-    }
+        Verdict::RetryAfter(until) => (Some(after_a_while().max(until)), true),
+        Verdict::WaitUntil(until) => (Some(until.max(now)), false),
+        Verdict::Dead => (None, true),
+        Verdict::Drained => (Some(now), false),
+    };
+    Settled { due_at, is_attempt }
 }
 
 /// The end of a back-off.
@@ -89,24 +83,12 @@ pub fn decide_message(verdict: Verdict, situation: MessageSituation, dice: &Dice
         begun_at,
     } = situation;
     let is_over = now.since(begun_at) >= ENDPOINT_PATIENCE;
-    let after_a_while = || now.plus(backoff::message_delay(attempts.saturating_add(1), dice));
-    let due_at = match verdict {
-        Verdict::Retry | Verdict::Gone | Verdict::Wrong => Some(after_a_while()),
-        Verdict::RetryAfter(until) => Some(after_a_while().max(until)),
-        Verdict::WaitUntil(until) => Some(until.max(now)),
-        Verdict::Drained => Some(now),
-        Verdict::Dead => None,
-    };
+    let settled = by_verdict(verdict, now, || {
+        now.plus(backoff::message_delay(attempts.saturating_add(1), dice))
+    });
     Settled {
-        due_at: due_at.filter(|_| !is_over),
-        is_attempt: match verdict {
-            Verdict::Retry
-            | Verdict::RetryAfter(_)
-            | Verdict::Gone
-            | Verdict::Wrong
-            | Verdict::Dead => true,
-            Verdict::WaitUntil(_) | Verdict::Drained => false,
-        },
+        due_at: settled.due_at.filter(|_| !is_over),
+        ..settled
     }
 }
 
