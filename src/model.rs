@@ -1,19 +1,5 @@
 //! The words of the domain, as pure types and transitions: no async, no I/O.
-//!
-//! | word | meaning |
-//! | --- | --- |
-//! | provider | a configured account at a task API |
-//! | task | one asynchronous job at a provider, named by its task ID |
-//! | asset | one file that a completed task produced: an index and a result URL |
-//! | destination | a configured place to archive to |
-//! | object | one archived copy of an asset at one destination |
-//! | deadline | the instant after which an asset's URL must be taken as dead |
-//! | lease | a time-limited, fenced claim of one worker on one task or asset |
-//! | sighting | what a provider said of a task in one answer |
-//! | event | something that happened to a task and that people may want to hear of |
-//! | endpoint | whom events are told to: a configured address, or the host of tasks' own callbacks |
-//! | delivery | the telling of one event to one endpoint |
-//! | failure | why a step did not get done, and whether to try again |
+//! What each word means stands in ARCHITECTURE.md.
 
 pub mod asset;
 pub mod deadline;
@@ -86,6 +72,12 @@ macro_rules! state_enum {
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
             }
         }
     };

@@ -1,6 +1,5 @@
 //! Events: what people may want to hear of a task, and how far an endpoint has been told.
 
-use serde::Deserialize;
 use url::Url;
 
 use crate::model::is_config_name;
@@ -26,14 +25,6 @@ state_enum!(
         Lost = "lost",
     }
 );
-
-impl<'de> Deserialize<'de> for EventKind {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
 
 impl EventKind {
     /// Whether the task's own callback is called: those who gave one want to know how it ended.

@@ -110,14 +110,6 @@ state_enum!(
     }
 );
 
-impl<'de> Deserialize<'de> for Progress {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
-
 state_enum!(
     /// How we came to know of a task.
     LearnedVia,
