@@ -121,7 +121,7 @@ pub(crate) struct Parts<'a> {
     delivery: &'a Delivery<'a>,
     download: Download,
     reader: Reader,
-    sender: Sender,
+    sender: Sender<'a>,
     is_passed_through: bool,
     stored: BTreeMap<PartNumber, PartRow>,
     /// Stored, in flight, or put down to be fetched again.
@@ -356,7 +356,7 @@ impl<'a> Parts<'a> {
         match self.landing(fill(&reader, start, end)).await? {
             Ok(held) => Ok(Some(held)),
             Err(ReadError::Missed) => Ok(None),
-            Err(ReadError::Origin(error)) => Err(self.delivery.transfer.of_origin(&error)),
+            Err(error) => Err(self.delivery.transfer.of_read(error)),
         }
     }
 

@@ -6,8 +6,7 @@ use crate::archive::VerifyAfter;
 use crate::archive::delivery::Delivery;
 use crate::archive::delivery::Need;
 use crate::archive::delivery::Way;
-use crate::archive::download::ReadError;
-use crate::archive::parts::missed;
+use crate::archive::download::Download;
 use crate::archive::progress::Progress;
 use crate::archive::transfer::Transfer;
 use crate::manifest::row::ObjectName;
@@ -183,10 +182,7 @@ impl Delivery<'_> {
         }
         self.read_through(way).await?;
         self.check_end(&way.download).await?;
-        let length = way.download.head();
-        let crc64nvme = way.download.sum(0, length).await;
-        let crc64nvme = crc64nvme.map_err(|error| self.transfer.of_origin(&error))?;
-        let crc64nvme = crc64nvme.ok_or_else(|| Failure::retry("the body was not read whole"))?;
+        let digests = self.digests_of(&way.download, way.download.head()).await?;
         let there = match standing.crc64nvme {
             Some(crc64nvme) => (standing.length, crc64nvme),
             None => self
@@ -194,7 +190,7 @@ impl Delivery<'_> {
                 .await
                 .map(|read| (read.length, read.crc64nvme))?,
         };
-        if there != (length, crc64nvme) {
+        if there != (digests.length, digests.crc64nvme) {
             return Err(taken());
         }
         let verified = if standing.crc64nvme.is_some() {
@@ -202,15 +198,14 @@ impl Delivery<'_> {
         } else {
             Verified::Read
         };
-        let ended = way.download.ended();
         Ok(Proof {
-            size: length,
+            size: digests.length,
             etag: standing.etag,
             version_id: standing.version_id,
-            parts: 0,
-            crc64nvme,
-            sha256: ended.as_ref().and_then(Progress::sha256),
-            media: ended.as_ref().map(Progress::details).unwrap_or_default(),
+            parts: digests.parts,
+            crc64nvme: digests.crc64nvme,
+            sha256: digests.sha256,
+            media: digests.media,
             verified,
             source,
         })
@@ -239,14 +234,30 @@ impl Delivery<'_> {
             .await
     }
 
+    /// The digests of a body of `length` bytes that is read to its end.
+    pub(crate) async fn digests_of(
+        &self,
+        download: &Download,
+        length: u64,
+    ) -> Result<Digests, Failure> {
+        let crc64nvme = download.sum(0, length).await;
+        let crc64nvme = crc64nvme.map_err(|error| self.transfer.of_origin(&error))?;
+        let crc64nvme = crc64nvme.ok_or_else(|| Failure::retry("the body was not read whole"))?;
+        let ended = download.ended();
+        Ok(Digests {
+            length,
+            crc64nvme,
+            sha256: ended.as_ref().and_then(Progress::sha256),
+            media: ended.as_ref().map(Progress::details).unwrap_or_default(),
+            parts: 0,
+        })
+    }
+
     /// Has the body read to its end, for its digests.
     async fn read_through(&self, way: &Way<'_>) -> Result<(), Failure> {
         loop {
             let frame = way.reader.next(u64::MAX).await;
-            let frame = frame.map_err(|error| match error {
-                ReadError::Origin(error) => self.transfer.of_origin(&error),
-                ReadError::Missed => missed(),
-            })?;
+            let frame = frame.map_err(|error| self.transfer.of_read(error))?;
             if frame.is_none() {
                 return Ok(());
             }

@@ -26,12 +26,14 @@ use crate::archive::delivery::Need;
 use crate::archive::delivery::Way;
 use crate::archive::download::Download;
 use crate::archive::download::Facts;
+use crate::archive::download::ReadError;
 use crate::archive::gauge::Gauge;
 use crate::archive::gauge::Line;
 use crate::archive::gauge::Moving;
 use crate::archive::length;
 use crate::archive::parts::Held;
 use crate::archive::parts::hold_all;
+use crate::archive::parts::missed;
 use crate::archive::progress::Progress;
 use crate::archive::slots::Slot;
 use crate::archive::slots::Slots;
@@ -362,6 +364,14 @@ impl Transfer<'_> {
         Err(Failure::dead(format!(
             "the body is {length} or more, transfer.size_max is {size_max}"
         )))
+    }
+
+    /// What it means for the asset that bytes of its download were not to be had.
+    pub(crate) fn of_read(&self, error: ReadError) -> Failure {
+        match error {
+            ReadError::Origin(error) => self.of_origin(&error),
+            ReadError::Missed => missed(),
+        }
     }
 
     /// What an origin's error means for the asset.

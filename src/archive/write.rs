@@ -12,7 +12,6 @@ use crate::archive::parts::Parts;
 use crate::archive::parts::Target;
 use crate::archive::parts::fill;
 use crate::archive::parts::is_long_silence;
-use crate::archive::parts::missed;
 use crate::archive::progress::Progress;
 use crate::archive::proof::Digests;
 use crate::backoff;
@@ -278,12 +277,8 @@ impl Delivery<'_> {
 
     /// Reads up to `most` bytes from the start of the body into memory that was taken from the budget.
     async fn fill(&self, way: &Way<'_>, most: u64) -> Result<Held, Failure> {
-        fill(&way.reader, 0, most)
-            .await
-            .map_err(|error| match error {
-                ReadError::Origin(error) => self.transfer.of_origin(&error),
-                ReadError::Missed => missed(),
-            })
+        let filled = fill(&way.reader, 0, most).await;
+        filled.map_err(|error| self.transfer.of_read(error))
     }
 
     /// Writes a whole body that is held in memory.
@@ -349,18 +344,8 @@ impl Delivery<'_> {
         }
         let length = download.facts().identity.length;
         let length = length.unwrap_or_else(|| download.head());
-        let crc64nvme = download.sum(0, length).await;
-        let crc64nvme = crc64nvme.map_err(|error| self.transfer.of_origin(&error))?;
-        let crc64nvme = crc64nvme.ok_or_else(|| Failure::retry("the body was not read whole"))?;
+        let digests = self.digests_of(&download, length).await?;
         drop(way);
-        let ended = download.ended();
-        let digests = Digests {
-            length,
-            crc64nvme,
-            sha256: ended.as_ref().and_then(Progress::sha256),
-            media: ended.as_ref().map(Progress::details).unwrap_or_default(),
-            parts: 0,
-        };
         let source = &download.facts().identity;
         self.prove(name, written, digests, source).await
     }

@@ -10,10 +10,8 @@ use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::archive::bandwidth::Bandwidth;
 use crate::archive::delivery::Delivery;
 use crate::archive::download::Download;
-use crate::archive::gate::Gate;
 use crate::archive::gate::Pass;
 use crate::archive::length;
 use crate::archive::parts::Held;
@@ -22,20 +20,16 @@ use crate::archive::parts::Slot;
 use crate::archive::parts::Target;
 use crate::archive::parts::hold_all;
 use crate::backoff;
-use crate::chance::Dice;
 use crate::model::asset::SourceIdentity;
 use crate::model::digest::Crc64;
 use crate::model::digest::Crc64Digester;
 use crate::model::object::PartNumber;
 use crate::origin::OriginError;
-use crate::origin::open::Origin;
 use crate::origin::open::Window;
-use crate::origin::reading::Patience;
 use crate::origin::reading::Reading;
 use crate::store::BrokenSource;
 use crate::store::PartBody;
 use crate::store::PartSlot;
-use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::StoreErrorKind;
 use crate::store::WrittenPart;
@@ -51,17 +45,11 @@ const FRAMES_AHEAD: usize = 1;
 
 /// What sends parts of one upload. Clones send parts of the same.
 #[derive(Clone)]
-pub(super) struct Sender {
-    store: Store,
-    gate: Gate,
-    /// The asset's row, by which the gate knows it.
-    asset: i64,
+pub(super) struct Sender<'a> {
+    delivery: &'a Delivery<'a>,
     target: Arc<Target>,
-    origin: Origin,
+    /// The file, of which any part may be fetched again.
     identity: SourceIdentity,
-    patience: Patience,
-    bandwidth: Bandwidth,
-    dice: Dice,
     tries: Arc<Mutex<BTreeMap<PartNumber, u32>>>,
 }
 
@@ -85,18 +73,12 @@ impl From<OriginError> for Trouble {
     }
 }
 
-impl Sender {
-    pub(super) fn new(delivery: &Delivery<'_>, target: Target, download: &Download) -> Self {
+impl<'a> Sender<'a> {
+    pub(super) fn new(delivery: &'a Delivery<'a>, target: Target, download: &Download) -> Self {
         Self {
-            store: delivery.store.clone(),
-            gate: delivery.gate.clone(),
-            asset: delivery.transfer.asset.lease.row,
+            delivery,
             target: Arc::new(target),
-            origin: delivery.transfer.origin.clone(),
             identity: download.facts().identity.clone(),
-            patience: delivery.transfer.patience(),
-            bandwidth: delivery.transfer.bandwidth.clone(),
-            dice: delivery.transfer.dice.clone(),
             tries: Arc::default(),
         }
     }
@@ -124,12 +106,13 @@ impl Sender {
             offset: slot.offset,
         };
         let Target { name, upload, .. } = self.target.as_ref();
-        let put = self.store.put_part(&name.key, upload, place, body).await;
+        let Delivery { store, gate, .. } = self.delivery;
+        let put = store.put_part(&name.key, upload, place, body).await;
         drop(pass);
         match &put {
-            Ok(written) => self.gate.succeeded(written.waited),
+            Ok(written) => gate.succeeded(written.waited),
             Err(error) => {
-                self.gate.failed(error, self.asset);
+                gate.failed(error, self.delivery.transfer.asset.lease.row);
                 if is_long_silence(error, began) {
                     self.count(slot, PART_TRIES);
                 }
@@ -145,7 +128,7 @@ impl Sender {
                 frames: held.frames.clone(),
                 crc64nvme: held.crc64nvme,
             };
-            let pass = self.gate.pass().await;
+            let pass = self.delivery.gate.pass().await;
             match self.put(slot, body, pass).await {
                 Err(Trouble::Store(error))
                     if is_passing(&error) && !self.has_tried_enough(slot) =>
@@ -162,7 +145,7 @@ impl Sender {
         if self.tries_of(slot) > 1 {
             self.pause(slot).await;
         }
-        let pass = self.gate.pass().await;
+        let pass = self.delivery.gate.pass().await;
         let mut reading = self.fetch(slot).await?;
         let (feed, mut frames) = mpsc::channel(FRAMES_AHEAD);
         let frames = futures::stream::poll_fn(move |context| frames.poll_recv(context)).boxed();
@@ -170,7 +153,7 @@ impl Sender {
             length: slot.length,
             frames,
         };
-        let bandwidth = self.bandwidth.clone();
+        let bandwidth = self.delivery.transfer.bandwidth;
         let fed = async move {
             let mut crc = Crc64Digester::new();
             loop {
@@ -214,7 +197,8 @@ impl Sender {
 
     /// Fetches a part into memory that was taken from the budget, and sends it from there.
     pub(super) async fn fetch_and_hold(&self, slot: Slot) -> Result<Sent, Trouble> {
-        let held = hold_all(self.fetch(slot).await?, &self.bandwidth).await?;
+        let bandwidth = self.delivery.transfer.bandwidth;
+        let held = hold_all(self.fetch(slot).await?, bandwidth).await?;
         Ok(Sent {
             written: self.put_held(slot, &held).await?,
             crc64nvme: Some(held.crc64nvme),
@@ -226,12 +210,13 @@ impl Sender {
             start: slot.offset,
             end: Some(slot.end()),
         };
-        let identity = Some(&self.identity);
-        Reading::open_patiently(self.origin.clone(), window, identity, self.patience).await
+        let transfer = self.delivery.transfer;
+        let (origin, identity) = (transfer.origin.clone(), Some(&self.identity));
+        Reading::open_patiently(origin, window, identity, transfer.patience()).await
     }
 
     async fn pause(&self, slot: Slot) {
-        let pause = backoff::delay(self.tries_of(slot), None, &self.dice);
+        let pause = backoff::delay(self.tries_of(slot), None, self.delivery.transfer.dice);
         tokio::time::sleep(pause.as_duration()).await;
     }
 
