@@ -37,10 +37,10 @@ use crate::store::quirks::Quirks;
 use crate::units::Span;
 
 /// Time for a request that moves no video. A store that needs longer is as good as down.
-const SMALL_VERB_TIMEOUT: Span = Span::from_secs(30);
+pub(super) const SMALL_VERB_TIMEOUT: Span = Span::from_secs(30);
 
 /// Time for a completion, which makes one object of thousands of parts before it answers: minutes, by S3's documents.
-const FINISH_TIMEOUT: Span = Span::from_secs(300);
+pub(super) const FINISH_TIMEOUT: Span = Span::from_secs(300);
 
 /// How long either side of a body may do nothing. Stores give up a request that brings nothing after 20 to 30 s, with
 /// an error that names neither cause nor side; a part that is ended before that is begun again at once.

@@ -315,6 +315,13 @@ impl Call<'_> {
         self.refused_at_file(judge_file(self.verb, error.kind()), error.to_string())
     }
 
+    /// The file system has not done it within `allowed`, and may still do it.
+    pub(super) fn hung(&self, allowed: crate::units::Span) -> StoreError {
+        let message =
+            format!("no answer within {allowed}: its disk, or the server behind it, hangs");
+        self.refused_at_file(in_doubt(self.verb), message)
+    }
+
     /// An error of this kind at a folder.
     pub(super) fn refused_at_file(
         &self,

@@ -4,6 +4,7 @@
 //! A link fails where something stands already, so nothing is ever overwritten, whoever else is at work.
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
 use futures::stream::BoxStream;
+use tokio::sync::Semaphore;
 
 use crate::model::digest::Crc64Digester;
 use crate::model::key::ObjectKey;
@@ -31,9 +33,12 @@ use crate::store::StoredParts;
 use crate::store::Total;
 use crate::store::Written;
 use crate::store::WrittenPart;
+use crate::store::bucket::FINISH_TIMEOUT;
+use crate::store::bucket::SMALL_VERB_TIMEOUT;
 use crate::store::failure::Call;
 use crate::store::failure::Verb;
 use crate::units::ByteSize;
+use crate::units::Span;
 
 mod tree;
 
@@ -42,6 +47,13 @@ use tree::Trouble;
 
 /// How much of a file is read at once.
 const READ_BYTES: usize = 256 << 10;
+
+/// Calls to one folder at once. Each has a thread, which a disk that hangs keeps for as long as it hangs: more of them
+/// would take the threads of all else that blocks.
+const CALLS_MAX: usize = 32;
+
+/// Time for a call that has bytes on the disk before it returns: others may have filled its queue.
+const SYNC_TIMEOUT: Span = FINISH_TIMEOUT;
 
 /// How files are written in a folder.
 #[derive(Clone, Copy, Debug)]
@@ -55,17 +67,21 @@ pub(super) struct FolderRules {
 }
 
 /// A folder.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Folder {
     destination: DestinationName,
     tree: Arc<Tree>,
+    calls: Arc<Semaphore>,
 }
 
 impl Folder {
     /// `root` is absolute, and has no symbolic link in it.
     pub(super) fn new(destination: DestinationName, root: PathBuf, rules: FolderRules) -> Self {
-        let tree = Arc::new(Tree { root, rules });
-        Self { destination, tree }
+        Self {
+            destination,
+            tree: Arc::new(Tree { root, rules }),
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+        }
     }
 
     pub(super) fn locate(&self, key: &ObjectKey) -> String {
@@ -74,8 +90,17 @@ impl Folder {
 
     pub(super) async fn find(&self, key: &ObjectKey) -> Result<Option<Standing>, StoreError> {
         let sought = key.clone();
-        self.on_disk(Verb::Find, key, move |tree| tree.find(&sought))
-            .await
+        let found = self.on_disk(Verb::Find, key, move |tree| tree.find(&sought));
+        let Some(mut digesting) = found.await? else {
+            return Ok(None);
+        };
+        loop {
+            let read = self.on_disk(Verb::Find, key, move |_| digesting.read_on());
+            match read.await? {
+                ControlFlow::Continue(further) => digesting = further,
+                ControlFlow::Break(standing) => return Ok(Some(standing)),
+            }
+        }
     }
 
     /// The same as an upload of one part.
@@ -169,10 +194,7 @@ impl Folder {
             .on_disk(Verb::Read, key, move |tree| tree.open(&sought))
             .await?;
         let reading = Reading {
-            folder: Folder {
-                destination: self.destination.clone(),
-                tree: Arc::clone(&self.tree),
-            },
+            folder: self.clone(),
             key: key.clone(),
             file: Arc::new(file),
             offset,
@@ -226,7 +248,8 @@ impl Folder {
             offset = offset.saturating_add(length);
         }
         let synced = move |tree: &Tree| tree.sync_data(&file);
-        self.on_disk(Verb::PutPart, key, synced).await?;
+        self.within(SYNC_TIMEOUT, Verb::PutPart, key, synced)
+            .await?;
         Ok(ETag(format!("\"{}\"", crc64nvme.value())))
     }
 
@@ -238,24 +261,46 @@ impl Folder {
     ) -> Result<Written, StoreError> {
         let (own_key, upload) = (key.clone(), upload.clone());
         let linked = move |tree: &Tree| tree.finish(&own_key, &upload, length);
-        self.on_disk(Verb::Finish, key, linked).await?;
+        self.within(SYNC_TIMEOUT, Verb::Finish, key, linked).await?;
         Ok(Written::default())
     }
 
-    /// Does `work` where it may block.
+    /// Does `work`, which moves no more than a stretch of bytes, where it may block.
     async fn on_disk<Output: Send + 'static>(
         &self,
         verb: Verb,
         key: &ObjectKey,
         work: impl FnOnce(&Tree) -> Result<Output, Trouble> + Send + 'static,
     ) -> Result<Output, StoreError> {
-        let tree = Arc::clone(&self.tree);
-        let done = tokio::task::spawn_blocking(move || work(&tree)).await;
-        let trouble = match done {
-            Ok(Ok(output)) => return Ok(output),
-            Ok(Err(trouble)) => trouble,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Trouble::Refused(StoreErrorKind::Transient, "the daemon is stopping".into()),
+        self.within(SMALL_VERB_TIMEOUT, verb, key, work).await
+    }
+
+    /// Does `work` where it may block, and stops waiting for it after `allowed`: a call to a disk that hangs cannot be
+    /// ended, and may still do later what it was to do.
+    async fn within<Output: Send + 'static>(
+        &self,
+        allowed: Span,
+        verb: Verb,
+        key: &ObjectKey,
+        work: impl FnOnce(&Tree) -> Result<Output, Trouble> + Send + 'static,
+    ) -> Result<Output, StoreError> {
+        let (tree, calls) = (Arc::clone(&self.tree), Arc::clone(&self.calls));
+        let calling = async {
+            let place = calls.acquire_owned().await;
+            let called = tokio::task::spawn_blocking(move || {
+                let _place = place;
+                work(&tree)
+            });
+            called.await
+        };
+        let trouble = match tokio::time::timeout(allowed.as_duration(), calling).await {
+            Ok(Ok(Ok(output))) => return Ok(output),
+            Ok(Ok(Err(trouble))) => trouble,
+            Ok(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Ok(Err(_)) => {
+                Trouble::Refused(StoreErrorKind::Transient, "the daemon is stopping".into())
+            }
+            Err(_) => return Err(self.with_call(verb, key, |call| call.hung(allowed))),
         };
         Err(self.with_call(verb, key, |call| match trouble {
             Trouble::Io(error) => call.failed_at_file(&error),

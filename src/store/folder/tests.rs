@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::mpsc;
 
 use futures::TryStreamExt as _;
 use tempfile::TempDir;
@@ -12,6 +14,7 @@ use crate::model::asset::AssetIndex;
 use crate::model::digest::Crc64;
 use crate::store::BrokenSource;
 use crate::store::Identity;
+use crate::store::Place;
 use crate::store::Store;
 use crate::store::StoreErrorKind::*;
 use crate::units::Span;
@@ -356,6 +359,78 @@ async fn a_key_below_a_file_is_rejected_and_a_folder_that_is_gone_blocks() {
         "{error}"
     );
     assert_eq!(store.find(&key("a")).await.unwrap_err().kind, Blocked);
+}
+
+/// The folder behind `store`.
+fn folder_of(store: &Store) -> &Folder {
+    match &store.0.place {
+        Place::Folder(folder) => folder,
+        Place::Bucket(_) => panic!("no folder"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_ends_every_verb_and_keeps_a_bounded_number_of_threads() {
+    let (_root, store) = folder("").await;
+    let (folder, key) = (folder_of(&store), key("a.mp4"));
+    let upload = begin(&store, &key, "n1").await;
+    let (hangs, disk) = mpsc::sync_channel::<()>(0);
+    let disk = Arc::new(Mutex::new(disk));
+    let calls = (0..2 * CALLS_MAX).map(|_| {
+        let disk = Arc::clone(&disk);
+        folder.on_disk(Verb::Find, &key, move |_| {
+            // Nothing ever comes, and the others wait for the lock.
+            disk.lock().unwrap().recv().ok();
+            Ok(())
+        })
+    });
+    let began = tokio::time::Instant::now();
+    let calls = futures::future::join_all(calls);
+    let passing = async {
+        while folder.calls.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(SMALL_VERB_TIMEOUT.as_duration()).await;
+    };
+    let (ended, ()) = futures::join!(calls, passing);
+    for error in ended.into_iter().map(Result::unwrap_err) {
+        // As of a bucket that does not answer, so that its gate closes.
+        assert_eq!((error.kind, error.status), (Transient, None));
+        let told = format!(
+            "destination disk fails at fs:find on {}: no answer within 30 s: its disk, or the server behind it, hangs",
+            folder.place(&key)
+        );
+        assert_eq!(error.to_string(), told);
+    }
+    // The threads are still there, and nobody else gets one.
+    let finished = finish(&store, &key, &upload);
+    let passing = tokio::time::advance(SYNC_TIMEOUT.as_duration());
+    let (finished, ()) = futures::join!(finished, passing);
+    assert_eq!(finished.unwrap_err().kind, Ambiguous);
+    assert_eq!(
+        began.elapsed(),
+        SMALL_VERB_TIMEOUT.as_duration() + SYNC_TIMEOUT.as_duration()
+    );
+
+    drop(hangs);
+    let all = u32::try_from(CALLS_MAX).unwrap();
+    drop(folder.calls.acquire_many(all).await);
+    // Nothing is left, and those that came too late for a thread were never begun.
+    assert_eq!(Arc::strong_count(&disk), 1);
+    assert_eq!(store.find(&key).await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_file_is_digested_stretch_by_stretch() {
+    let (root, store) = folder("").await;
+    let stretch = READ_BYTES * usize::try_from(tree::STRETCH_READS).unwrap();
+    for length in [0, 1, stretch - 1, stretch, 2 * stretch + 7] {
+        let bytes: Vec<u8> = (0..length).map(|at| at.to_le_bytes()[1]).collect();
+        fs::write(root.path().join("a.mp4"), &bytes).unwrap();
+        let standing = store.find(&key("a.mp4")).await.unwrap().unwrap();
+        assert_eq!(standing.length, u64::try_from(length).unwrap());
+        assert_eq!(standing.crc64nvme, Some(Crc64::of(&bytes)));
+    }
 }
 
 #[tokio::test]

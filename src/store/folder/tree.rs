@@ -8,6 +8,7 @@ use std::fs::OpenOptions;
 use std::fs::Permissions;
 use std::io;
 use std::io::Read as _;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -36,6 +37,9 @@ const NAME_BYTES_MAX: usize = 255;
 /// Longer names are cut in the name of the partial file: with dots, nonce and ending it has to fit
 /// [`NAME_BYTES_MAX`].
 const STEM_BYTES_MAX: usize = 160;
+
+/// Reads of a file that is digested before its thread is given back: a disk that is slow is no disk that hangs.
+pub(super) const STRETCH_READS: u32 = 16;
 
 /// The end of a partial file's name.
 const PARTIAL: &str = ".partial";
@@ -71,27 +75,21 @@ impl From<io::Error> for Trouble {
 }
 
 impl Tree {
-    /// What stands at `key`, with the checksum of all its bytes.
-    pub(super) fn find(&self, key: &ObjectKey) -> Result<Option<Standing>, Trouble> {
-        let mut file = match self.open(key) {
-            Ok(file) => file,
+    /// What stands at `key`, whose bytes are still to be digested.
+    pub(super) fn find(&self, key: &ObjectKey) -> Result<Option<Digesting>, Trouble> {
+        match self.open(key) {
+            Ok(file) => Ok(Some(Digesting {
+                file,
+                length: 0,
+                crc64nvme: Crc64Digester::new(),
+            })),
             Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
                 // Nothing at the key, unless the folder itself is gone.
                 fs::metadata(&self.root)?;
-                return Ok(None);
+                Ok(None)
             }
-            Err(trouble) => return Err(trouble),
-        };
-        let (length, crc64nvme) = digest(&mut file)?;
-        let metadata = file.metadata()?;
-        Ok(Some(Standing {
-            length,
-            etag: None,
-            version_id: None,
-            crc64nvme: Some(crc64nvme),
-            nonce: None,
-            last_modified: modified(&metadata),
-        }))
+            Err(trouble) => Err(trouble),
+        }
     }
 
     /// Opens the file at `key` for reading.
@@ -137,11 +135,10 @@ impl Tree {
         let path = self.partial_path(key, upload)?;
         let metadata = fs::symlink_metadata(&path)?;
         // A second name means that it was linked to its key already: writing to it would write to the object.
-        if metadata.is_file() && metadata.nlink() == 1 {
-            Ok(OpenOptions::new().write(true).open(&path)?)
-        } else {
-            Err(no_upload())
+        if !metadata.is_file() || metadata.nlink() != 1 {
+            return Err(no_upload());
         }
+        Ok(OpenOptions::new().write(true).open(&path)?)
     }
 
     /// Gives a whole partial file its name.
@@ -290,6 +287,42 @@ impl Tree {
     }
 }
 
+/// A file on the way to the checksum of all its bytes.
+pub(super) struct Digesting {
+    file: File,
+    length: u64,
+    crc64nvme: Crc64Digester,
+}
+
+impl Digesting {
+    /// Reads one stretch more; at the end it is known what stands there.
+    pub(super) fn read_on(mut self) -> Result<ControlFlow<Standing, Self>, Trouble> {
+        let mut buffer = vec![0; READ_BYTES];
+        for _ in 0..STRETCH_READS {
+            let read = match self.file.read(&mut buffer) {
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if read == 0 {
+                return Ok(ControlFlow::Break(Standing {
+                    length: self.length,
+                    etag: None,
+                    version_id: None,
+                    crc64nvme: Some(self.crc64nvme.value()),
+                    nonce: None,
+                    last_modified: modified(&self.file.metadata()?),
+                }));
+            }
+            self.crc64nvme
+                .update(buffer.get(..read).unwrap_or_default());
+            let read = u64::try_from(read).unwrap_or(u64::MAX);
+            self.length = self.length.saturating_add(read);
+        }
+        Ok(ControlFlow::Continue(self))
+    }
+}
+
 /// Whether a crash came between the link and the removal of the partial file.
 fn is_linked(partial: &Path, target: &Path) -> Result<bool, Trouble> {
     let partial = fs::symlink_metadata(partial)?;
@@ -349,24 +382,6 @@ fn upload_id(key: &ObjectKey, partial_name: &str) -> UploadId {
     match key.as_str().rsplit_once('/') {
         Some((folders, _)) => UploadId(format!("{folders}/{partial_name}")),
         None => UploadId(partial_name.to_owned()),
-    }
-}
-
-fn digest(file: &mut File) -> io::Result<(u64, Crc64)> {
-    let mut crc64nvme = Crc64Digester::new();
-    let mut length: u64 = 0;
-    let mut buffer = vec![0; READ_BYTES];
-    loop {
-        let read = match file.read(&mut buffer) {
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        if read == 0 {
-            return Ok((length, crc64nvme.value()));
-        }
-        crc64nvme.update(buffer.get(..read).unwrap_or_default());
-        length = length.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
     }
 }
 
