@@ -29,6 +29,7 @@ mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::CommandFactory as _;
 use clap::Parser;
@@ -42,6 +43,9 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 4 at risk or lost, 5 waited in vain,
 6 not found, 10 no daemon, 11 manifest locked or not there, 12 refused by provider or store,
 13 a copy is missing or differs, 78 configuration, 130 interrupted";
+
+/// How long the end waits for calls that block, of which nobody awaits an answer any more: one to a disk that hangs has none.
+const BLOCKED_AT_MOST: Duration = Duration::from_secs(2);
 
 /// Archives AI video results into S3, R2 or a folder before their links die, and proves it.
 #[derive(Debug, Parser)]
@@ -123,7 +127,9 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Complaint::failed(format!("no runtime: {error}")).tell(),
     };
-    match runtime.block_on(dispatch(arguments)) {
+    let ended = runtime.block_on(dispatch(arguments));
+    runtime.shutdown_timeout(BLOCKED_AT_MOST);
+    match ended {
         Ok(exit) => exit.into(),
         Err(complaint) => complaint.tell(),
     }
