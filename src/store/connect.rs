@@ -79,7 +79,7 @@ pub(super) async fn connect(
         }
         (None, None, Some(folder)) => {
             let section = Section::new(&name, "fs", env);
-            open_folder(&section, folder)?
+            open_folder(&section, folder).await?
         }
         _ => {
             return Err(ConnectError {
@@ -227,7 +227,7 @@ fn connect_r2(
     })
 }
 
-fn open_folder(section: &Section<'_>, config: &FolderConfig) -> Result<Inner, ConnectError> {
+async fn open_folder(section: &Section<'_>, config: &FolderConfig) -> Result<Inner, ConnectError> {
     let wrong = |problem: &str| {
         let value = config.path.display().to_string();
         let remedy = "write the absolute path of a folder that exists";
@@ -236,27 +236,21 @@ fn open_folder(section: &Section<'_>, config: &FolderConfig) -> Result<Inner, Co
     if config.path.is_relative() {
         return Err(wrong("a relative path"));
     }
-    let root = std::fs::canonicalize(&config.path).map_err(|error| wrong(&error.to_string()))?;
-    if !root.is_dir() {
-        return Err(wrong("not a folder"));
-    }
     let mode = match &config.mode {
         Some(text) => parse_mode(section, text)?,
         None => MODE,
     };
+    let rules = FolderRules {
+        is_synced: config.fsync.unwrap_or(true),
+        mode,
+        free_min: config.free_min,
+    };
+    let folder = Folder::open(section.name.clone(), config.path.clone(), rules).await;
     Ok(Inner {
         name: section.name.clone(),
         quirks: quirks::FOLDER,
         prefix: String::new(),
-        place: Place::Folder(Folder::new(
-            section.name.clone(),
-            root,
-            FolderRules {
-                is_synced: config.fsync.unwrap_or(true),
-                mode,
-                free_min: config.free_min,
-            },
-        )),
+        place: Place::Folder(folder.map_err(|problem| wrong(&problem))?),
         computes_checksum: AtomicBool::new(false),
         metrics: OnceLock::new(),
     })

@@ -75,13 +75,21 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// `root` is absolute, and has no symbolic link in it.
-    pub(super) fn new(destination: DestinationName, root: PathBuf, rules: FolderRules) -> Self {
-        Self {
+    /// Takes the folder at `path`, which is absolute; or why it cannot be one.
+    pub(super) async fn open(
+        destination: DestinationName,
+        path: PathBuf,
+        rules: FolderRules,
+    ) -> Result<Self, String> {
+        let looking = tokio::task::spawn_blocking(move || Tree::at(&path, rules));
+        let looked = tokio::time::timeout(SMALL_VERB_TIMEOUT.as_duration(), looking).await;
+        let looked = looked.map_err(|_| "its disk, or the server behind it, hangs".to_owned())?;
+        let tree = looked.map_err(|error| error.to_string())?;
+        Ok(Self {
             destination,
-            tree: Arc::new(Tree { root, rules }),
+            tree: Arc::new(tree.map_err(|error| error.to_string())?),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
-        }
+        })
     }
 
     pub(super) fn locate(&self, key: &ObjectKey) -> String {

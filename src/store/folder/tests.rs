@@ -361,6 +361,33 @@ async fn a_key_below_a_file_is_rejected_and_a_folder_that_is_gone_blocks() {
     assert_eq!(store.find(&key("a")).await.unwrap_err().kind, Blocked);
 }
 
+#[tokio::test]
+async fn nothing_is_written_where_a_disk_was_mounted_that_is_gone() {
+    assert!(tree::is_mounted(Path::new("/proc")).unwrap());
+    let (root, store) = folder("").await;
+    let path = root.path().canonicalize().unwrap();
+    assert!(!tree::is_mounted(&path).unwrap());
+    let found = Tree::at(&path, folder_of(&store).tree.rules).unwrap();
+    let gone = Folder {
+        tree: Arc::new(Tree {
+            is_mounted: true,
+            ..found
+        }),
+        ..folder_of(&store).clone()
+    };
+    let (key, identity) = (key("d/a.mp4"), identity("n1"));
+    let error = gone.begin(&object(&key, &identity)).await.unwrap_err();
+    assert_eq!(error.kind, Blocked);
+    assert!(
+        error
+            .to_string()
+            .contains("the disk that was mounted there is gone"),
+        "{error}"
+    );
+    assert!(!path.join("d").exists());
+    assert_eq!(gone.find(&key).await.unwrap_err().kind, Blocked);
+}
+
 /// The folder behind `store`.
 fn folder_of(store: &Store) -> &Folder {
     match &store.0.place {

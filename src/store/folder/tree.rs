@@ -55,6 +55,8 @@ const BEGINS_MAX: u32 = 100;
 pub(super) struct Tree {
     /// Absolute, without symbolic links.
     pub(super) root: PathBuf,
+    /// Whether another disk begins at the root. When it is gone, what is below looks like an empty folder.
+    pub(super) is_mounted: bool,
     /// How files are written there.
     pub(super) rules: FolderRules,
 }
@@ -75,6 +77,19 @@ impl From<io::Error> for Trouble {
 }
 
 impl Tree {
+    /// The tree at `path`, with its links resolved.
+    pub(super) fn at(path: &Path, rules: FolderRules) -> io::Result<Self> {
+        let root = fs::canonicalize(path)?;
+        if !fs::metadata(&root)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self {
+            is_mounted: is_mounted(&root)?,
+            root,
+            rules,
+        })
+    }
+
     /// What stands at `key`, whose bytes are still to be digested.
     pub(super) fn find(&self, key: &ObjectKey) -> Result<Option<Digesting>, Trouble> {
         match self.open(key) {
@@ -267,6 +282,10 @@ impl Tree {
 
     /// `folder` with its links resolved, if that is inside the root.
     fn inside(&self, folder: &Path) -> Result<PathBuf, Trouble> {
+        if self.is_mounted && !is_mounted(&self.root)? {
+            let why = "the disk that was mounted there is gone".to_owned();
+            return Err(Trouble::Refused(StoreErrorKind::Blocked, why));
+        }
         let resolved = fs::canonicalize(folder)?;
         if resolved.starts_with(&self.root) {
             Ok(resolved)
@@ -285,6 +304,12 @@ impl Tree {
             Err(no_upload())
         }
     }
+}
+
+/// Whether another disk begins at `root` than the one that `root` would be on.
+pub(super) fn is_mounted(root: &Path) -> io::Result<bool> {
+    let above = fs::metadata(root.parent().unwrap_or(root))?;
+    Ok(fs::metadata(root)?.dev() != above.dev())
 }
 
 /// A file on the way to the checksum of all its bytes.
