@@ -361,6 +361,25 @@ async fn a_key_below_a_file_is_rejected_and_a_folder_that_is_gone_blocks() {
     assert_eq!(store.find(&key("a")).await.unwrap_err().kind, Blocked);
 }
 
+/// The owner of finished files may not write to them either.
+#[tokio::test]
+async fn a_file_that_got_its_last_permissions_and_no_name_is_taken_up() {
+    let (root, store) = folder("mode = '0440'").await;
+    let key = key("a.mp4");
+    let upload = begin(&store, &key, "n1").await;
+    write(&store, &key, &upload).await;
+    let partial = root.path().join(&upload.0);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    fs::set_permissions(&partial, fs::Permissions::from_mode(0o440)).unwrap();
+    let taken = store.parts(&key, &upload).await;
+    assert_eq!(taken, Ok(StoredParts::AsRecorded));
+    assert_eq!(mode(&partial), 0o600);
+
+    fs::set_permissions(&partial, fs::Permissions::from_mode(0o440)).unwrap();
+    assert_eq!(finish(&store, &key, &upload).await, Ok(Written::default()));
+    assert_eq!(mode(&root.path().join("a.mp4")), 0o440);
+}
+
 #[tokio::test]
 async fn nothing_is_written_where_a_disk_was_mounted_that_is_gone() {
     assert!(tree::is_mounted(Path::new("/proc")).unwrap());

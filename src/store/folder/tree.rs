@@ -47,6 +47,9 @@ const PARTIAL: &str = ".partial";
 /// The permissions of a file that is not whole yet: nobody else's business.
 const PARTIAL_MODE: u32 = 0o600;
 
+/// What of its permissions it takes to write to it.
+const OWNER_WRITES: u32 = 0o200;
+
 /// Uploads of one key under one nonce; a second one is already the trace of a crash.
 const BEGINS_MAX: u32 = 100;
 
@@ -152,6 +155,10 @@ impl Tree {
         // A second name means that it was linked to its key already: writing to it would write to the object.
         if !metadata.is_file() || metadata.nlink() != 1 {
             return Err(no_upload());
+        }
+        if metadata.mode() & OWNER_WRITES == 0 {
+            // It was about to get its name when somebody died or the disk was full.
+            fs::set_permissions(&path, Permissions::from_mode(PARTIAL_MODE))?;
         }
         Ok(OpenOptions::new().write(true).open(&path)?)
     }
