@@ -6,6 +6,7 @@
 pub mod body;
 pub mod bulk;
 pub mod client;
+pub mod framing;
 pub mod guard;
 pub mod pace;
 pub mod problem;
