@@ -2,6 +2,8 @@
 //! told apart. Status codes and headers of origins are read here and nowhere else.
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::StreamExt as _;
 use http::HeaderMap;
 use http::Request;
 use http::Response;
@@ -86,6 +88,8 @@ impl Origin {
             let response = sent.map_err(|error| OriginError::of_http(host, error))?;
             if is_redirect(response.status()) {
                 url = next_hop(&url, response.headers())?;
+                // A short body that is there is read, and leaves its connection to the next who asks.
+                let _ = response.into_body().take(2).count().now_or_never();
                 continue;
             }
             let coding = coding(response.headers());

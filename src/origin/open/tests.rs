@@ -1,8 +1,18 @@
-//! How answers of origins are told apart.
+//! How answers of origins are told apart, and what a request does with its connection.
 
-use futures::StreamExt as _;
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 
 use super::*;
+use crate::http::bulk::Bulk;
+use crate::http::client::ClientConfig;
+use crate::http::client::Traffic;
+use crate::http::client::USER_AGENT;
+use crate::http::guard::Guard;
+use crate::http::roots::Roots;
+use crate::units::Span;
 
 const ETAG: &str = "\"v1\"";
 
@@ -50,6 +60,60 @@ fn answers_to_a_whole_file() {
     }
     check(503, &[("retry-after", "7")], Window::ALL, "cdn answers 503");
     check(204, &[], Window::ALL, "cdn answers 204");
+}
+
+/// Reads a request and gives `answer` to it.
+async fn serve(socket: &mut TcpStream, answer: impl AsRef<[u8]>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.unwrap());
+    }
+    socket.write_all(answer.as_ref()).await.unwrap();
+}
+
+fn origin(listener: &TcpListener) -> Origin {
+    let client = Bulk::new(&ClientConfig {
+        guard: Guard::private(),
+        traffic: Traffic::Files,
+        connect_timeout: Span::from_secs(10),
+        read_timeout: Span::from_secs(10),
+        user_agent: USER_AGENT.to_owned(),
+        roots: Roots::load(&[]).unwrap(),
+    });
+    let url = format!("http://{}/v.mp4", listener.local_addr().unwrap());
+    Origin {
+        http: Http::new(client.unwrap()),
+        url: url.parse().unwrap(),
+        headers: HeaderMap::new(),
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_leaves_its_connection_to_the_next_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = origin(&listener);
+    let served = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        for body in [
+            "content-length: 0\r\n\r\n",
+            "content-length: 5\r\n\r\nfound",
+            "transfer-encoding: chunked\r\n\r\n5\r\nfound\r\n0\r\n\r\n",
+        ] {
+            let moved = format!("HTTP/1.1 302 Found\r\nlocation: /\r\n{body}");
+            serve(&mut socket, &moved).await;
+        }
+        serve(
+            &mut socket,
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nbytes",
+        )
+        .await;
+    };
+    let both = futures::future::join(served, origin.open(Window::ALL, None));
+    let within = std::time::Duration::from_secs(5);
+    let ((), opened) = tokio::time::timeout(within, both)
+        .await
+        .expect("one connection");
+    assert_eq!(opened.ok().unwrap().identity.length, Some(5));
 }
 
 #[test]
