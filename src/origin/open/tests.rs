@@ -116,6 +116,36 @@ async fn a_redirect_leaves_its_connection_to_the_next_request() {
     assert_eq!(opened.ok().unwrap().identity.length, Some(5));
 }
 
+#[tokio::test]
+async fn a_range_that_begins_like_a_gzip_is_none() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = origin(&listener);
+    let served = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        for range in [
+            "200 OK\r\n",
+            "206 Partial Content\r\ncontent-range: bytes 7-8/9\r\n",
+        ] {
+            let head = format!("HTTP/1.1 {range}content-encoding: gzip\r\ncontent-length: 2");
+            let mut answer = format!("{head}\r\netag: {ETAG}\r\n\r\n").into_bytes();
+            answer.extend(b"\x1f\x8b");
+            serve(&mut socket, &answer).await;
+        }
+    };
+    let asked = async {
+        let whole = origin.open(Window::ALL, None).await;
+        assert!(matches!(whole, Err(OriginError::Encoded { .. })));
+        let tail = Window {
+            start: 7,
+            end: None,
+        };
+        let opened = origin.open(tail, None).await.ok().unwrap();
+        let frames: Vec<_> = opened.body.map(Result::unwrap).collect().await;
+        assert_eq!(frames.concat(), b"\x1f\x8b");
+    };
+    tokio::join!(served, asked);
+}
+
 #[test]
 fn what_ends_with_its_connection_is_not_framed_whatever_it_says() {
     let told = [("transfer-encoding", "identity"), ("content-length", "100")];
