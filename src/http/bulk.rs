@@ -58,6 +58,7 @@ use crate::http::client::bound_headers;
 use crate::http::client::cause_of;
 use crate::http::client::not_absolute;
 use crate::http::client::refusal;
+use crate::http::framing::is_framed;
 use crate::http::guard::Guard;
 use crate::http::roots::Roots;
 use crate::units::Span;
@@ -124,7 +125,8 @@ impl Lines {
         timeout: Option<Span>,
     ) -> http::Response<Flow> {
         let host = url.host_str().unwrap_or_default().to_owned();
-        answer.map(|body| Flow::new(host, body, line, self.0.shelf.home(url), timeout))
+        let (home, is_open_ended) = (self.0.shelf.home(url), !is_framed(answer.headers()));
+        answer.map(|body| Flow::new(host, body, is_open_ended, line, home, timeout))
     }
 }
 

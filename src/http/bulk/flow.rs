@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 
 use super::line::Line;
 use super::line::broken;
+use super::line::is_hang_up;
 use super::shelf::Home;
 use crate::http::HttpError;
 use crate::units::Span;
@@ -22,6 +23,8 @@ use crate::units::Span;
 pub(crate) struct Flow {
     host: String,
     body: Incoming,
+    /// Whether it ends with its connection.
+    is_open_ended: bool,
     /// Nothing once the body has ended or broken off.
     line: Option<Line>,
     home: Home,
@@ -36,6 +39,7 @@ impl Flow {
     pub(super) fn new(
         host: String,
         body: Incoming,
+        is_open_ended: bool,
         line: Line,
         home: Home,
         timeout: Option<Span>,
@@ -43,6 +47,7 @@ impl Flow {
         Self {
             host,
             body,
+            is_open_ended,
             line: Some(line),
             home,
             timeout,
@@ -60,6 +65,11 @@ impl Flow {
                     if let Ok(bytes) = frame.into_data() {
                         return Poll::Ready(Some(Ok(bytes)));
                     }
+                }
+                // TLS would have said whether that was the end. Many do not say it, and whoever judges the body knows that
+                // nothing has shown its end.
+                Some(Err(error)) if self.is_open_ended && is_hang_up(&error) => {
+                    return Poll::Ready(None);
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(broken(&self.host, &error)))),
                 None => return Poll::Ready(None),

@@ -1,5 +1,6 @@
 //! A connection: made under the guard, read in long strokes, driven by whoever waits for its answers.
 
+use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -186,4 +187,10 @@ pub(super) fn broken(host: &str, error: &hyper::Error) -> HttpError {
         host: host.to_owned(),
         what: cause_of(error),
     }
+}
+
+/// Whether the peer closed the connection, and said nothing before where it should have.
+pub(super) fn is_hang_up(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref());
+    cause.is_some_and(|cause: &io::Error| cause.kind() == io::ErrorKind::UnexpectedEof)
 }

@@ -353,6 +353,46 @@ async fn trusts_further_authorities_only_when_told() {
     }
 }
 
+/// Many servers close without the word that TLS has for it.
+#[tokio::test]
+async fn an_end_without_a_word_ends_only_what_ends_with_its_connection() {
+    let (acceptor, pem) = tls(&[b"http/1.1"]);
+    let client = Bulk::new(&ClientConfig {
+        roots: Roots::load(&pem).unwrap(),
+        ..config(Guard::private())
+    });
+    let client = client.unwrap();
+    for (answer, whole) in [
+        ("\r\nbytes", Some("bytes")),
+        ("\r\n", Some("")),
+        ("transfer-encoding: identity\r\n\r\nbytes", Some("bytes")),
+        ("content-length: 9\r\n\r\nbytes", None),
+        ("transfer-encoding: chunked\r\n\r\n5\r\nbytes\r\n", None),
+        // Not even the headers are whole.
+        ("content-type: vid", None),
+    ] {
+        let (listener, address) = listen().await;
+        let serve = async {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut socket = acceptor.accept(socket).await.unwrap();
+            read_head(&mut socket).await;
+            let answer = format!("HTTP/1.1 200 OK\r\n{answer}");
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            socket.flush().await.unwrap();
+        };
+        let asked = async {
+            let url = format!("https://localhost:{}/v.mp4", address.port());
+            let answer = client.send(get(&url)).await?;
+            collect(answer.into_body(), ByteSize::mib(1)).await
+        };
+        let ((), read) = tokio::join!(serve, asked);
+        match whole {
+            Some(whole) => assert_eq!(read.unwrap(), whole),
+            None => assert!(matches!(read, Err(HttpError::Broken { .. })), "{answer}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn offers_http2_for_all_but_files() {
     let (acceptor, pem) = tls(&[b"h2", b"http/1.1"]);
