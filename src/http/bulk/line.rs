@@ -41,6 +41,9 @@ const BUFFER_MAX: usize = 64 * 1024;
 /// A peer whose machine is gone is found out after a few of these, even where a time-out is long.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
+/// How many: what the kernel does by itself takes eleven minutes.
+const KEEPALIVES: u32 = 4;
+
 /// Either kind of socket.
 trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for T {}
@@ -83,6 +86,8 @@ impl Dialer {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEPALIVE));
+        tcp.set_keepalive_interval(Some(KEEPALIVE));
+        tcp.set_keepalive_retries(Some(KEEPALIVES));
         // Of several addresses each has its share of this, or a dead one would hide the others.
         tcp.set_connect_timeout(Some(timeout.as_duration()));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
