@@ -29,7 +29,8 @@ pub(super) struct Shelf(Arc<Mutex<Waiting>>);
 #[derive(Default)]
 struct Waiting {
     lines: HashMap<String, Vec<(Instant, Line)>>,
-    /// The one task that clears the shelf, while there is something on it.
+    /// Whether a task clears the shelf, which it does while there is something on it. That one has ended is seen too late.
+    is_clearing: bool,
     clearing: JoinSet<()>,
 }
 
@@ -76,8 +77,9 @@ impl Home {
             Some(_) => {}
             None => drop(waiting.lines.insert(self.origin.clone(), vec![laid])),
         }
-        while waiting.clearing.try_join_next().is_some() {}
-        if waiting.clearing.is_empty() {
+        if !waiting.is_clearing {
+            waiting.is_clearing = true;
+            while waiting.clearing.try_join_next().is_some() {}
             let shelf = Arc::downgrade(&self.shelf.0);
             waiting.clearing.spawn(async move {
                 loop {
@@ -87,7 +89,8 @@ impl Home {
                     };
                     let mut waiting = shelf.lock().unwrap_or_else(PoisonError::into_inner);
                     waiting.clear_old();
-                    if waiting.lines.is_empty() {
+                    waiting.is_clearing = !waiting.lines.is_empty();
+                    if !waiting.is_clearing {
                         return;
                     }
                 }
