@@ -165,11 +165,8 @@ impl Bucket {
         parts: &[FinishedPart],
         total: &Total,
     ) -> Result<Written, StoreError> {
-        let looks = !self.quirks.completes_conditionally;
-        if looks && matches!(self.find(object.key).await, Ok(Some(_))) {
-            let what = "something stands at the key".to_owned();
-            let call = self.call(Verb::Finish);
-            return Err(call.unanswered(StoreErrorKind::Exists, what));
+        if !self.quirks.completes_conditionally {
+            self.check_free(object.key).await?;
         }
         let parts = self.completed_parts(object.key, upload, parts).await?;
         let parts = CompletedMultipartUpload::builder()
@@ -190,6 +187,21 @@ impl Bucket {
         let answer = self.ask(Verb::Finish, Box::pin(request.send())).await?;
         self.crc32s().remove(upload);
         Ok(written(answer.e_tag(), answer.version_id()))
+    }
+
+    /// Where nobody knows whether a condition is heeded, this look is what keeps another's object: without its answer
+    /// nothing is completed.
+    async fn check_free(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        match self.find(key).await {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => {
+                let what = "something stands at the key".to_owned();
+                let call = self.call(Verb::Finish);
+                Err(call.unanswered(StoreErrorKind::Exists, what))
+            }
+            Err(error) if error.may_be_absence() && self.condition().is_some() => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The parts as the completion names them, with the checksums that the store has acknowledged.

@@ -186,6 +186,28 @@ async fn silence_ends_every_verb() {
     }
 }
 
+#[tokio::test]
+async fn nothing_is_completed_where_nobody_knows_what_stands_at_the_key() {
+    let check = async |more: &str, head: Answer, kind: Option<StoreErrorKind>| {
+        let endpoint = Endpoint::start(vec![head, Answer::completed()]).await;
+        let finished = finish(&endpoint.store(more).await).await;
+        assert_eq!(finished.err().map(|error| error.kind), kind, "{more}");
+        let seen = endpoint.seen();
+        assert_eq!(seen.len(), if kind.is_none() { 2 } else { 1 }, "{seen:?}");
+    };
+    let taken = Answer::new(200, "").with("content-length", "5");
+    let busy = Answer::new(503, "");
+    // To whoever may not list.
+    let denied = Answer::new(403, "");
+    for (more, has_condition) in [("quirks = 'plain'", false), ("quirks = 'generic'", true)] {
+        check(more, taken.clone(), Some(StoreErrorKind::Exists)).await;
+        check(more, busy.clone(), Some(StoreErrorKind::Transient)).await;
+        let kind = (!has_condition).then_some(StoreErrorKind::Blocked);
+        check(more, denied.clone(), kind).await;
+        check(more, Answer::new(404, ""), None).await;
+    }
+}
+
 #[derive(Debug)]
 struct NoCredentials;
 
