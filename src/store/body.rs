@@ -261,7 +261,7 @@ impl Clock {
     }
 
     /// Takes note of bytes that were given out, of which `left` are still to come.
-    fn gave(&self, left: u64) {
+    pub(super) fn gave(&self, left: u64) {
         self.set(if left == 0 {
             Awaits::Answer
         } else {

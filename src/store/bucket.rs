@@ -196,15 +196,15 @@ impl Bucket {
                 Err(_) => {}
             }
             let call = self.call(verb);
-            if clock.on_store() >= body_timeout(length) {
-                return Err(call.timed_out(clock.on_store().into()));
-            }
             match awaits {
                 Awaits::Store if waited >= BODY_STALL => {
                     return Err(call.stalled(BODY_STALL.into()));
                 }
                 Awaits::Body if waited >= BODY_STALL => {
                     return Err(call.starved(BODY_STALL.into()));
+                }
+                Awaits::Store | Awaits::Body if clock.on_store() >= body_timeout(length) => {
+                    return Err(call.timed_out(clock.on_store().into()));
                 }
                 Awaits::Answer => {
                     let took = begun.elapsed().saturating_sub(waited);

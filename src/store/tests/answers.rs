@@ -1,10 +1,14 @@
 //! What each answer, and each lack of one, becomes.
 
+use std::time::Duration;
+
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::future::ProvideCredentials as Provided;
 use aws_sdk_s3::config::ProvideCredentials;
 use aws_sdk_s3::config::Region;
 use aws_sdk_s3::config::SharedCredentialsProvider;
+use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::operation::upload_part::UploadPartError;
 use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_runtime_api::client::http::HttpConnectorFuture;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -19,6 +23,7 @@ use crate::store::OpenUpload;
 use crate::store::StoreErrorKind;
 use crate::store::StoredPart;
 use crate::store::StoredParts;
+use crate::store::body::Clock;
 use crate::store::bucket::Bucket;
 use crate::store::bucket::BucketParts;
 use crate::store::bucket::WriteExtras;
@@ -184,6 +189,29 @@ async fn silence_ends_every_verb() {
         assert_eq!(error.kind, kind, "{verb:?}");
         assert_eq!(error.message, "no answer within 20 ms");
     }
+}
+
+/// Tries of a body so small that it was handed over at once.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_long_to_answer_gets_more_time_for_small_bodies_too() {
+    let http = http_client_fn(|_, _| SharedHttpConnector::new(Silent));
+    let keys = aws_sdk_s3::config::Credentials::new("key", "secret", None, None, "test");
+    let bucket = bucket_of(http, SharedCredentialsProvider::new(keys));
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let clock = Clock::new();
+        clock.gave(0);
+        let answer = async {
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            Ok::<_, SdkError<UploadPartError>>(())
+        };
+        let sent = bucket.send(Verb::PutPart, 1 << 10, clock, answer).await;
+        told.push(sent.map_or_else(|error| error.message.clone(), |_| "taken".to_owned()));
+    }
+    assert_eq!(
+        told,
+        ["no answer within 20 s", "no answer within 40 s", "taken"]
+    );
 }
 
 #[tokio::test]
