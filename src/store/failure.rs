@@ -379,6 +379,10 @@ impl Call<'_> {
                  or lower transfer.part_size"
                     .to_owned(),
             ),
+            (_, Some("InvalidObjectState")) => Some(
+                "objects of an archive's storage_class cannot be read as they are: choose another, or transfer.verify.after = \"head\""
+                    .to_owned(),
+            ),
             (_, Some("ExpiredToken")) => Some("the credentials have run out".to_owned()),
             (_, Some("RequestTimeTooSkewed")) => Some("set this machine's clock".to_owned()),
             (_, Some("NoSuchBucket")) => {

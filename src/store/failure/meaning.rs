@@ -24,6 +24,8 @@ const CODES: &[(&str, StoreErrorKind)] = &[
     ("InvalidAccessKeyId", StoreErrorKind::Blocked),
     ("InvalidBucketName", StoreErrorKind::Blocked),
     ("InvalidEncryptionAlgorithmError", StoreErrorKind::Blocked),
+    // Of one that cannot be read, which says nothing of others that are written.
+    ("InvalidObjectState", StoreErrorKind::Rejected),
     ("InvalidSecurity", StoreErrorKind::Blocked),
     ("InvalidStorageClass", StoreErrorKind::Blocked),
     ("InvalidTag", StoreErrorKind::Blocked),
@@ -255,6 +257,7 @@ mod tests {
         check(Verb::Put, 405, "MethodNotAllowed", Rejected);
         check(Verb::PutPart, 400, "InvalidArgument", Rejected);
         check(Verb::Read, 404, "NoSuchKey", Rejected);
+        check(Verb::Read, 403, "InvalidObjectState", Rejected);
     }
 
     #[test]
