@@ -45,6 +45,10 @@ const PAGES_MAX: u32 = PartNumber::MAX.0 + 1;
 /// A listing of more than this is no honest one: an upload has at most 10,000 parts, and a key has few uploads.
 const LISTED_MAX: usize = 10_000;
 
+/// Uploads of which the CRC32s are known. Some are ended by others, which nobody tells us; what is still needed when so
+/// many have come together the store's list tells, or the upload is begun anew.
+pub(super) const CRC32S_MAX: usize = 1_024;
+
 impl Bucket {
     pub(super) async fn begin(&self, object: &NewObject<'_>) -> Result<UploadId, StoreError> {
         let (encryption, kms_key) = encryption(self.extras.encryption.as_ref());
@@ -105,6 +109,9 @@ impl Bucket {
         })?;
         if let Some(crc32) = crc32 {
             let mut known = self.crc32s();
+            if known.len() >= CRC32S_MAX && !known.contains_key(upload) {
+                known.clear();
+            }
             known
                 .entry(upload.clone())
                 .or_default()

@@ -1,9 +1,13 @@
 //! What goes over the wire, for each kind of store.
 
+use std::collections::HashMap;
+
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use crate::model::digest::Sha256Digester;
+use crate::store::Place;
+use crate::store::upload::CRC32S_MAX;
 
 use super::*;
 
@@ -198,6 +202,24 @@ async fn completions_name_parts_in_order_and_never_overwrite() {
         </ListPartsResult>";
     let (_, body) = completion("checksum = 'crc32'", vec![free(), Answer::new(200, list)]).await;
     assert!(body.contains("<ChecksumCRC32>AAAAAA==<"), "{body}");
+}
+
+#[tokio::test]
+async fn the_crc32s_of_uploads_that_others_ended_are_forgotten() {
+    let endpoint = Endpoint::start(vec![Answer::part(), Answer::part()]).await;
+    let store = endpoint.store("checksum = 'crc32'").await;
+    let Place::Bucket(bucket) = &store.0.place else {
+        panic!("no bucket")
+    };
+    let stray = |n: usize| (UploadId(n.to_string()), HashMap::new());
+    *bucket.crc32s.lock().unwrap() = (1..CRC32S_MAX).map(stray).collect();
+    put_part(&store, filled()).await.unwrap();
+    assert_eq!(bucket.crc32s.lock().unwrap().len(), CRC32S_MAX);
+    let (key, other) = (key(), UploadId("other".to_owned()));
+    let sent = store.put_part(&key, &other, SLOT, filled()).await;
+    sent.unwrap();
+    let known = bucket.crc32s.lock().unwrap();
+    assert_eq!(known.keys().collect::<Vec<_>>(), [&other]);
 }
 
 #[tokio::test]
