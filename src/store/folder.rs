@@ -8,12 +8,15 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
 use futures::stream::BoxStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 
 use crate::model::digest::Crc64Digester;
@@ -71,7 +74,10 @@ pub(super) struct FolderRules {
 pub(super) struct Folder {
     destination: DestinationName,
     tree: Arc<Tree>,
+    /// Places for calls.
     calls: Arc<Semaphore>,
+    /// How many calls have ended.
+    ended: Arc<AtomicU64>,
 }
 
 impl Folder {
@@ -89,6 +95,7 @@ impl Folder {
             destination,
             tree: Arc::new(tree.map_err(|error| error.to_string())?),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            ended: Arc::default(),
         })
     }
 
@@ -292,15 +299,16 @@ impl Folder {
         key: &ObjectKey,
         work: impl FnOnce(&Tree) -> Result<Output, Trouble> + Send + 'static,
     ) -> Result<Output, StoreError> {
-        let (tree, calls) = (Arc::clone(&self.tree), Arc::clone(&self.calls));
-        let calling = async {
-            let place = calls.acquire_owned().await;
-            let called = tokio::task::spawn_blocking(move || {
-                let _place = place;
-                work(&tree)
-            });
-            called.await
-        };
+        let hung = |within| self.with_call(verb, key, |call| call.hung(within));
+        let place = self.enter().await;
+        let place = place.ok_or_else(|| hung(SMALL_VERB_TIMEOUT))?;
+        let (tree, ended) = (Arc::clone(&self.tree), Arc::clone(&self.ended));
+        let calling = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            let done = work(&tree);
+            ended.fetch_add(1, Ordering::Relaxed);
+            done
+        });
         let trouble = match tokio::time::timeout(allowed.as_duration(), calling).await {
             Ok(Ok(Ok(output))) => return Ok(output),
             Ok(Ok(Err(trouble))) => trouble,
@@ -308,12 +316,26 @@ impl Folder {
             Ok(Err(_)) => {
                 Trouble::Refused(StoreErrorKind::Transient, "the daemon is stopping".into())
             }
-            Err(_) => return Err(self.with_call(verb, key, |call| call.hung(allowed))),
+            Err(_) => return Err(hung(allowed)),
         };
         Err(self.with_call(verb, key, |call| match trouble {
             Trouble::Io(error) => call.failed_at_file(&error),
             Trouble::Refused(kind, why) => call.refused_at_file(kind, why),
         }))
+    }
+
+    /// A place among the calls, waited for as long as others end: a disk that is slow is not one that hangs.
+    async fn enter(&self) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.calls).acquire_owned();
+        tokio::pin!(place);
+        loop {
+            let ended = self.ended.load(Ordering::Relaxed);
+            match tokio::time::timeout(SMALL_VERB_TIMEOUT.as_duration(), &mut place).await {
+                Ok(place) => return place.ok(),
+                Err(_) if self.ended.load(Ordering::Relaxed) == ended => return None,
+                Err(_) => {}
+            }
+        }
     }
 
     fn with_call(
