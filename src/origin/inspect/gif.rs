@@ -92,12 +92,7 @@ impl Structure for Gif {
         match self.stage {
             Stage::Over => Ok(end.length == self.end),
             Stage::Screen | Stage::Block | Stage::Piece if end.length < end.awaited => {
-                Err(Broken::CutOff {
-                    file: "GIF",
-                    piece: "a block".to_owned(),
-                    end: end.awaited,
-                    length: end.length,
-                })
+                Err(end.cuts_off("GIF", "a block", end.awaited))
             }
             // Viewers do without the trailer.
             Stage::Screen | Stage::Block | Stage::Piece | Stage::Junk => Ok(false),

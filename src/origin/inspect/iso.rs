@@ -92,15 +92,6 @@ impl Structure for Iso {
     }
 
     fn finish(&self, end: &End) -> Result<bool, Broken> {
-        let cut_off = |piece, end, length| {
-            let file = "MP4";
-            Err(Broken::CutOff {
-                file,
-                piece,
-                end,
-                length,
-            })
-        };
         if self.has_junk {
             return Ok(false);
         }
@@ -112,7 +103,7 @@ impl Structure for Iso {
             return if self.is_doubtful() {
                 Ok(false)
             } else {
-                cut_off(piece, self.end, end.length)
+                Err(end.cuts_off("MP4", piece, self.end))
             };
         }
         if end.awaited == self.end && end.partial > 0 {
@@ -120,7 +111,7 @@ impl Structure for Iso {
                 Ok(false)
             } else {
                 let least = end.length.saturating_add(1);
-                cut_off("box \"?\"".to_owned(), least, end.length)
+                Err(end.cuts_off("MP4", "box \"?\"", least))
             };
         }
         let lacks = |piece| {

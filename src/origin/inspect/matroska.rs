@@ -113,12 +113,9 @@ impl Structure for Matroska {
 
     fn finish(&self, end: &End) -> Result<bool, Broken> {
         match self.end {
-            Some(segment) if end.length < segment => Err(Broken::CutOff {
-                file: "Matroska file",
-                piece: "its segment".to_owned(),
-                end: segment,
-                length: end.length,
-            }),
+            Some(segment) if end.length < segment => {
+                Err(end.cuts_off("Matroska file", "its segment", segment))
+            }
             // There may be more segments.
             Some(segment) => Ok(end.length == segment),
             None => Ok(false),

@@ -62,25 +62,17 @@ impl Structure for Png {
 
     fn finish(&self, end: &End) -> Result<bool, Broken> {
         let file = "PNG";
-        let cut_off = |piece, end: u64, length| {
-            Err(Broken::CutOff {
-                file,
-                piece,
-                end,
-                length,
-            })
-        };
         if self.has_junk {
             Ok(false)
         } else if end.length < self.end {
             let kind = self.kind.map(char::from).iter().collect::<String>();
-            cut_off(format!("chunk {kind:?}"), self.end, end.length)
+            Err(end.cuts_off(file, format!("chunk {kind:?}"), self.end))
         } else if self.is_last() {
             // Whatever was appended may as well be cut off.
             Ok(end.length == self.end)
         } else if end.partial > 0 {
             let least = end.awaited.saturating_add(OVERHEAD_BYTES);
-            cut_off("a chunk".to_owned(), least, end.length)
+            Err(end.cuts_off(file, "a chunk", least))
         } else {
             let (piece, unit) = ("IEND", "chunk");
             Err(Broken::Lacks { file, piece, unit })

@@ -91,12 +91,7 @@ impl Structure for Riff {
         let told = CHUNK_BYTES + u64::from(self.size);
         let is_far = end.length.saturating_add(TOLERANCE_BYTES) < told;
         if is_far && self.size < PLACEHOLDER_MIN {
-            return Err(Broken::CutOff {
-                file: "RIFF file",
-                piece: "its size".to_owned(),
-                end: told,
-                length: end.length,
-            });
+            return Err(end.cuts_off("RIFF file", "its size", told));
         }
         Ok(end.length == told || (end.length == told + 1 && told % 2 == 1))
     }

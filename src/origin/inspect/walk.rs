@@ -56,6 +56,18 @@ pub enum Broken {
     },
 }
 
+impl End {
+    /// What it means of a file whose `piece` reaches to byte `to`.
+    pub(super) fn cuts_off(&self, file: &'static str, piece: impl Into<String>, to: u64) -> Broken {
+        Broken::CutOff {
+            file,
+            piece: piece.into(),
+            end: to,
+            length: self.length,
+        }
+    }
+}
+
 /// The field that a structure wants to see: `take` bytes from byte `at` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Next {
