@@ -103,31 +103,6 @@ const PLAIN: Quirks = Quirks {
     ..GENERIC
 };
 
-/// `MinIO`: nothing that differs from the protocol.
-const MINIO: Quirks = Quirks {
-    name: "minio",
-    ..GENERIC
-};
-
-/// Garage: HEAD gives no checksum that the writer did not send.
-const GARAGE: Quirks = Quirks {
-    name: "garage",
-    ..GENERIC
-};
-
-/// Backblaze B2. Answers 501 `NotImplemented` to `If-None-Match`, and has refused CRC32 headers at times.
-const B2: Quirks = Quirks {
-    name: "b2",
-    ..PLAIN
-};
-
-/// Google Cloud Storage through its S3 interface. Conditions are on generations there, not on `If-None-Match`;
-/// checksum headers are ignored.
-const GCS: Quirks = Quirks {
-    name: "gcs",
-    ..PLAIN
-};
-
 /// A local folder. A file has no metadata and no checksum of its own: HEAD reads it. Every object goes through a
 /// partial file, so there is no single write. Nothing is signed or declared.
 pub(super) const FOLDER: Quirks = Quirks {
@@ -143,27 +118,39 @@ pub(super) const FOLDER: Quirks = Quirks {
     has_identity: false,
 };
 
-/// All kinds that `quirks = "..."` can name.
-const NAMED: [Quirks; 8] = [AWS, R2, GENERIC, PLAIN, MINIO, GARAGE, B2, GCS];
+/// All kinds that `quirks = "..."` can name, and which they are like.
+const NAMED: [(&str, Quirks); 8] = [
+    ("aws", AWS),
+    ("r2", R2),
+    ("generic", GENERIC),
+    ("plain", PLAIN),
+    ("minio", GENERIC),
+    // HEAD gives no checksum that the writer did not send.
+    ("garage", GENERIC),
+    // Answers 501 to `If-None-Match`, and has refused CRC32 headers at times.
+    ("b2", PLAIN),
+    // Conditions are on generations there, not on `If-None-Match`; checksum headers are ignored.
+    ("gcs", PLAIN),
+];
 
 /// Kinds that are told by the end of their endpoint's host name.
-const HOSTS: [(&str, Quirks); 5] = [
-    ("amazonaws.com", AWS),
-    ("amazonaws.com.cn", AWS),
-    ("r2.cloudflarestorage.com", R2),
-    ("backblazeb2.com", B2),
-    ("storage.googleapis.com", GCS),
+const HOSTS: [(&str, &str); 5] = [
+    ("amazonaws.com", "aws"),
+    ("amazonaws.com.cn", "aws"),
+    ("r2.cloudflarestorage.com", "r2"),
+    ("backblazeb2.com", "b2"),
+    ("storage.googleapis.com", "gcs"),
 ];
 
 /// The names that `quirks = "..."` takes, for people.
 pub(super) fn names() -> String {
-    let names: Vec<&str> = NAMED.iter().map(|quirks| quirks.name).collect();
-    names.join(", ")
+    NAMED.map(|(name, _)| name).join(", ")
 }
 
 /// The kind of this name.
 pub(super) fn named(name: &str) -> Option<Quirks> {
-    NAMED.iter().copied().find(|quirks| quirks.name == name)
+    let (name, like) = NAMED.into_iter().find(|(known, _)| *known == name)?;
+    Some(Quirks { name, ..like })
 }
 
 /// The kind that answers at `endpoint`: AWS where there is none.
@@ -177,7 +164,7 @@ pub(super) fn at(endpoint: Option<&url::Url>) -> Quirks {
         head.is_some_and(|head| head.is_empty() || head.ends_with('.'))
     };
     let known = HOSTS.iter().find(|(domain, _)| is_under(domain));
-    known.map_or(GENERIC, |(_, quirks)| *quirks)
+    known.and_then(|(_, name)| named(name)).unwrap_or(GENERIC)
 }
 
 impl Quirks {
@@ -239,10 +226,14 @@ mod tests {
 
     #[test]
     fn every_name_is_taken_and_listed() {
-        for quirks in NAMED {
-            assert_eq!(named(quirks.name), Some(quirks));
-            assert!(names().contains(quirks.name));
+        for (name, like) in NAMED {
+            assert_eq!(named(name), Some(Quirks { name, ..like }));
+            assert!(names().contains(name));
         }
+        assert_eq!(
+            HOSTS.map(|(_, name)| named(name).map(|it| it.name)),
+            HOSTS.map(|(_, name)| Some(name))
+        );
         assert_eq!(named("fs"), None);
         assert_eq!(named("AWS"), None);
     }

@@ -70,21 +70,15 @@ pub(super) fn judge(verb: Verb, status: u16, code: Option<&str>) -> StoreErrorKi
         None if MANGLED.contains(&code) || PARTS_UNFIT.contains(&code) => StoreErrorKind::Conflict,
         None => judge_status(verb, status),
     };
-    match kind {
-        // A refusal that came with a status of success, or none at all, is not final.
+    let is_no = matches!(
+        kind,
         StoreErrorKind::Transient | StoreErrorKind::Blocked | StoreErrorKind::Rejected
-            if verb.writes_object() && !is_refusal(status) =>
-        {
-            StoreErrorKind::Ambiguous
-        }
-        StoreErrorKind::Transient
-        | StoreErrorKind::Blocked
-        | StoreErrorKind::Exists
-        | StoreErrorKind::Conflict
-        | StoreErrorKind::UploadGone
-        | StoreErrorKind::Ambiguous
-        | StoreErrorKind::Rejected
-        | StoreErrorKind::Source => kind,
+    );
+    if is_no && verb.writes_object() && !is_refusal(status) {
+        // A refusal that came with a status of success, or none at all, is not final.
+        StoreErrorKind::Ambiguous
+    } else {
+        kind
     }
 }
 
