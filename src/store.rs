@@ -84,6 +84,7 @@ struct Inner {
     quirks: Quirks,
     /// What stands before every key.
     prefix: String,
+    address: Address,
     place: Place,
     /// Whether HEAD gave a checksum of the whole that nobody had sent: see [`Store::body_policy`].
     computes_checksum: AtomicBool,
@@ -261,18 +262,12 @@ impl Store {
 
     /// The bucket; `None` for a folder.
     pub fn bucket(&self) -> Option<&str> {
-        match &self.0.place {
-            Place::Bucket(bucket) => Some(bucket.name()),
-            Place::Folder(_) => None,
-        }
+        self.0.address.bucket()
     }
 
     /// Where the object of this key is, for people: `s3://bucket/key`, `r2://bucket/key`, `file:///folder/key`.
     pub fn locate(&self, key: &ObjectKey) -> String {
-        match &self.0.place {
-            Place::Bucket(bucket) => bucket.locate(key),
-            Place::Folder(folder) => folder.locate(key),
-        }
+        self.0.address.locate(key)
     }
 
     // The SDK's futures are tens of kilobytes each, and stages nest them: they are on the heap while they last.
@@ -372,11 +367,7 @@ impl Store {
         &self,
         key: &ObjectKey,
     ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
-        let done = match &self.0.place {
-            Place::Bucket(bucket) => Box::pin(bucket.read(key, 0)).await,
-            Place::Folder(folder) => folder.read(key, 0).await,
-        };
-        self.count("read", done)
+        self.read_from(key, 0).await
     }
 
     /// The bytes of an object from `offset` on, as they come.

@@ -24,7 +24,6 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use tokio::time::Instant;
 
-use crate::model::key::ObjectKey;
 use crate::model::object::DestinationName;
 use crate::store::Encryption;
 use crate::store::StoreError;
@@ -69,7 +68,6 @@ pub(super) struct Bucket {
     pub(super) quirks: Quirks,
     pub(super) extras: WriteExtras,
     destination: DestinationName,
-    scheme: &'static str,
     name: String,
     /// How often the time for an answer ran out, since one came in half of it.
     overdue: AtomicU32,
@@ -80,8 +78,6 @@ pub(super) struct Bucket {
 /// What a bucket is made of.
 pub(super) struct BucketParts {
     pub(super) destination: DestinationName,
-    /// For people: `s3` or `r2`.
-    pub(super) scheme: &'static str,
     pub(super) bucket: String,
     pub(super) endpoint: Option<String>,
     pub(super) region: Region,
@@ -126,7 +122,6 @@ impl Bucket {
             quirks: parts.quirks,
             extras: parts.extras,
             destination: parts.destination,
-            scheme: parts.scheme,
             name: parts.bucket,
             overdue: AtomicU32::new(0),
             crc32s: Mutex::default(),
@@ -136,10 +131,6 @@ impl Bucket {
     /// The bucket's name.
     pub(super) fn name(&self) -> &str {
         &self.name
-    }
-
-    pub(super) fn locate(&self, key: &ObjectKey) -> String {
-        format!("{}://{}/{key}", self.scheme, self.name)
     }
 
     pub(super) fn call(&self, verb: Verb) -> Call<'_> {

@@ -15,6 +15,7 @@ use crate::model::key::ObjectKey;
 use crate::model::object::DestinationName;
 use crate::secret::Secret;
 use crate::secret::SecretSource;
+use crate::store::Address;
 use crate::store::Config;
 use crate::store::Credentials;
 use crate::store::Encryption;
@@ -68,7 +69,7 @@ pub(super) async fn connect(
     env: &dyn Fn(&str) -> Option<String>,
     http: SharedHttpClient,
 ) -> Result<Store, ConnectError> {
-    let inner = match (&config.s3, &config.r2, &config.fs) {
+    let (quirks, prefix, place) = match (&config.s3, &config.r2, &config.fs) {
         (Some(s3), None, None) => {
             let section = Section::new(&name, "s3", env);
             connect_s3(&section, s3, http).await?
@@ -90,8 +91,19 @@ pub(super) async fn connect(
             });
         }
     };
-    Ok(Store(Arc::new(inner)))
+    Ok(Store(Arc::new(Inner {
+        address: Address::of(config).expect("one kind, as was just seen"),
+        name,
+        quirks,
+        prefix,
+        place,
+        computes_checksum: AtomicBool::new(false),
+        metrics: OnceLock::new(),
+    })))
 }
+
+/// What a kind of store is made of: what it can do, what stands before its keys, and the store.
+type Made = (Quirks, String, Place);
 
 /// A section of the configuration, for the errors in it.
 struct Section<'a> {
@@ -169,7 +181,7 @@ async fn connect_s3(
     section: &Section<'_>,
     config: &S3Config,
     http: SharedHttpClient,
-) -> Result<Inner, ConnectError> {
+) -> Result<Made, ConnectError> {
     let bucket = section.bucket(&config.bucket)?;
     let prefix = section.prefix(&config.prefix)?;
     let quirks = s3_quirks(section, config)?;
@@ -179,7 +191,6 @@ async fn connect_s3(
     let (credentials, region) = s3_access(section, config, http.clone()).await?;
     let parts = BucketParts {
         destination: section.name.clone(),
-        scheme: "s3",
         bucket,
         endpoint: config.endpoint.as_ref().map(endpoint_text),
         region,
@@ -189,25 +200,18 @@ async fn connect_s3(
         quirks,
         http,
     };
-    Ok(Inner {
-        name: section.name.clone(),
-        quirks,
-        prefix,
-        place: Place::Bucket(Box::new(Bucket::new(parts))),
-        computes_checksum: AtomicBool::new(false),
-        metrics: OnceLock::new(),
-    })
+    Ok((quirks, prefix, Place::Bucket(Box::new(Bucket::new(parts)))))
 }
 
 fn connect_r2(
     section: &Section<'_>,
     config: &R2Config,
     http: SharedHttpClient,
-) -> Result<Inner, ConnectError> {
+) -> Result<Made, ConnectError> {
+    let prefix = section.prefix(&config.prefix)?;
     let quirks = Quirks::r2();
     let parts = BucketParts {
         destination: section.name.clone(),
-        scheme: "r2",
         bucket: section.bucket(&config.bucket)?,
         endpoint: Some(r2_endpoint(section, config)?),
         region: Region::from_static("auto"),
@@ -217,17 +221,10 @@ fn connect_r2(
         quirks,
         http,
     };
-    Ok(Inner {
-        name: section.name.clone(),
-        quirks,
-        prefix: section.prefix(&config.prefix)?,
-        place: Place::Bucket(Box::new(Bucket::new(parts))),
-        computes_checksum: AtomicBool::new(false),
-        metrics: OnceLock::new(),
-    })
+    Ok((quirks, prefix, Place::Bucket(Box::new(Bucket::new(parts)))))
 }
 
-async fn open_folder(section: &Section<'_>, config: &FolderConfig) -> Result<Inner, ConnectError> {
+async fn open_folder(section: &Section<'_>, config: &FolderConfig) -> Result<Made, ConnectError> {
     let wrong = |problem: &str| {
         let value = config.path.display().to_string();
         let remedy = "write the absolute path of a folder that exists";
@@ -246,14 +243,8 @@ async fn open_folder(section: &Section<'_>, config: &FolderConfig) -> Result<Inn
         free_min: config.free_min,
     };
     let folder = Folder::open(section.name.clone(), config.path.clone(), rules).await;
-    Ok(Inner {
-        name: section.name.clone(),
-        quirks: quirks::FOLDER,
-        prefix: String::new(),
-        place: Place::Folder(folder.map_err(|problem| wrong(&problem))?),
-        computes_checksum: AtomicBool::new(false),
-        metrics: OnceLock::new(),
-    })
+    let place = Place::Folder(folder.map_err(|problem| wrong(&problem))?);
+    Ok((quirks::FOLDER, String::new(), place))
 }
 
 /// Reads the permissions of a file that its owner can read: without that right it could not be verified.

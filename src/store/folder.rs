@@ -99,10 +99,6 @@ impl Folder {
         })
     }
 
-    pub(super) fn locate(&self, key: &ObjectKey) -> String {
-        format!("file://{}", self.place(key))
-    }
-
     pub(super) async fn find(&self, key: &ObjectKey) -> Result<Option<Standing>, StoreError> {
         let sought = key.clone();
         let found = self.on_disk(Verb::Find, key, move |tree| tree.find(&sought));

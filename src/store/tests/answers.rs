@@ -251,7 +251,6 @@ impl ProvideCredentials for NoCredentials {
 fn bucket_of(http: SharedHttpClient, credentials: SharedCredentialsProvider) -> Bucket {
     Bucket::new(BucketParts {
         destination: "main".parse().unwrap(),
-        scheme: "s3",
         bucket: "films".to_owned(),
         endpoint: Some("http://silent.invalid".to_owned()),
         region: Region::new("us-east-1"),
