@@ -110,7 +110,8 @@ impl Origin {
         expected: Option<&SourceIdentity>,
     ) -> Request<Bytes> {
         let mut request = Request::new(Bytes::new());
-        // A `Url` is always a valid `Uri`: both come from the same grammar, and `Url` escapes what is left.
+        // A `Url` is a valid `Uri` as well: both come from the same grammar, and `Url` escapes what is left. One of more than
+        // 64 KiB is none, and is then refused.
         *request.uri_mut() = url.as_str().parse().unwrap_or_default();
         let headers = request.headers_mut();
         if url.origin() == self.url.origin() {

@@ -73,7 +73,7 @@ pub enum Effect {
     DoneButSay(u16, &'static str),
     /// All is done, and in the answer's body each of the first is the second.
     Edit(&'static str, &'static str),
-    /// All is done, and the answer tells this length.
+    /// All is done, and the answer, if it is no error, tells this length.
     TellLength(u64),
     /// As `Answer`, with the region that the bucket is said to be in.
     Elsewhere(u16, &'static str, &'static str),

@@ -135,9 +135,10 @@ impl Server {
             Some(Effect::Edit(from, to)) => tamper::edited(self.s3(request).await?, from, to).await,
             Some(Effect::TellLength(length)) => {
                 let mut answer = self.s3(request).await?;
-                answer
-                    .headers_mut()
-                    .insert(header::CONTENT_LENGTH, length.into());
+                if answer.status().is_success() {
+                    let headers = answer.headers_mut();
+                    headers.insert(header::CONTENT_LENGTH, length.into());
+                }
                 Ok(answer)
             }
             Some(Effect::Elsewhere(status, code, region)) => {
