@@ -29,6 +29,7 @@ use crate::watch;
 use crate::watch::RouteConfig;
 use crate::watch::route::Routes;
 
+pub use self::ready::NotReady;
 pub use self::ready::Unready;
 pub use self::server::ServerConfig;
 

@@ -64,6 +64,13 @@ pub enum SecretError {
     Empty(String),
 }
 
+impl SecretError {
+    /// Whether it may be there later, without anybody changing what was configured.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::File { .. })
+    }
+}
+
 /// A secret value. Prints as `***`; trailing line ends are cut.
 #[derive(Clone)]
 pub struct Secret(SecretString);

@@ -1,10 +1,12 @@
 //! How a command ends: its exit code, and the complaint that goes with one that is not 0.
 
+use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use crate::cli::say::talk;
 use crate::config::ConfigErrors;
+use crate::config::NotReady;
 use crate::daemon::sentence;
 use crate::manifest::ManifestError;
 use crate::provider;
@@ -14,6 +16,7 @@ use crate::store;
 
 /// The exit codes. Scripts depend on them: a number never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Exit {
     Done = 0,
     Failed = 1,
@@ -32,22 +35,12 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// The number that the process ends with.
+    #[expect(
+        clippy::as_conversions,
+        reason = "there is no other way to read what is written above"
+    )]
     pub(crate) const fn code(self) -> u8 {
-        match self {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::DoneInPart => 3,
-            Exit::AtRisk => 4,
-            Exit::WaitRanOut => 5,
-            Exit::NotFound => 6,
-            Exit::NoDaemon => 10,
-            Exit::Manifest => 11,
-            Exit::Refused => 12,
-            Exit::Differs => 13,
-            Exit::Configuration => 78,
-            Exit::Interrupted => 130,
-        }
+        self as u8
     }
 }
 
@@ -87,9 +80,12 @@ impl Complaint {
         self
     }
 
-    /// Both in one, which ends as the first would.
+    /// Both in one, which ends as the first would, or as a wrong configuration: a mistake does not pass with the rest.
     #[must_use]
     pub(crate) fn and(mut self, other: Self) -> Self {
+        if other.exit == Exit::Configuration {
+            self.exit = other.exit;
+        }
         self.what = format!("{}\n       {}", self.what, other.what);
         self.hint = self.hint.or(other.hint);
         self
@@ -127,13 +123,22 @@ impl From<anyhow::Error> for Complaint {
             || error.is::<store::ConnectError>()
             || error.is::<EndpointError>()
             || error.is::<SecretError>();
-        let exit = if is_configuration {
+        let exit = if is_configuration && !may_pass(&error) {
             Exit::Configuration
         } else {
             Exit::Failed
         };
         Self::new(exit, sentence(&error))
     }
+}
+
+/// Whether the machine may mend it by itself: a mount or a file that comes later. A daemon has to be started again then.
+fn may_pass(error: &anyhow::Error) -> bool {
+    error.chain().any(|it| {
+        let secret = it.downcast_ref::<SecretError>();
+        let folder = it.downcast_ref::<store::ConnectError>();
+        secret.is_some_and(SecretError::may_pass) || folder.is_some_and(|it| it.may_pass)
+    })
 }
 
 impl From<std::io::Error> for Complaint {
@@ -155,70 +160,100 @@ impl From<ConfigErrors> for Complaint {
     }
 }
 
+impl From<NotReady> for Complaint {
+    fn from(NotReady { errors, may_pass }: NotReady) -> Self {
+        let mut complaint = Self::from(errors);
+        if may_pass {
+            complaint.exit = Exit::Failed;
+        }
+        complaint
+    }
+}
+
 impl From<ManifestError> for Complaint {
     fn from(error: ManifestError) -> Self {
-        let what = error.to_string();
-        match &error {
-            ManifestError::Locked { .. } => Self::new(Exit::Manifest, what)
-                .hint("one manifest has one daemon: stop the other, or give this one a manifest.url of its own"),
-            ManifestError::Newer { .. } => {
-                Self::new(Exit::Manifest, what).hint("a newer Reelvault wrote it: upgrade this one")
-            }
-            ManifestError::Missing { .. } => Self::new(Exit::Manifest, what)
-                .hint("the daemon makes it at its first start; manifest.url says where"),
-            ManifestError::Older { .. } => Self::new(Exit::Manifest, what)
-                .hint("start the daemon once: it brings the manifest up to date, with a backup beside it"),
-            ManifestError::Unfinished { from, .. } => {
-                let hint = format!("run `reelvault manifest migrate --from {from:?}` to here again: it goes on where it was");
-                Self::new(Exit::Manifest, what).hint(hint)
-            }
-            ManifestError::Untrusted { .. } => Self::new(Exit::Manifest, what).hint(
-                "it is verified against the machine's authorities, or those in the file that SSL_CERT_FILE names; the host in manifest.url must be one that it is made for",
-            ),
-            ManifestError::Pooler { .. } => Self::new(Exit::Manifest, what)
-                .hint("set manifest.pooler = true, or name the server itself in manifest.url"),
-            ManifestError::Folder { .. } => Self::new(Exit::Manifest, what)
-                .hint("make it, owned by the service user; or set manifest.url"),
-            ManifestError::NoFile { .. } => Self::new(Exit::Configuration, what)
-                .hint("manifest.url must name a file in that folder, such as manifest.db"),
-            ManifestError::Forbidden { .. } => Self::new(Exit::Manifest, what)
-                .hint("do this as the user who owns the manifest's folder, which is the service's user; all files in it must be that user's"),
-            ManifestError::Replaced { .. } => Self::new(Exit::Manifest, what)
-                .hint("keep the daemon stopped until the file or the latest backup of it is back in its place: one that starts without makes an empty manifest"),
-            ManifestError::Foreign { .. } => Self::new(Exit::Manifest, what)
-                .hint("manifest.url must name a file of its own"),
-            ManifestError::InTheWay { .. } => Self::new(Exit::Manifest, what)
-                .hint("manifest.url must name a database of its own, or a role whose search_path begins with a schema of its own"),
-            ManifestError::Encoding { .. } => Self::new(Exit::Manifest, what).hint(
-                "make one with `CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0` and name it in manifest.url; pg_dump takes over what is in this one",
-            ),
-            ManifestError::Full { .. } => {
-                Self::new(Exit::Manifest, what).hint("free some space on the manifest's disk")
-            }
-            ManifestError::Broken { .. } => Self::new(Exit::Manifest, what)
-                .hint("the database or its disk is damaged: stop the daemon and restore the latest backup; without one, `reelvault manifest rebuild` makes a new one from a bucket"),
-            ManifestError::Url { .. } | ManifestError::Password(_) => {
-                Self::new(Exit::Configuration, what)
-            }
-            ManifestError::Away { .. } => Self::new(Exit::Manifest, what).hint(
-                "see that the server runs and that manifest.url names it; nothing is lost meanwhile",
-            ),
-            ManifestError::Denied { .. } => Self::new(Exit::Manifest, what)
-                .hint("see to the role and database in manifest.url, manifest.password, and the server's pg_hba.conf"),
-            ManifestError::Standby { .. } => Self::new(Exit::Manifest, what)
-                .hint("manifest.url must name the primary: with several hosts, add ?target_session_attrs=read-write"),
-            ManifestError::OldServer { .. } => {
-                Self::new(Exit::Manifest, what).hint("upgrade the server")
-            }
-            ManifestError::NameTaken { .. } => Self::new(Exit::Manifest, what)
-                .hint("each daemon has a name of its own: set manifest.machine"),
-            ManifestError::Stale { .. }
-            | ManifestError::KeyTaken { .. }
-            | ManifestError::Inconsistent { .. }
-            | ManifestError::ReadOnly { .. }
-            | ManifestError::Unfit { .. }
-            | ManifestError::Engine { .. }
-            | ManifestError::Closed => Self::new(Exit::Manifest, what),
+        let is_configuration = matches!(
+            error,
+            ManifestError::NoFile { .. } | ManifestError::Url { .. } | ManifestError::Password(_)
+        );
+        let exit = if is_configuration {
+            Exit::Configuration
+        } else {
+            Exit::Manifest
+        };
+        let complaint = Self::new(exit, error.to_string());
+        match hint(&error) {
+            Some(hint) => complaint.hint(hint),
+            None => complaint,
         }
     }
+}
+
+/// What to do about a manifest that cannot be used.
+fn hint(error: &ManifestError) -> Option<Cow<'static, str>> {
+    let hint = match error {
+        ManifestError::Locked { .. } => {
+            "one manifest has one daemon: stop the other, or give this one a manifest.url of its own"
+        }
+        ManifestError::Newer { .. } => "a newer Reelvault wrote it: upgrade this one",
+        ManifestError::Missing { .. } => {
+            "the daemon makes it at its first start; manifest.url says where"
+        }
+        ManifestError::Older { .. } => {
+            "start the daemon once: it brings the manifest up to date, with a backup beside it"
+        }
+        ManifestError::Unfinished { from, .. } => {
+            return Some(format!("run `reelvault manifest migrate --from {from:?}` to here again: it goes on where it was").into());
+        }
+        ManifestError::Untrusted { .. } => {
+            "it is verified against the machine's authorities, or those in the file that SSL_CERT_FILE names; the host in manifest.url must be one that it is made for"
+        }
+        ManifestError::Pooler { .. } => {
+            "set manifest.pooler = true, or name the server itself in manifest.url"
+        }
+        ManifestError::Folder { .. } => "make it, owned by the service user; or set manifest.url",
+        ManifestError::NoFile { .. } => {
+            "manifest.url must name a file in that folder, such as manifest.db"
+        }
+        ManifestError::Forbidden { .. } => {
+            "do this as the user who owns the manifest's folder, which is the service's user; all files in it must be that user's"
+        }
+        ManifestError::Replaced { .. } => {
+            "keep the daemon stopped until the file or the latest backup of it is back in its place: one that starts without makes an empty manifest"
+        }
+        ManifestError::Foreign { .. } => "manifest.url must name a file of its own",
+        ManifestError::InTheWay { .. } => {
+            "manifest.url must name a database of its own, or a role whose search_path begins with a schema of its own"
+        }
+        ManifestError::Encoding { .. } => {
+            "make one with `CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0` and name it in manifest.url; pg_dump takes over what is in this one"
+        }
+        ManifestError::Full { .. } => "free some space on the manifest's disk",
+        ManifestError::Broken { .. } => {
+            "the database or its disk is damaged: stop the daemon and restore the latest backup; without one, `reelvault manifest rebuild` makes a new one from a bucket"
+        }
+        ManifestError::Away { .. } => {
+            "see that the server runs and that manifest.url names it; nothing is lost meanwhile"
+        }
+        ManifestError::Denied { .. } => {
+            "see to the role and database in manifest.url, manifest.password, and the server's pg_hba.conf"
+        }
+        ManifestError::Standby { .. } => {
+            "manifest.url must name the primary: with several hosts, add ?target_session_attrs=read-write"
+        }
+        ManifestError::OldServer { .. } => "upgrade the server",
+        ManifestError::NameTaken { .. } => {
+            "each daemon has a name of its own: set manifest.machine"
+        }
+        ManifestError::Url { .. }
+        | ManifestError::Password(_)
+        | ManifestError::Stale { .. }
+        | ManifestError::KeyTaken { .. }
+        | ManifestError::Inconsistent { .. }
+        | ManifestError::ReadOnly { .. }
+        | ManifestError::Unfit { .. }
+        | ManifestError::Engine { .. }
+        | ManifestError::Closed => return None,
+    };
+    Some(hint.into())
 }

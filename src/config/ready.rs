@@ -24,16 +24,29 @@ pub struct Unready {
     pub hint: Option<String>,
 }
 
+/// What a daemon cannot start with, all of it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{errors}")]
+pub struct NotReady {
+    /// Each with its place.
+    pub errors: ConfigErrors,
+    /// Whether all of it may be there later, without anybody changing the configuration.
+    pub may_pass: bool,
+}
+
 impl Loaded {
     /// Reads all secrets that a daemon would, taking variables through `env`; what cannot be had is told at once, each
     /// with its place.
-    pub fn ready(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigErrors> {
-        let problems = self.problems(env);
+    pub fn ready(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<(), NotReady> {
+        let (problems, may_pass): (Vec<Problem>, Vec<bool>) =
+            self.problems(env).into_iter().unzip();
         if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigErrors(self.sources.tell(problems)))
+            return Ok(());
         }
+        Err(NotReady {
+            errors: ConfigErrors(self.sources.tell(problems)),
+            may_pass: may_pass.into_iter().all(|it| it),
+        })
     }
 
     /// The same one by one.
@@ -48,7 +61,8 @@ impl Loaded {
             ),
             hint: problem.notes.into_iter().next(),
         };
-        self.problems(env).into_iter().map(unready).collect()
+        let problems = self.problems(env).into_iter();
+        problems.map(|(problem, _)| unready(problem)).collect()
     }
 
     /// Whose a key is, as `check` calls it.
@@ -64,14 +78,18 @@ impl Loaded {
         }
     }
 
-    fn problems(&self, env: &dyn Fn(&str) -> Option<String>) -> Vec<Problem> {
+    /// Each with whether it may pass.
+    fn problems(&self, env: &dyn Fn(&str) -> Option<String>) -> Vec<(Problem, bool)> {
         let keyless = self.config.provider.iter();
         let keyless = keyless.filter(|(name, it)| it.api_key.is_none() && wants_key(name, it));
-        let missing = keyless.map(|(name, _)| Problem {
-            path: Path::keys(&["provider", name.as_str(), "api_key"]),
-            at: At::Missing,
-            what: "missing, while the API wants a key".to_owned(),
-            notes: vec![SECRET_FORMS.to_owned()],
+        let missing = keyless.map(|(name, _)| {
+            let problem = Problem {
+                path: Path::keys(&["provider", name.as_str(), "api_key"]),
+                at: At::Missing,
+                what: "missing, while the API wants a key".to_owned(),
+                notes: vec![SECRET_FORMS.to_owned()],
+            };
+            (problem, false)
         });
         let secrets = self.secrets.iter();
         let secrets = secrets.filter(|(path, _)| is_read(path, &self.config));
@@ -107,25 +125,27 @@ fn unread(
     path: &Path,
     source: &SecretSource,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Option<Problem> {
+) -> Option<(Problem, bool)> {
     let place = match (&source.credential, &source.file) {
         (Some(_), _) => "credential",
         (None, Some(_)) => "file",
         (None, None) => "env",
     };
     let is_token = matches!(path.last_key(), Some("hook_secret" | "hook_secret_old"));
-    let (what, notes) = match source.read(env) {
-        Err(error) => (error.to_string(), Vec::new()),
+    let (what, notes, may_pass) = match source.read(env) {
+        Err(error) => (error.to_string(), Vec::new(), error.may_pass()),
         Ok(secret) if is_token && secret.expose().len() < provider::TOKEN_BYTES_MIN => {
             let what = format!("shorter than {} characters", provider::TOKEN_BYTES_MIN);
-            (what, vec!["better are 32 random bytes as text".to_owned()])
+            let notes = vec!["better are 32 random bytes as text".to_owned()];
+            (what, notes, false)
         }
         Ok(_) => return None,
     };
-    Some(Problem {
+    let problem = Problem {
         path: path.key(place),
         at: At::Value,
         what,
         notes,
-    })
+    };
+    Some((problem, may_pass))
 }

@@ -1,6 +1,7 @@
 //! From configuration to a destination: every mistake is told with its key, its value and what to write instead.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
@@ -50,6 +51,8 @@ pub struct ConnectError {
     pub problem: String,
     /// What to write instead.
     pub remedy: String,
+    /// Whether it may be right later, without anybody changing it: a folder on a mount that is not there yet.
+    pub may_pass: bool,
 }
 
 impl fmt::Display for ConnectError {
@@ -88,6 +91,7 @@ pub(super) async fn connect(
                 value: String::new(),
                 problem: "not exactly one kind of store".to_owned(),
                 remedy: format!("write one of [destination.{name}.s3], .r2 and .fs"),
+                may_pass: false,
             });
         }
     };
@@ -127,6 +131,7 @@ impl<'a> Section<'a> {
             value: value.to_owned(),
             problem: problem.to_owned(),
             remedy: remedy.to_owned(),
+            may_pass: false,
         }
     }
 
@@ -243,7 +248,10 @@ async fn open_folder(section: &Section<'_>, config: &FolderConfig) -> Result<Mad
         free_min: config.free_min,
     };
     let folder = Folder::open(section.name.clone(), config.path.clone(), rules).await;
-    let place = Place::Folder(folder.map_err(|problem| wrong(&problem))?);
+    let place = Place::Folder(folder.map_err(|error| ConnectError {
+        may_pass: error.kind() != io::ErrorKind::NotADirectory,
+        ..wrong(&error.to_string())
+    })?);
     Ok((quirks::FOLDER, String::new(), place))
 }
 

@@ -4,6 +4,7 @@
 //! A link fails where something stands already, so nothing is ever overwritten, whoever else is at work.
 
 use std::fs::File;
+use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
@@ -86,14 +87,16 @@ impl Folder {
         destination: DestinationName,
         path: PathBuf,
         rules: FolderRules,
-    ) -> Result<Self, String> {
+    ) -> io::Result<Self> {
         let looking = tokio::task::spawn_blocking(move || Tree::at(&path, rules));
         let looked = tokio::time::timeout(SMALL_VERB_TIMEOUT.as_duration(), looking).await;
-        let looked = looked.map_err(|_| "its disk, or the server behind it, hangs".to_owned())?;
-        let tree = looked.map_err(|error| error.to_string())?;
+        let looked = looked.map_err(|_| {
+            let what = "its disk, or the server behind it, hangs";
+            io::Error::new(io::ErrorKind::TimedOut, what)
+        })?;
         Ok(Self {
             destination,
-            tree: Arc::new(tree.map_err(|error| error.to_string())?),
+            tree: Arc::new(looked??),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
             ended: Arc::default(),
         })
