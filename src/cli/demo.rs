@@ -116,6 +116,7 @@ pub(crate) async fn demo(arguments: &Arguments) -> Result<Exit, Complaint> {
     talk!("");
 
     let seams = seams(&stage.bucket, &stage.config)?;
+    let peers = open::peers(&stage.config, &seams).await?;
     let stop = CancellationToken::new();
     let reload = || Ok(stage.config.clone());
     let supervisor = Supervisor {
@@ -123,6 +124,7 @@ pub(crate) async fn demo(arguments: &Arguments) -> Result<Exit, Complaint> {
         gauge: &stage.gauge,
         seams: &seams,
         reload: &reload,
+        level: None,
         server,
         systemd: Systemd::new(),
         stop: stop.clone(),
@@ -130,7 +132,7 @@ pub(crate) async fn demo(arguments: &Arguments) -> Result<Exit, Complaint> {
     let ended_early = CancellationToken::new();
     let (ran, shown) = tokio::join!(
         async {
-            let ran = supervisor.run(stage.config.clone()).await;
+            let ran = supervisor.run(stage.config.clone(), peers).await;
             ended_early.cancel();
             ran
         },

@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::archive::gauge::Gauge;
 use crate::cli::add::parse_tag;
+use crate::cli::copies;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
@@ -63,17 +64,7 @@ fn parse_link(text: &str) -> Result<Url, String> {
 pub(crate) async fn fetch(config: Option<&Path>, arguments: Arguments) -> Result<Exit, Complaint> {
     let config = open::load(config)?.config;
     for name in &arguments.to {
-        if !config.destination.contains_key(name) {
-            let known: Vec<&str> = config
-                .destination
-                .keys()
-                .map(DestinationName::as_str)
-                .collect();
-            return Err(
-                Complaint::new(Exit::Usage, format!("no destination {:?}", name.as_str()))
-                    .hint(format!("configured are: {}", known.join(", "))),
-            );
-        }
+        copies::check_destination(&config, Some(name))?;
     }
     if arguments.dry_run {
         let to: Vec<&str> = arguments.to.iter().map(DestinationName::as_str).collect();
@@ -142,17 +133,19 @@ async fn archive_here(
     };
     log::init(&log, &open::variable).map_err(|error| Complaint::failed(error.to_string()))?;
     let seams = open::seams(config)?;
+    let peers = open::peers(config, &seams).await?;
     let reload = || Ok(config.clone());
     let supervisor = Supervisor {
         manifest,
         gauge: &Gauge::default(),
         seams: &seams,
         reload: &reload,
+        level: None,
         server: Server::deaf(),
         systemd: Systemd::new(),
         stop: CancellationToken::new(),
     };
-    supervisor.run_once(config).await?;
+    supervisor.run_once(config, peers).await?;
     let places = open::places(config);
     let mut failed = 0;
     for key in keys {

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::Loaded;
 use crate::daemon::wiring;
+use crate::daemon::wiring::Peers;
 use crate::daemon::wiring::Seams;
 use crate::http;
 use crate::http::roots::Roots;
@@ -104,5 +105,14 @@ pub(crate) fn seams(config: &Config) -> Result<Seams, Complaint> {
         http: Arc::new(|client| Ok(http::client::connect(&client)?)),
         s3_http,
         roots,
+    })
+}
+
+/// Whom a daemon talks to, ready; all that it could not start with is told at once.
+pub(crate) async fn peers(config: &Config, seams: &Seams) -> Result<Peers, Complaint> {
+    Peers::connect(config, seams).await.map_err(|unfit| {
+        let complaints = unfit.0.into_iter().map(Complaint::from);
+        let complaint = complaints.reduce(Complaint::and);
+        complaint.unwrap_or_else(|| Complaint::failed("nobody is ready"))
     })
 }

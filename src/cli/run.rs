@@ -8,15 +8,14 @@ use crate::archive::gauge::Gauge;
 use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::server::ListenError;
 use crate::daemon::server::Server;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::systemd::Systemd;
-use crate::daemon::wiring;
-use crate::daemon::wiring::Seams;
-use crate::manifest::row::Tally;
 use crate::model::asset::AssetState;
+use crate::report::status::Status;
 use crate::telemetry::log;
 
 #[derive(Debug, clap::Args)]
@@ -33,12 +32,11 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         .map_err(|error| Complaint::new(Exit::Configuration, error.to_string()))?;
     loaded.ready(&open::variable)?;
     let seams = open::seams(&loaded.config)?;
-    fit(&loaded.config, &seams).await?;
+    let peers = open::peers(&loaded.config, &seams).await?;
     let manifest = open::own_manifest(&loaded.config).await?;
     let reload = || {
         let loaded = Config::load(&path, open::variables())?;
         loaded.ready(&open::variable)?;
-        level.set(&loaded.config.log.level)?;
         Ok(loaded.config)
     };
     let server = if arguments.once {
@@ -53,38 +51,30 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         gauge: &Gauge::default(),
         seams: &seams,
         reload: &reload,
+        level: Some(level),
         server,
         systemd: Systemd::new(),
         stop: CancellationToken::new(),
     };
     if !arguments.once {
-        let ran = supervisor.run(loaded.config).await;
+        let ran = supervisor.run(loaded.config, peers).await;
         manifest.close().await;
         ran?;
         return Ok(Exit::Done);
     }
-    let ran = supervisor.run_once(&loaded.config).await;
-    let tally = manifest.tally().await;
+    let ran = supervisor.run_once(&loaded.config, peers).await;
+    let warn = loaded.config.deadline.warn;
+    let status = Status::read(&manifest, Clock::system().now(), warn, false).await;
     manifest.close().await;
     ran?;
-    Ok(after_once(&tally?))
+    Ok(after_once(&status?))
 }
 
-/// Tells all that the daemon could not start with at once, and before anybody can ask it anything.
-async fn fit(config: &Config, seams: &Seams) -> Result<(), Complaint> {
-    let unfit = wiring::unfit(config, seams).await;
-    let complaints = unfit.into_iter().map(Complaint::from);
-    match complaints.reduce(Complaint::and) {
-        Some(complaint) => Err(complaint),
-        None => Ok(()),
-    }
-}
-
-/// All that was due has been tried: what still is did not get done.
-fn after_once(tally: &Tally) -> Exit {
-    if tally.assets_in(AssetState::Lost) > 0 {
+/// All that was due has been tried: what still is, or could not even be asked about, did not get done.
+fn after_once(status: &Status) -> Exit {
+    if status.verdict != "ok" {
         Exit::AtRisk
-    } else if tally.assets_in(AssetState::Due) > 0 {
+    } else if status.tally.assets_in(AssetState::Due) > 0 || !status.waiting.is_empty() {
         Exit::DoneInPart
     } else {
         Exit::Done

@@ -16,6 +16,7 @@ use axum::response::Response;
 use axum::routing::get;
 use serde_json::json;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::http::request::Admission;
 use crate::intake::gateway::Gateway;
@@ -44,17 +45,17 @@ pub(super) struct Health {
     providers: BTreeMap<ProviderName, Provider>,
     refusals: Refusals,
     gateway: Gateway,
+    stop: CancellationToken,
     stages: Mutex<Vec<Stage>>,
     /// Held while the manifest is tried, so that many who ask are one who writes.
     tried: tokio::sync::Mutex<Option<(Instant, Option<Trouble>)>>,
 }
 
-/// A stage and when it last was seen to have turned.
+/// A stage, and when it was first seen at its latest turn.
 struct Stage {
     name: &'static str,
     pulse: Pulse,
-    beats: u64,
-    turned_at: Instant,
+    seen: Option<(u64, Instant)>,
 }
 
 /// Why the manifest takes nothing, and what to do about it.
@@ -74,12 +75,14 @@ impl Health {
         providers: BTreeMap<ProviderName, Provider>,
         refusals: Refusals,
         gateway: Gateway,
+        stop: CancellationToken,
     ) -> Self {
         Self {
             manifest,
             providers,
             refusals,
             gateway,
+            stop,
             stages: Mutex::default(),
             tried: tokio::sync::Mutex::default(),
         }
@@ -89,9 +92,8 @@ impl Health {
     pub(super) fn watch_over(&self, pulses: &[(&'static str, Pulse)]) {
         let stage = |(name, pulse): &(&'static str, Pulse)| Stage {
             name,
-            beats: pulse.beats(),
             pulse: pulse.clone(),
-            turned_at: Instant::now(),
+            seen: None,
         };
         *self.stages.lock().unwrap_or_else(PoisonError::into_inner) =
             pulses.iter().map(stage).collect();
@@ -159,16 +161,23 @@ impl Health {
         trouble
     }
 
+    /// Stages that hang. Those that were told to end turn no more, one sooner than the other, and hang no more than a
+    /// stop or a reload takes.
     fn still_stages(&self) -> Vec<&'static str> {
+        if self.stop.is_cancelled() {
+            return Vec::new();
+        }
         let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
         let mut still = Vec::new();
         for stage in stages.iter_mut() {
             let beats = stage.pulse.beats();
-            if beats != stage.beats {
-                stage.beats = beats;
-                stage.turned_at = Instant::now();
-            } else if stage.turned_at.elapsed() >= STILL_MAX {
-                still.push(stage.name);
+            match stage.seen {
+                Some((before, at)) if before == beats => {
+                    if at.elapsed() >= STILL_MAX {
+                        still.push(stage.name);
+                    }
+                }
+                Some(_) | None => stage.seen = Some((beats, Instant::now())),
             }
         }
         still

@@ -21,12 +21,14 @@ use crate::daemon::server::Server;
 use crate::daemon::systemd::Systemd;
 use crate::daemon::wiring;
 use crate::daemon::wiring::Outliving;
+use crate::daemon::wiring::Peers;
 use crate::daemon::wiring::Seams;
 use crate::daemon::wiring::Stages;
 use crate::manifest::Manifest;
 use crate::manifest::row::event::EndpointTrouble;
 use crate::model::asset::AssetState;
 use crate::model::task::TaskState;
+use crate::telemetry::log::LevelHandle;
 use crate::telemetry::metrics::Metrics;
 use crate::units::Span;
 use crate::work::driver::Pulse;
@@ -47,6 +49,8 @@ pub struct Supervisor<'a> {
     pub seams: &'a Seams,
     /// Reads the configuration anew at SIGHUP; an error keeps the one in force.
     pub reload: &'a (dyn Fn() -> anyhow::Result<Config> + Send + Sync),
+    /// The log whose level a reload changes.
+    pub level: Option<LevelHandle>,
     /// Where others ask us things.
     pub server: Server,
     /// Whoever started us, where it is systemd.
@@ -58,12 +62,12 @@ pub struct Supervisor<'a> {
 /// What ended a round of the stages.
 enum Ended {
     Stopped,
-    Reload(Box<Config>),
+    Reload(Box<(Config, Stages)>),
 }
 
 impl Supervisor<'_> {
     /// Runs the daemon until it is told to stop. A panic in any stage is an error: whoever started us starts us anew.
-    pub async fn run(&self, mut config: Config) -> anyhow::Result<()> {
+    pub async fn run(&self, mut config: Config, peers: Peers) -> anyhow::Result<()> {
         let mut signals = Signals::listen()?;
         let arriving = Fleet::arrive(self.manifest, &config.manifest, &self.seams.dice);
         let fleet = tokio::select! {
@@ -72,7 +76,7 @@ impl Supervisor<'_> {
             () = signals.stopped(&self.stop) => return Ok(()),
         };
         let outliving = self.outliving(&config);
-        let mut stages = wiring::stages(&config, self.manifest, &outliving, self.seams).await?;
+        let mut stages = wiring::stages(&config, peers, self.manifest, &outliving, self.seams)?;
         let closing = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(self.server.clone().serve(closing.clone()));
@@ -96,9 +100,8 @@ impl Supervisor<'_> {
                 .await?
             {
                 Ended::Stopped => break,
-                Ended::Reload(new) => config = *new,
+                Ended::Reload(new) => (config, stages) = *new,
             }
-            stages = wiring::stages(&config, self.manifest, &outliving, self.seams).await?;
         }
         // Until here requests were answered: what came while parts were finished is in the manifest.
         closing.cancel();
@@ -110,9 +113,9 @@ impl Supervisor<'_> {
     }
 
     /// Looks at every due task once, archives what is due, and comes back: for cron.
-    pub async fn run_once(&self, config: &Config) -> anyhow::Result<()> {
+    pub async fn run_once(&self, config: &Config, peers: Peers) -> anyhow::Result<()> {
         let outliving = self.outliving(config);
-        let mut stages = wiring::stages(config, self.manifest, &outliving, self.seams).await?;
+        let mut stages = wiring::stages(config, peers, self.manifest, &outliving, self.seams)?;
         let (stop, halt) = (stages.stop.clone(), stages.halt.clone());
         self.compare(config).await;
         let mut signals = Signals::listen()?;
@@ -275,7 +278,10 @@ impl Supervisor<'_> {
                     tracing::warn!("{grace} were not enough: the rest is cut off and resumes at the next start");
                     halt.cancel();
                 }
-                () = tokio::time::sleep_until(watchdog.due_at) => watchdog.feed(&self.systemd),
+                // Stages end one after the other, so their loops tell nothing: until then the grace time is the bound.
+                () = tokio::time::sleep_until(watchdog.due_at), if !halt.is_cancelled() => {
+                    watchdog.ping(&self.systemd);
+                }
                 () = tokio::time::sleep_until(status_at) => {
                     self.systemd.status(&format!("draining {} transfers", self.gauge.now().len()));
                     status_at = Instant::now() + Duration::from_secs(1);
@@ -284,8 +290,9 @@ impl Supervisor<'_> {
         }
     }
 
-    /// The new configuration at SIGHUP, once it is proven to work; else the old one stays whole.
-    async fn reread(&self, old: &Config, outliving: &Outliving) -> Option<Config> {
+    /// The new configuration at SIGHUP and the stages that it describes, which are all that a reload can fail at; without
+    /// them the old ones stay whole.
+    async fn reread(&self, old: &Config, outliving: &Outliving) -> Option<(Config, Stages)> {
         self.systemd.reloading();
         let reread = async {
             let mut new = (self.reload)()?;
@@ -297,11 +304,18 @@ impl Supervisor<'_> {
             if !new.server.listens_like(&old.server) {
                 tracing::warn!("listeners of [server] take effect at the next start only");
             }
-            wiring::stages(&new, self.manifest, outliving, self.seams).await?;
+            if new.log.format != old.log.format {
+                tracing::warn!("log.format takes effect at the next start only");
+            }
+            let peers = Peers::connect(&new, self.seams).await?;
+            let stages = wiring::stages(&new, peers, self.manifest, outliving, self.seams)?;
+            if let Some(level) = &self.level {
+                level.set(&new.log.level)?;
+            }
             self.enable_endpoints().await;
             // At once, also for the transfers that the old stages are still to finish.
             outliving.bandwidth.change(new.transfer.bandwidth);
-            anyhow::Ok(new)
+            anyhow::Ok((new, stages))
         };
         match reread.await {
             Ok(new) => Some(new),
@@ -363,14 +377,21 @@ struct Watchdog {
 }
 
 impl Watchdog {
+    /// Begins with a ping: the round before may have ended with none.
     fn new(pulses: Vec<(&'static str, Pulse)>, systemd: &Systemd) -> Self {
-        let every = systemd.ping_interval().unwrap_or(PULSE_EVERY);
-        Self {
+        let mut watchdog = Self {
             seen: vec![0; pulses.len()],
             pulses,
-            every,
-            due_at: Instant::now() + every,
-        }
+            every: systemd.ping_interval().unwrap_or(PULSE_EVERY),
+            due_at: Instant::now(),
+        };
+        watchdog.ping(systemd);
+        watchdog
+    }
+
+    fn ping(&mut self, systemd: &Systemd) {
+        systemd.ping();
+        self.due_at = Instant::now() + self.every;
     }
 
     fn feed(&mut self, systemd: &Systemd) {
@@ -382,7 +403,7 @@ impl Watchdog {
             .map(|((name, _), _)| *name)
             .collect();
         if stuck.is_empty() {
-            systemd.ping();
+            self.ping(systemd);
         } else {
             tracing::error!(stages = ?stuck, "no progress: the watchdog is not fed");
         }

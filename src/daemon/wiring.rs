@@ -14,6 +14,7 @@ pub mod face;
 pub mod telling;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ use crate::daemon::metrics::Scrape;
 use crate::daemon::metrics::ScrapeParts;
 use crate::daemon::routes;
 use crate::daemon::routes::Rooms;
+use crate::daemon::sentence;
 use crate::daemon::server::Face;
 use crate::http::Http;
 use crate::http::client::ClientConfig;
@@ -45,14 +47,20 @@ use crate::intake::hooks::Hooks;
 use crate::intake::spool::Spool;
 use crate::manifest::Manifest;
 use crate::manifest::elsewhere::Known;
+use crate::model::event::EndpointName;
+use crate::model::object::DestinationName;
 use crate::model::task::FETCH_PROVIDER;
+use crate::model::task::ProviderName;
 use crate::provider::Provider;
 use crate::report::api::Views;
 use crate::report::events::Events;
 use crate::report::heartbeat::Heartbeat;
+use crate::report::notify::Endpoint;
 use crate::report::notify::Notify;
+use crate::report::notify::Signer;
 use crate::report::overview::Overview;
 use crate::report::page::Page;
+use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::tend::Tend;
 use crate::watch::stage::Watch;
@@ -93,6 +101,63 @@ pub struct Seams {
     pub s3_http: SharedHttpClient,
     /// Whom `http` trusts.
     pub roots: Roots,
+}
+
+/// Whom the stages talk to, ready; nothing is sent yet.
+#[derive(Debug)]
+pub struct Peers {
+    stores: BTreeMap<DestinationName, Store>,
+    providers: BTreeMap<ProviderName, Provider>,
+    endpoints: BTreeMap<EndpointName, Endpoint>,
+    signer: Signer,
+}
+
+/// Each account, destination and endpoint that is none.
+#[derive(Debug)]
+pub struct Unfit(pub Vec<anyhow::Error>);
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told: Vec<String> = self.0.iter().map(sentence).collect();
+        f.write_str(&told.join("; "))
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+impl Peers {
+    /// Makes all of them ready; what cannot be is told at once.
+    pub async fn connect(config: &Config, seams: &Seams) -> Result<Self, Unfit> {
+        let mut unfit = Vec::new();
+        let mut stores = BTreeMap::new();
+        for (name, settings) in &config.destination {
+            let store = connect::store(name, settings, seams).await;
+            let store = store.map_err(|error| unfit.push(error));
+            stores.extend(store.ok().map(|store| (name.clone(), store)));
+        }
+        let mut providers = BTreeMap::new();
+        for (name, settings) in connect::task_apis(config) {
+            let provider = connect::provider(name, settings, config, seams);
+            let provider = provider.map_err(|error| unfit.push(error));
+            providers.extend(provider.ok().map(|provider| (name.clone(), provider)));
+        }
+        let signer = telling::callback_signer(config, seams).map_err(|error| unfit.push(error));
+        let mut endpoints = BTreeMap::new();
+        for settings in &config.notify {
+            let endpoint = telling::endpoint(settings, config, seams);
+            let endpoint = endpoint.map_err(|error| unfit.push(error));
+            endpoints.extend(endpoint.ok().map(|it| (settings.endpoint(), it)));
+        }
+        match signer {
+            Ok(signer) if unfit.is_empty() => Ok(Self {
+                stores,
+                providers,
+                endpoints,
+                signer,
+            }),
+            Ok(_) | Err(()) => Err(Unfit(unfit)),
+        }
+    }
 }
 
 /// What of the stages outlives a reload: transfers go on while the stages that began them are replaced.
@@ -148,8 +213,9 @@ impl Stages {
 
 /// Builds the stages that `config` describes over an open manifest.
 #[expect(clippy::too_many_lines, reason = "one list of what belongs together")]
-pub async fn stages(
+pub fn stages(
     config: &Config,
+    peers: Peers,
     manifest: &Manifest,
     outliving: &Outliving,
     seams: &Seams,
@@ -166,18 +232,18 @@ pub async fn stages(
         stop: stop.clone(),
         halt: halt.clone(),
     };
-    let mut stores = BTreeMap::new();
-    for (name, settings) in &config.destination {
-        let store = connect::store(name, settings, seams).await?;
-        store.report_to(&outliving.metrics);
-        stores.insert(name.clone(), store);
-    }
-    let mut providers = BTreeMap::new();
-    for (name, settings) in connect::task_apis(config) {
-        let provider = connect::provider(name, settings, config, seams)?;
-        provider.report_to(&outliving.metrics);
-        providers.insert(name.clone(), provider);
-    }
+    let Peers {
+        stores,
+        providers,
+        endpoints,
+        signer,
+    } = peers;
+    stores
+        .values()
+        .for_each(|store| store.report_to(&outliving.metrics));
+    providers
+        .values()
+        .for_each(|provider| provider.report_to(&outliving.metrics));
     let parts_budget = config
         .transfer
         .parts_budget()
@@ -219,6 +285,7 @@ pub async fn stages(
             providers.clone(),
             Box::new(archive.refusals()),
             gateway.clone(),
+            stop.clone(),
         ),
         hooks: Hooks {
             manifest: manifest.clone(),
@@ -299,7 +366,7 @@ pub async fn stages(
     let archive = Driver::new(archive, room, archive_wake, around.clone());
     let discover = Driver::new(discover, DISCOVER_ROOM, discover_wake, around.clone());
     let tend = Driver::new(tend, TEND_ROOM, tend_wake, around.clone());
-    let notify = telling::notify(config, manifest, &gateway, seams)?;
+    let notify = telling::notify(config, (endpoints, signer), manifest, &gateway, seams)?;
     let notify = Driver::new(notify, NOTIFY_ROOM, Wake::new(), around);
     let pulses = vec![
         ("discover", discover.pulse()),
@@ -329,23 +396,6 @@ pub async fn stages(
         stop,
         halt,
     })
-}
-
-/// All that keeps the stages from being built, where [`stages`] would tell the first: each account, destination and
-/// endpoint that is none. Nothing is sent.
-pub async fn unfit(config: &Config, seams: &Seams) -> Vec<anyhow::Error> {
-    let mut unfit = Vec::new();
-    for (name, settings) in &config.destination {
-        unfit.extend(connect::store(name, settings, seams).await.err());
-    }
-    for (name, settings) in connect::task_apis(config) {
-        unfit.extend(connect::provider(name, settings, config, seams).err());
-    }
-    unfit.extend(telling::callback_signer(config, seams).err());
-    for settings in &config.notify {
-        unfit.extend(telling::endpoint(settings, config, seams).err());
-    }
-    unfit
 }
 
 /// What a daemon with this configuration can work with.

@@ -1,6 +1,7 @@
 //! Whatever ends the daemon, and whenever: nothing is lost, nothing is twice, nothing stays open.
 
 use std::time::Duration;
+use std::time::Instant;
 
 use reelvault::chance::Dice;
 use reelvault::simulator;
@@ -9,6 +10,7 @@ use reelvault::simulator::bucket::Effect;
 use reelvault::simulator::bucket::Fault;
 use reelvault::simulator::bucket::Operation;
 use reelvault::units::ByteSize;
+use tokio::net::UnixDatagram;
 
 use crate::process::Outside;
 
@@ -224,18 +226,35 @@ async fn a_reload_takes_the_new_file_or_keeps_the_old_one_whole() {
     daemon.says_times("not reloaded", 2).await;
     daemon.says("UNSET").await;
 
+    // Nor this one, of which nothing is in force then, not even its log's level.
+    let extra = "[destination.gone.fs]\npath = \"/not/there\"\n";
+    let config = outside.config("", extra);
+    outside
+        .home
+        .configure(&config.replace("[log]", "[log]\nlevel = \"debug\""));
+    daemon.signal("HUP");
+    daemon.says_times("not reloaded", 3).await;
+    daemon.says("/not/there").await;
+
     outside.home.configure(&outside.config("", ""));
     outside.add(1).await;
     outside.archived(&daemon).await;
+    assert!(!daemon.log().contains("DEBUG"), "{}", daemon.log());
 
     let second = outside.home.path().join("second");
     std::fs::create_dir(&second).unwrap();
     let extra = format!("[destination.second.fs]\npath = {second:?}\nfree_min = \"0 B\"\n");
     let config = outside.config("", &extra);
-    let config = config.replace("[log]", "[log]\nlevel = \"info,reelvault::archive=warn\"");
+    let config = config.replace(
+        "[log]\nformat = \"text\"",
+        "[log]\nlevel = \"info,reelvault::archive=warn\"\nformat = \"json\"",
+    );
     outside.home.configure(&config);
     daemon.signal("HUP");
     daemon.says("destinations=2").await;
+    daemon
+        .says("log.format takes effect at the next start only")
+        .await;
     outside.add(1).await;
     outside.archived(&daemon).await;
     let id = outside.simulator.tasks()[1].to_string();
@@ -251,4 +270,75 @@ async fn a_reload_takes_the_new_file_or_keeps_the_old_one_whole() {
     let log = daemon.stop().await;
     assert!(log.contains("archived destination.name=main"), "{log}");
     assert!(!log.contains("archived destination.name=second"), "{log}");
+}
+
+/// What the service manager hears until `work` is done: how long it ever waited for a ping, and each status, told at
+/// once.
+async fn heard<T>(
+    socket: &UnixDatagram,
+    mut status: impl FnMut(&str),
+    work: impl Future<Output = T>,
+) -> (Duration, T) {
+    let (mut longest, mut pinged_at) = (Duration::ZERO, Instant::now());
+    let mut message = [0; 4096];
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return (longest.max(pinged_at.elapsed()), done),
+            length = socket.recv(&mut message) => {
+                let told = std::str::from_utf8(&message[..length.unwrap()]).unwrap();
+                if told.contains("WATCHDOG=1") {
+                    longest = longest.max(pinged_at.elapsed());
+                    pinged_at = Instant::now();
+                }
+                status(told);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_reload_feeds_the_watchdog_and_builds_nothing_twice() {
+    const LIMIT: Duration = Duration::from_secs(6);
+    let outside = outside("").await;
+    let home = &outside.home;
+    let second = home.path().join("second");
+    std::fs::create_dir(&second).unwrap();
+    let extra = format!(
+        "lanes = 0\nparts_ahead = 1\n[destination.second.fs]\npath = {second:?}\nfree_min = \"0 B\"\n"
+    );
+    home.configure(&outside.config("", &extra));
+    // A part takes ten seconds.
+    outside
+        .simulator
+        .limit_rate(Some(ByteSize::bytes(512 << 10)));
+    let path = home.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let limit = LIMIT.as_micros().to_string();
+    let variables = [
+        ("NOTIFY_SOCKET", path.to_str().unwrap()),
+        ("WATCHDOG_USEC", &limit),
+    ];
+    let (_, daemon) = heard(&socket, |_| {}, home.start_with(&variables)).await;
+    outside.add(1).await;
+    let begun = outside.bucket.reached(Operation::UploadPart, 1);
+    heard(&socket, |_| {}, begun).await;
+    let told_at = Instant::now();
+    daemon.signal("HUP");
+    // What the new stages need was there when they were built, and is asked for once.
+    let gone = |told: &str| {
+        if told.contains("draining") {
+            std::fs::remove_dir_all(&second).ok();
+        }
+    };
+    let (longest, log) = heard(&socket, gone, daemon.says_times(" ready ", 2)).await;
+    assert!(
+        told_at.elapsed() > LIMIT,
+        "{:?}: too quick to tell",
+        told_at.elapsed()
+    );
+    assert!(longest < LIMIT, "{longest:?} without a ping\n{log}");
+    assert!(!log.contains("no progress"), "{log}");
+    outside.simulator.limit_rate(None);
+    heard(&socket, |_| {}, daemon.stop()).await;
 }

@@ -165,6 +165,15 @@ impl Home {
         Daemon::new(command)
     }
 
+    /// Starts a daemon with further variables and waits until it is ready.
+    pub(crate) async fn start_with(&self, variables: &[(&str, &str)]) -> Daemon {
+        let mut command = self.command(&["run", "-c", "reelvault.toml"]);
+        command.envs(OWN_DOOR).envs(variables.iter().copied());
+        let daemon = Daemon::new(command);
+        daemon.says(" ready ").await;
+        daemon
+    }
+
     /// Starts a daemon that may have so much data, stacks included, and no more.
     pub(crate) fn spawn_within(&self, data: ByteSize) -> Daemon {
         let mut command = Command::new("prlimit");

@@ -18,6 +18,7 @@ use reelvault::daemon::server::Server;
 use reelvault::daemon::supervisor::Supervisor;
 use reelvault::daemon::systemd::Systemd;
 use reelvault::daemon::wiring;
+use reelvault::daemon::wiring::Peers;
 use reelvault::daemon::wiring::Seams;
 use reelvault::http::client;
 use reelvault::http::roots::Roots;
@@ -361,11 +362,13 @@ impl World {
             gauge: &gauge,
             seams: &self.seams,
             reload: &reload,
+            level: None,
             server,
             systemd: Systemd::new(),
             stop: stop.clone(),
         };
-        supervisor.run(self.config.clone()).await
+        let peers = Peers::connect(&self.config, &self.seams).await?;
+        supervisor.run(self.config.clone(), peers).await
     }
 
     /// The manifest as it is.

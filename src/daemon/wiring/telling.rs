@@ -13,6 +13,7 @@ use crate::http::client::USER_AGENT;
 use crate::http::guard::Guard;
 use crate::intake::gateway::Gateway;
 use crate::manifest::Manifest;
+use crate::model::event::EndpointName;
 use crate::report::heartbeat::Heartbeat;
 use crate::report::notify;
 use crate::report::notify::Callbacks;
@@ -28,21 +29,17 @@ const ENDPOINT_TIMEOUT: Span = Span::from_secs(15);
 /// Who is told what.
 pub(super) fn notify(
     config: &Config,
+    (endpoints, signer): (BTreeMap<EndpointName, Endpoint>, Signer),
     manifest: &Manifest,
     gateway: &Gateway,
     seams: &Seams,
 ) -> anyhow::Result<Notify> {
-    let mut endpoints = BTreeMap::new();
-    for settings in &config.notify {
-        let endpoint = endpoint(settings, config, seams)?;
-        endpoints.insert(settings.endpoint(), endpoint);
-    }
     let callback = &config.callback;
     Ok(Notify {
         manifest: manifest.clone(),
         endpoints,
         callbacks: Callbacks {
-            signer: callback_signer(config, seams)?,
+            signer,
             http: endpoint_http(config, callback.allow_private, seams)?,
             body: Some(gateway::callback_body(gateway)),
         },
