@@ -269,7 +269,7 @@ async fn show(stage: &Stage, arguments: &Arguments) -> Result<Exit, Complaint> {
     let ids = submit(stage, usize::from(arguments.tasks)).await?;
     let records = screen::follow(&stage.manifest, &stage.gauge).await?;
     let places = open::places(&stage.config);
-    say!("{}", table(&records, &places))?;
+    say!("{}", table(&records, &places).page())?;
     if let Some(task) = records.iter().find(|task| !task.assets.is_empty()) {
         let id = &task.key.id;
         say!("The manifest has a record a task; `reelvault manifest get {id}` prints:")?;

@@ -97,7 +97,13 @@ pub(crate) async fn events(config: Option<&Path>, command: &Command) -> Result<E
                 task: it.task.clone(),
                 ..EventFilter::default()
             };
-            list(&config, filter, it.json).await
+            let manifest = open::read_manifest(&config).await?;
+            let count = list(&manifest, filter, |_| true, it.json).await?;
+            manifest.close().await;
+            if count == 0 && !it.json {
+                talk!("no such events");
+            }
+            Ok(Exit::Done)
         }
         Command::Replay(it) => {
             let filter = EventFilter {
@@ -109,53 +115,65 @@ pub(crate) async fn events(config: Option<&Path>, command: &Command) -> Result<E
             if let Some(endpoint) = &it.endpoint {
                 check_endpoint(&config, endpoint)?;
             }
-            if it.dry_run {
-                return list(&config, filter, false).await;
-            }
-            replay(&config, &filter, it.endpoint.as_ref()).await
+            replay(&config, filter, it).await
         }
     }
 }
 
-async fn list(config: &Config, mut filter: EventFilter, as_json: bool) -> Result<Exit, Complaint> {
-    let manifest = open::read_manifest(config).await?;
+/// Prints the events that are `wanted`, and how many they are.
+async fn list(
+    manifest: &Manifest,
+    mut filter: EventFilter,
+    wanted: impl Fn(&EventRecord) -> bool,
+    as_json: bool,
+) -> Result<u64, Complaint> {
     let mut table = Table::new(&["event", "at", "kind", "task", "asset", "told", "reason"]);
     let mut out = std::io::stdout().lock();
+    let mut count = 0;
     loop {
         let page = manifest.events(&filter, PAGE).await?;
-        let Some(last) = page.last() else { break };
+        let Some(last) = page.last() else {
+            return Ok(count);
+        };
         filter.after = Some(last.event.number);
-        for record in page {
+        for record in page.into_iter().filter(&wanted) {
+            count += 1;
             if as_json {
                 writeln!(out, "{}", json(&shown(record))?)?;
             } else {
                 table.row(row(&record));
             }
         }
+        write!(out, "{}", table.page())?;
     }
-    manifest.close().await;
-    if !as_json && table.is_empty() {
-        talk!("no such events");
-    } else if !as_json {
-        write!(out, "{table}")?;
-    }
-    Ok(Exit::Done)
 }
 
 async fn replay(
     config: &Config,
-    filter: &EventFilter,
-    endpoint: Option<&EndpointName>,
+    filter: EventFilter,
+    arguments: &Replay,
 ) -> Result<Exit, Complaint> {
-    let manifest = open::write_manifest(config).await?;
-    let unknown = unknown(&manifest, &filter.numbers).await?;
+    let only = arguments.endpoint.as_ref();
     let subscribers: Vec<Subscriber> = config.notify.iter().map(subscriber).collect();
-    let nonce = Dice::new().nonce();
-    let count = manifest.replay(filter, &subscribers, endpoint, nonce);
-    let count = count.await?;
+    let manifest = if arguments.dry_run {
+        open::read_manifest(config).await?
+    } else {
+        open::write_manifest(config).await?
+    };
+    let unknown = unknown(&manifest, &filter.numbers).await?;
+    let count = if arguments.dry_run {
+        let troubles = manifest.endpoint_troubles().await?;
+        let disabled = troubles.into_iter().filter(|it| it.disabled_at.is_some());
+        let disabled: Vec<EndpointName> = disabled.map(|it| it.endpoint).collect();
+        let wanted = |record: &EventRecord| is_told_again(record, &subscribers, only, &disabled);
+        list(&manifest, filter, wanted, false).await?
+    } else {
+        let nonce = Dice::new().nonce();
+        manifest.replay(&filter, &subscribers, only, nonce).await?
+    };
     manifest.close().await;
     if count == 0 {
-        let what = match endpoint {
+        let what = match only {
             None => "no such events, or nobody who wants them".to_owned(),
             Some(endpoint) => format!("no such events, or {endpoint} wants none of them"),
         };
@@ -165,15 +183,33 @@ async fn replay(
     for number in &unknown {
         talk!("error: no event {number}");
     }
-    say!("{count} events: told again")?;
-    if !Manifest::is_daemon_running(&config.manifest).await {
-        talk!("note: no daemon is running; they are told once one is: `reelvault run`");
+    if !arguments.dry_run {
+        say!("{count} events: told again")?;
+        if !Manifest::is_daemon_running(&config.manifest).await {
+            talk!("note: no daemon is running; they are told once one is: `reelvault run`");
+        }
     }
     Ok(if unknown.is_empty() {
         Exit::Done
     } else {
         Exit::DoneInPart
     })
+}
+
+/// Whether [`Manifest::replay`] has somebody to tell an event: who was told or is to be, or wants its kind.
+fn is_told_again(
+    record: &EventRecord,
+    subscribers: &[Subscriber],
+    only: Option<&EndpointName>,
+    disabled: &[EndpointName],
+) -> bool {
+    let is_meant = |name: &EndpointName| only.is_none_or(|only| only == name);
+    let listens = |name: &EndpointName| is_meant(name) && !disabled.contains(name);
+    let is_due = |it: &DeliveryRecord| it.state == DeliveryState::Due && is_meant(&it.endpoint);
+    let mut deliveries = record.deliveries.iter();
+    let mut wanted = subscribers.iter().filter(|it| listens(&it.endpoint));
+    deliveries.any(|it| is_due(it) || listens(&it.endpoint))
+        || wanted.any(|it| it.kinds.contains(&record.event.kind))
 }
 
 /// Refuses a name that nobody has. Hosts of callbacks are not configured: whom there is, the manifest says.

@@ -18,6 +18,7 @@ use crate::cli::say::talk;
 use crate::cli::table::Table;
 use crate::cli::task;
 use crate::cli::task::Which;
+use crate::cli::tasks;
 use crate::manifest::Manifest;
 use crate::manifest::row::AssetRecord;
 use crate::manifest::row::ObjectRecord;
@@ -30,9 +31,6 @@ use crate::report::record;
 use crate::report::record::Places;
 use crate::report::record::Record;
 use crate::units::ByteSize;
-
-/// Tasks read at once.
-const PAGE: usize = 500;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -134,42 +132,40 @@ async fn list(
     json: bool,
 ) -> Result<Exit, Complaint> {
     let mut table = Table::new(&["task", "asset", "size", "archived", "verified", "address"]);
-    let filter = TaskFilter {
+    let mut filter = TaskFilter {
         provider: provider.cloned(),
         asset_state: Some(AssetState::Archived),
         ..TaskFilter::default()
     };
     let mut out = std::io::stdout().lock();
-    pages(manifest, filter, |task| {
-        if json {
-            return print(&mut out, &Record::new(task, places));
+    loop {
+        let page = tasks::page(manifest, &mut filter).await?;
+        if page.is_empty() {
+            break;
         }
-        for (asset, object) in archived(&task) {
-            table.row(vec![
-                task.key.id.to_string(),
-                asset.index.to_string(),
-                asset
-                    .size
-                    .map(|size| ByteSize::bytes(size).to_string())
-                    .unwrap_or_default(),
-                object
-                    .archived_at
-                    .map(|at| at.to_string())
-                    .unwrap_or_default(),
-                object
-                    .verified
-                    .map(|verified| verified.to_string())
-                    .unwrap_or_default(),
-                address(object, places),
-            ]);
+        for task in page {
+            if json {
+                print(&mut out, &Record::new(task, places))?;
+                continue;
+            }
+            for (asset, object) in archived(&task) {
+                let size = asset.size.map(|size| ByteSize::bytes(size).to_string());
+                let at = object.archived_at.map(|at| at.to_string());
+                let verified = object.verified.map(|verified| verified.to_string());
+                table.row(vec![
+                    task.key.id.to_string(),
+                    asset.index.to_string(),
+                    size.unwrap_or_default(),
+                    at.unwrap_or_default(),
+                    verified.unwrap_or_default(),
+                    task::address(object, places),
+                ]);
+            }
         }
-        Ok(())
-    })
-    .await?;
+        write!(out, "{}", table.page())?;
+    }
     if !json && table.is_empty() {
         talk!("nothing is archived yet");
-    } else if !json {
-        write!(out, "{table}")?;
     }
     Ok(Exit::Done)
 }
@@ -182,38 +178,26 @@ async fn export(manifest: &Manifest, places: &Places, format: Format) -> Result<
             "provider,task_id,asset,state,size,content_type,sha256,crc64nvme,destination,url,etag,archived_at,verified,duration,width,height,codec"
         )?;
     }
-    pages(manifest, TaskFilter::default(), |task| match format {
-        Format::Jsonl => print(&mut out, &Record::new(task, places)),
-        Format::Csv => {
+    let mut filter = TaskFilter::default();
+    loop {
+        let page = tasks::page(manifest, &mut filter).await?;
+        if page.is_empty() {
+            break;
+        }
+        for task in page {
+            if format == Format::Jsonl {
+                print(&mut out, &Record::new(task, places))?;
+                continue;
+            }
             for asset in &task.assets {
                 for object in &asset.objects {
                     writeln!(out, "{}", csv(&task, asset, object, places))?;
                 }
             }
-            Ok(())
-        }
-    })
-    .await?;
-    out.flush()?;
-    Ok(Exit::Done)
-}
-
-/// Hands every task that `filter` lets through to `take`, page after page.
-async fn pages(
-    manifest: &Manifest,
-    mut filter: TaskFilter,
-    mut take: impl FnMut(TaskRecord) -> std::io::Result<()>,
-) -> Result<(), Complaint> {
-    loop {
-        let page = manifest.tasks(&filter, PAGE).await?;
-        let Some(last) = page.last() else {
-            return Ok(());
-        };
-        filter.after_row = Some(last.row);
-        for task in page {
-            take(task)?;
         }
     }
+    out.flush()?;
+    Ok(Exit::Done)
 }
 
 fn print(out: &mut impl std::io::Write, record: &Record) -> std::io::Result<()> {
@@ -229,14 +213,6 @@ fn archived(task: &TaskRecord) -> impl Iterator<Item = (&AssetRecord, &ObjectRec
     objects.filter(|(_, object)| object.state == ObjectState::Archived)
 }
 
-fn address(object: &ObjectRecord, places: &Places) -> String {
-    let place = places.get(&object.destination).zip(object.key.as_ref());
-    place.map_or_else(
-        || object.destination.to_string(),
-        |(place, key)| place.locate(key),
-    )
-}
-
 fn csv(task: &TaskRecord, asset: &AssetRecord, object: &ObjectRecord, places: &Places) -> String {
     let text = |value: Option<String>| value.unwrap_or_default();
     let media = asset.media;
@@ -250,7 +226,7 @@ fn csv(task: &TaskRecord, asset: &AssetRecord, object: &ObjectRecord, places: &P
         text(asset.sha256.map(|digest| digest.to_string())),
         text(asset.crc64nvme.map(|crc| crc.to_string())),
         object.destination.to_string(),
-        address(object, places),
+        task::address(object, places),
         text(object.etag.as_ref().map(|etag| etag.0.clone())),
         text(object.archived_at.map(|at| at.to_string())),
         text(object.verified.map(|verified| verified.to_string())),

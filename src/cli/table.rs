@@ -1,11 +1,11 @@
 //! Tables for people: columns as wide as their widest cell, nothing else.
 
-use std::fmt;
-
-/// Rows under headings.
+/// Rows under headings, written a page at a time: however many there are, no more than a page is held.
 #[derive(Debug)]
 pub(crate) struct Table {
-    headings: Vec<&'static str>,
+    headings: Option<Vec<String>>,
+    /// Columns keep the width that earlier pages needed.
+    widths: Vec<usize>,
     rows: Vec<Vec<String>>,
 }
 
@@ -13,46 +13,42 @@ impl Table {
     /// A table without rows.
     pub(crate) fn new(headings: &[&'static str]) -> Self {
         Self {
-            headings: headings.to_vec(),
+            widths: headings.iter().map(|heading| heading.len()).collect(),
+            headings: Some(headings.iter().map(|it| it.to_uppercase()).collect()),
             rows: Vec::new(),
         }
-    }
-
-    /// Whether there is nothing but headings.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
     }
 
     /// Adds a row, one cell a heading.
     pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
-}
 
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |(column, heading): (usize, &&str)| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or(0)
-                .max(heading.len())
-        };
-        let widths: Vec<usize> = self.headings.iter().enumerate().map(width).collect();
-        let headings: Vec<String> = self
-            .headings
-            .iter()
-            .map(|heading| heading.to_uppercase())
-            .collect();
-        for row in std::iter::once(&headings).chain(&self.rows) {
-            let cells = row.iter().zip(&widths);
+    /// Whether there never was anything but headings.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.headings.is_some() && self.rows.is_empty()
+    }
+
+    /// The rows since the last page, under headings if they are the first.
+    pub(crate) fn page(&mut self) -> String {
+        if self.rows.is_empty() {
+            return String::new();
+        }
+        for row in &self.rows {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let mut page = String::new();
+        for row in self.headings.take().into_iter().chain(self.rows.drain(..)) {
+            let cells = row.iter().zip(&self.widths);
             let line: Vec<String> = cells
                 .map(|(cell, width)| format!("{cell:width$}"))
                 .collect();
-            writeln!(f, "{}", line.join("  ").trim_end())?;
+            page.push_str(line.join("  ").trim_end());
+            page.push('\n');
         }
-        Ok(())
+        page
     }
 }
 
@@ -65,9 +61,14 @@ mod tests {
         let mut table = Table::new(&["task", "state"]);
         table.row(vec!["a".to_owned(), "archived".to_owned()]);
         table.row(vec!["long-name".to_owned(), "due".to_owned()]);
+        assert!(!table.is_empty());
         assert_eq!(
-            table.to_string(),
+            table.page(),
             "TASK       STATE\na          archived\nlong-name  due\n"
         );
+        table.row(vec!["b".to_owned(), "due".to_owned()]);
+        table.row(vec!["longer-name".to_owned(), "due".to_owned()]);
+        assert_eq!(table.page(), "b            due\nlonger-name  due\n");
+        assert_eq!((table.page(), table.is_empty()), (String::new(), false));
     }
 }

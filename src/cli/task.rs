@@ -242,11 +242,7 @@ fn describe_asset(asset: &AssetRecord, places: &Places, now: Timestamp) -> Vec<S
 }
 
 fn describe_object(asset: AssetState, object: &ObjectRecord, places: &Places) -> String {
-    let place = places.get(&object.destination).zip(object.key.as_ref());
-    let address = place.map_or_else(
-        || object.destination.to_string(),
-        |(place, key)| place.locate(key),
-    );
+    let address = address(object, places);
     let archived = object
         .archived_at
         .map(|at| format!(" {at}"))
@@ -257,4 +253,13 @@ fn describe_object(asset: AssetState, object: &ObjectRecord, places: &Places) ->
         .unwrap_or_default();
     let state = record::object_state(asset, object);
     format!("  to      {address} ({state}{archived}{verified})")
+}
+
+/// Where an object is, or the destination alone as long as it has no key.
+pub(crate) fn address(object: &ObjectRecord, places: &Places) -> String {
+    let place = places.get(&object.destination).zip(object.key.as_ref());
+    place.map_or_else(
+        || object.destination.to_string(),
+        |(place, key)| place.locate(key),
+    )
 }

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::manifest::Manifest;
+use crate::manifest::ManifestError;
 use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
 use crate::model::asset::AssetState;
@@ -57,9 +58,10 @@ pub(crate) async fn tasks(config: Option<&Path>, arguments: &Arguments) -> Resul
     ]);
     let mut out = std::io::stdout().lock();
     loop {
-        let page = manifest.tasks(&filter, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        filter.after_row = Some(last.row);
+        let page = page(&manifest, &mut filter).await?;
+        if page.is_empty() {
+            break;
+        }
         for task in page {
             if arguments.json {
                 writeln!(out, "{}", json(&Record::new(task, &places))?)?;
@@ -67,6 +69,7 @@ pub(crate) async fn tasks(config: Option<&Path>, arguments: &Arguments) -> Resul
                 table.row(row(&task, now));
             }
         }
+        write!(out, "{}", table.page())?;
     }
     if let Some(provider) = &arguments.provider {
         known(provider, &config, &manifest).await?;
@@ -74,10 +77,20 @@ pub(crate) async fn tasks(config: Option<&Path>, arguments: &Arguments) -> Resul
     manifest.close().await;
     if !arguments.json && table.is_empty() {
         talk!("no such tasks");
-    } else if !arguments.json {
-        write!(out, "{table}")?;
     }
     Ok(Exit::Done)
+}
+
+/// The next tasks that `filter` lets through, of which it stands behind the last afterwards; none at the end.
+pub(crate) async fn page(
+    manifest: &Manifest,
+    filter: &mut TaskFilter,
+) -> Result<Vec<TaskRecord>, ManifestError> {
+    let page = manifest.tasks(filter, PAGE).await?;
+    if let Some(last) = page.last() {
+        filter.after_row = Some(last.row);
+    }
+    Ok(page)
 }
 
 /// Complains about a provider that neither the configuration nor the manifest knows: most likely it is misspelt.
@@ -141,14 +154,10 @@ fn row(task: &TaskRecord, now: Timestamp) -> Vec<String> {
         .iter()
         .filter(|asset| asset.state == AssetState::Archived)
         .count();
-    let has_open = task
-        .assets
-        .iter()
-        .any(|asset| asset.state == AssetState::Due);
-    let dies_in = match (has_open, task.deadline.at > now) {
-        (false, _) => "-".to_owned(),
-        (true, true) => task.deadline.at.since(now).to_string(),
-        (true, false) => "past".to_owned(),
+    let dies_in = match record::dies_at(task) {
+        None => "-".to_owned(),
+        Some(at) if at > now => at.since(now).to_string(),
+        Some(_) => "past".to_owned(),
     };
     vec![
         task.key.id.to_string(),

@@ -219,6 +219,16 @@ pub fn is_without_files(task: &TaskRecord) -> bool {
     task.state == TaskState::Completed && task.assets.is_empty()
 }
 
+/// When something of a task may be lost first, where anything still may: a link that waits to be archived, or one that
+/// may be there already while the task is only watched.
+pub fn dies_at(task: &TaskRecord) -> Option<Timestamp> {
+    if task.state == TaskState::Watching {
+        return Some(task.deadline.at);
+    }
+    let due = task.assets.iter().filter(|it| it.state == AssetState::Due);
+    due.map(|asset| asset.deadline.at).min()
+}
+
 /// Whether nothing will become of a task any more, unless somebody asks for it.
 pub fn is_over(task: &TaskRecord) -> bool {
     task.state.is_final() && task.assets.iter().all(|asset| asset.state.is_final())

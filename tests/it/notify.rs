@@ -339,6 +339,9 @@ async fn gone_disables_at_once_and_a_reload_and_a_replay_bring_it_back() {
     let daemon = outside.home.start().await;
     outside.home.done(&["add", "stranger"]).await;
     daemon.says("the endpoint is disabled").await;
+    let dry = ["events", "replay", "-n", "--since", "1h"];
+    let told = outside.home.run(&dry).await;
+    assert_eq!((told.code, told.stdout.as_str()), (6, ""), "{told:?}");
     let status = outside.home.run(&["status"]).await.stdout;
     assert!(status.contains("MUTE app is disabled for "), "{status}");
     assert!(status.contains("answered 410"), "{status}");
@@ -379,6 +382,24 @@ async fn gone_disables_at_once_and_a_reload_and_a_replay_bring_it_back() {
         (some.code, some.stdout.as_str(), some.stderr.as_str()),
         (3, "1 events: told again\n", "error: no event 999\n")
     );
+    let dry = ["events", "replay", "-n", "-e", "app", &number, "999"];
+    let some = outside.home.run(&dry).await;
+    assert_eq!(
+        (some.code, some.stderr.as_str()),
+        (3, "error: no event 999\n")
+    );
+    assert_eq!(some.stdout.lines().count(), 2, "{some:?}");
+    let dry = [
+        "events",
+        "replay",
+        "-n",
+        "-e",
+        "callback:nobody.test",
+        &number,
+    ];
+    assert_eq!(outside.home.run(&dry).await.code, 6);
+    let dry = ["events", "replay", "-n", "999"];
+    assert_eq!(outside.home.run(&dry).await.code, 6);
     let nobody = ["events", "replay", "-e", "ap", &number];
     let nobody = outside.home.run(&nobody).await;
     assert_eq!(

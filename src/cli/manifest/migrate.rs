@@ -115,7 +115,7 @@ fn tell(moved: &moving::Moved) -> Result<(), Complaint> {
     for (name, rows) in moved {
         table.row(vec![(*name).to_owned(), rows.to_string()]);
     }
-    crate::cli::say::say_text!("{table}")
+    crate::cli::say::say_text!("{}", table.page())
 }
 
 /// How far it is, for whoever looks.

@@ -1,8 +1,11 @@
 //! `reelvault manifest verify`: asks the destinations whether what is archived is still there, and the same.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::AtomicU32;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use futures::StreamExt as _;
@@ -19,6 +22,7 @@ use crate::cli::exit::Complaint;
 use crate::cli::exit::Exit;
 use crate::cli::open;
 use crate::cli::say::say;
+use crate::cli::tasks;
 use crate::cli::tasks::json;
 use crate::config::Config;
 use crate::daemon::sentence;
@@ -33,8 +37,6 @@ use crate::report::record::Places;
 use crate::store::Store;
 use crate::store::StoreErrorKind;
 
-use super::PAGE;
-
 /// Copies that are looked at at once.
 const LOOKS: usize = 16;
 
@@ -44,8 +46,9 @@ const READS: usize = 4;
 /// How often a copy is asked for that a bad moment of its store hides: nobody comes back to it later.
 const TRIES: u32 = 3;
 
-/// Failures in a row after which a destination is asked no more: it would say the same of a million copies.
-const FAILURES_MAX: u32 = 16;
+/// Failures in a row after which a destination is asked no more: it would say the same of a million copies. Those that
+/// are looked at at once fail together in one bad moment, so it takes eight of them.
+const FAILURES_MAX: usize = 8 * LOOKS;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -103,7 +106,7 @@ struct Summary {
 /// A destination that is asked.
 struct Peer {
     store: Store,
-    failures: AtomicU32,
+    failures: AtomicUsize,
 }
 
 /// The destinations, and how they are asked.
@@ -111,6 +114,8 @@ struct Audit {
     /// One that cannot be connected stands here with the reason.
     peers: BTreeMap<DestinationName, Result<Peer, String>>,
     places: Places,
+    /// Those of whose copies one was told in place of all that are not asked for.
+    told: Mutex<BTreeSet<DestinationName>>,
     reads: Semaphore,
     is_deep: bool,
     is_json: bool,
@@ -128,6 +133,7 @@ pub(super) async fn verify(
     let audit = Audit {
         peers: connect(&config, &seams, destination).await,
         places: open::places(&config),
+        told: Mutex::default(),
         reads: Semaphore::new(READS),
         is_deep: arguments.deep,
         is_json: arguments.json,
@@ -140,9 +146,10 @@ pub(super) async fn verify(
         ..TaskFilter::default()
     };
     loop {
-        let page = manifest.tasks(&filter, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        filter.after_row = Some(last.row);
+        let page = tasks::page(&manifest, &mut filter).await?;
+        if page.is_empty() {
+            break;
+        }
         let assets = page
             .iter()
             .flat_map(|task| task.assets.iter().map(move |asset| (&task.key, asset)));
@@ -202,7 +209,7 @@ async fn connect(
             let store = wiring::connect::store(name, settings, seams).await;
             let peer = store.map(|store| Peer {
                 store,
-                failures: AtomicU32::new(0),
+                failures: AtomicUsize::new(0),
             });
             peers.insert(name.clone(), peer.map_err(|error| sentence(&error)));
         }
@@ -226,26 +233,25 @@ impl Audit {
                 continue;
             };
             summary.add(verdict);
-            self.tell(&copy, verdict, what)?;
+            if let Some(what) = what {
+                self.tell(&copy, verdict, what)?;
+            }
         }
         Ok(())
     }
 
-    /// Whether a copy is as it was archived.
-    async fn ask(&self, copy: &ArchivedCopy) -> Result<(), (Verdict, String)> {
-        let peer = match self.peers.get(&copy.destination) {
+    /// Whether a copy is as it was archived; if not, what is to be told of it.
+    async fn ask(&self, copy: &ArchivedCopy) -> Result<(), (Verdict, Option<String>)> {
+        let name = &copy.destination;
+        let peer = match self.peers.get(name) {
             Some(Ok(peer)) => peer,
-            Some(Err(why)) => return Err((Verdict::Unasked, why.clone())),
-            None => {
-                let what = format!("destination {} is not configured here", copy.destination);
-                return Err((Verdict::Unasked, what));
-            }
+            Some(Err(why)) => return self.skip(name, why),
+            None => return self.skip(name, "it is not configured here"),
         };
         let mut tries = 1;
         loop {
             if peer.failures.load(Ordering::Relaxed) >= FAILURES_MAX {
-                let what = format!("its destination failed {FAILURES_MAX} times in a row");
-                return Err((Verdict::Unasked, what));
+                return self.skip(name, &format!("it failed {FAILURES_MAX} times in a row"));
             }
             let Err(trouble) = self.look(copy, &peer.store).await else {
                 peer.failures.store(0, Ordering::Relaxed);
@@ -266,7 +272,7 @@ impl Audit {
             } else {
                 peer.failures.store(0, Ordering::Relaxed);
             }
-            return Err(match trouble {
+            let (verdict, what) = match trouble {
                 Trouble::Missing => (Verdict::Missing, "nothing is there".to_owned()),
                 Trouble::Differs(what) => (Verdict::Differs, what),
                 Trouble::Store(error) if error.kind == StoreErrorKind::Blocked => {
@@ -274,8 +280,19 @@ impl Audit {
                 }
                 Trouble::Store(error) => (Verdict::Unasked, error.to_string()),
                 Trouble::Sink(error) => (Verdict::Unasked, error.to_string()),
-            });
+            };
+            return Err((verdict, Some(what)));
         }
+    }
+
+    /// Leaves out a copy at a destination that is not asked: the first is told for all, since one word fits a million.
+    fn skip(&self, name: &DestinationName, why: &str) -> Result<(), (Verdict, Option<String>)> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = told.insert(name.clone());
+        let what = format!(
+            "destination {name}: {why}; of its other copies that are not asked for nothing is said"
+        );
+        Err((Verdict::Unasked, is_first.then_some(what)))
     }
 
     /// Asks what is there, or reads it. A folder reads its files either way.

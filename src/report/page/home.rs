@@ -17,6 +17,7 @@ use crate::report::page::Peer;
 use crate::report::page::Refusal;
 use crate::report::page::address_of;
 use crate::report::page::when;
+use crate::report::record::dies_at;
 use crate::report::record::is_without_files;
 use crate::report::record::state;
 use crate::report::status::Headline;
@@ -344,8 +345,11 @@ impl Row {
                 Some(left) if state == "archived" => format!("{left} was left"),
                 _ if has_no_file => "no file to archive".to_owned(),
                 _ if !is_open => String::new(),
-                _ if task.deadline.at > now => format!("dies in {}", task.deadline.at.since(now)),
-                _ => "its link is past its end".to_owned(),
+                _ => match dies_at(task) {
+                    None => String::new(),
+                    Some(at) if at > now => format!("dies in {}", at.since(now)),
+                    Some(_) => "its link is past its end".to_owned(),
+                },
             },
             size: if size > 0 {
                 ByteSize::bytes(size).to_string()
