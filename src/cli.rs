@@ -41,7 +41,7 @@ use crate::cli::exit::Exit;
 /// What scripts need to know of [`Exit`].
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 4 at risk or lost, 5 waited in vain,
-6 not found, 10 no daemon, 11 manifest locked or not there, 12 refused by provider or store,
+6 not found, 10 no daemon, 11 manifest cannot be used, 12 refused by provider or store,
 13 a copy is missing or differs, 78 configuration, 130 interrupted";
 
 /// How long the end waits for calls that block, of which nobody awaits an answer any more: one to a disk that hangs has none.

@@ -126,7 +126,14 @@ pub(crate) async fn check(config: Option<&Path>, arguments: &Arguments) -> Resul
         return explain::explain(config, it);
     }
     let path = open::config_path(config)?;
-    let loaded = Config::load(&path, open::variables())?;
+    let loaded = match Config::load(&path, open::variables()) {
+        Err(errors) if arguments.json => {
+            let finding = Finding::new(Grade::Fail, "configuration", errors.to_string());
+            say!("{}", json(&finding)?)?;
+            return Ok(Exit::Configuration);
+        }
+        loaded => loaded?,
+    };
     let mut findings = vec![Finding::new(
         Grade::Ok,
         "configuration",
@@ -136,8 +143,12 @@ pub(crate) async fn check(config: Option<&Path>, arguments: &Arguments) -> Resul
     findings.extend(warnings.map(|it| Finding::new(Grade::Warn, "configuration", it.clone())));
     let unready = loaded.unready(&open::variable);
     let config = loaded.config;
-    findings.push(manifest(&config).await);
-    findings.extend(clock(&config).await);
+    if arguments.offline && config.manifest.is_shared() {
+        findings.push(untried("manifest"));
+    } else {
+        findings.push(manifest(&config).await);
+        findings.extend(clock(&config).await);
+    }
 
     let seams = open::seams(&config)?;
     let mut around = server(&config, &seams);
@@ -202,8 +213,17 @@ async fn manifest(config: &Config) -> Finding {
             ),
             Some(_) | None => ManifestError::Missing { path }.into(),
         },
+        Err(error @ ManifestError::Older { .. }) => {
+            Finding::new(Grade::Warn, subject, error.to_string())
+        }
         Err(error) => error.into(),
     }
+}
+
+/// What would be asked over the network.
+fn untried(subject: impl Into<String>) -> Finding {
+    let what = "configured; not tried, since --offline";
+    Finding::new(Grade::Ok, subject, what)
 }
 
 /// Whether this machine's clock is that of the manifest, where that has one of its own.
@@ -253,6 +273,10 @@ fn told(config: &Config, seams: &Seams) -> Vec<Finding> {
             Err(error) => Finding::new(Grade::Fail, "callback", sentence(&error)),
         });
     }
+    if config.heartbeat.url.is_some() {
+        let what = "configured; it is not called to try it";
+        findings.push(Finding::new(Grade::Ok, "heartbeat", what));
+    }
     for settings in &config.notify {
         let subject = format!("notify {}", settings.endpoint());
         findings.push(match wiring::telling::endpoint(settings, config, seams) {
@@ -293,11 +317,7 @@ async fn destinations(config: &Config, seams: &Seams, is_offline: bool) -> Vec<F
             }
         };
         if is_offline {
-            findings.push(Finding::new(
-                Grade::Ok,
-                &subject,
-                "configured; not tried, since --offline",
-            ));
+            findings.push(untried(&subject));
             continue;
         }
         for step in store.probe(&seams.dice.nonce()).await {
@@ -363,7 +383,7 @@ async fn providers(config: &Config, seams: &Seams, is_offline: bool) -> Vec<Find
         };
         findings.extend(webhook(name, &provider, config));
         findings.push(if is_offline {
-            Finding::new(Grade::Ok, subject, "configured; not tried, since --offline")
+            untried(subject)
         } else {
             match provider.check_key().await {
                 Ok(what) => Finding::new(Grade::Ok, subject, what),

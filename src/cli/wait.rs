@@ -10,6 +10,7 @@ use crate::cli::say::say;
 use crate::cli::say::talk;
 use crate::config::Config;
 use crate::manifest::Manifest;
+use crate::manifest::ManifestError;
 use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
 use crate::model::asset::AssetState;
@@ -17,8 +18,27 @@ use crate::model::task::TaskKey;
 use crate::report::record;
 use crate::units::Span;
 
-/// How often the manifest is looked at.
+/// How often the manifest is looked at for up to a hundred tasks; for more, which are a query each, more rarely.
 const LOOK_EVERY: Span = Span::from_millis(200);
+
+/// How often for however many.
+const LOOK_EVERY_MAX: Span = Span::from_secs(10);
+
+/// A daemon that ended may be gone for so long until it is given up: it may be started anew.
+const ABSENCE_MAX: Span = Span::from_secs(60);
+
+/// When a daemon was there last.
+struct Presence(Instant);
+
+impl Presence {
+    /// Whether one may still be waited for.
+    fn lasts(&mut self, is_running: bool) -> bool {
+        if is_running {
+            self.0 = Instant::now();
+        }
+        self.0.elapsed() < ABSENCE_MAX.as_duration()
+    }
+}
 
 /// Says so when what was announced waits for a daemon.
 pub(crate) async fn note_daemon(config: &Config) {
@@ -42,13 +62,22 @@ pub(crate) async fn until_archived(
         ));
     }
     let over_at = Instant::now() + most.as_duration();
+    let mut presence = Presence(Instant::now());
     let mut open: Vec<TaskKey> = keys.to_vec();
     let mut failed = 0;
     let mut told: HashMap<TaskKey, String> = HashMap::new();
     loop {
         let mut still_open = Vec::new();
         for key in open {
-            match find(manifest, &key).await? {
+            let found = match find(manifest, &key).await {
+                // A server that is away comes back, and the tasks go on.
+                Err(ManifestError::Away { .. }) => {
+                    still_open.push(key);
+                    continue;
+                }
+                found => found?,
+            };
+            match found {
                 Some(task) if record::is_over(&task) => failed += usize::from(!tell(&task)?),
                 Some(task) => {
                     if let Some(error) = error(&task)
@@ -74,7 +103,15 @@ pub(crate) async fn until_archived(
             );
             return Ok(Exit::WaitRanOut);
         }
-        tokio::time::sleep(LOOK_EVERY.as_duration()).await;
+        if !presence.lasts(Manifest::is_daemon_running(&config.manifest).await) {
+            let what =
+                format!("no daemon is running for {ABSENCE_MAX}, so nothing would come of waiting");
+            return Err(Complaint::new(Exit::NoDaemon, what)
+                .hint("the tasks are announced, and its log says why it ended"));
+        }
+        let hundreds = u32::try_from(open.len() / 100).unwrap_or(u32::MAX);
+        let pause = LOOK_EVERY.as_duration().saturating_mul(1 + hundreds);
+        tokio::time::sleep(pause.min(LOOK_EVERY_MAX.as_duration())).await;
     }
     Ok(match failed {
         0 => Exit::Done,
@@ -87,7 +124,7 @@ pub(crate) async fn until_archived(
 pub(crate) async fn find(
     manifest: &Manifest,
     key: &TaskKey,
-) -> Result<Option<TaskRecord>, Complaint> {
+) -> Result<Option<TaskRecord>, ManifestError> {
     let filter = TaskFilter {
         provider: Some(key.provider.clone()),
         id: Some(key.id.clone()),
@@ -132,5 +169,23 @@ fn error(task: &TaskRecord) -> Option<&str> {
     match open {
         Some(asset) => asset.error.as_deref(),
         None => task.error.as_deref(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_is_started_anew_is_waited_for_and_one_that_stays_away_is_not() {
+        let mut presence = Presence(Instant::now());
+        let most = ABSENCE_MAX.as_duration();
+        tokio::time::advance(most / 2).await;
+        assert!(presence.lasts(false));
+        assert!(presence.lasts(true));
+        tokio::time::advance(most / 2).await;
+        assert!(presence.lasts(false));
+        tokio::time::advance(most / 2).await;
+        assert!(!presence.lasts(false));
     }
 }

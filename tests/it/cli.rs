@@ -372,6 +372,82 @@ async fn what_only_a_start_needs_is_checked_too() {
 }
 
 #[tokio::test]
+async fn what_may_be_there_later_ends_a_start_in_a_way_that_is_tried_again() {
+    let outside = outside().await;
+    let home = &outside.home;
+    let folder = home.path().join("mount");
+    let copy = format!("[destination.copy.fs]\npath = {folder:?}\nfree_min = \"0 B\"\n");
+    let token = format!(
+        "[server]\ntoken = {{ file = {:?} }}\n",
+        home.path().join("token")
+    );
+    for (extra, code, told) in [
+        (copy.clone(), 1, "destination.copy.fs.path"),
+        (token, 1, "server.token.file"),
+        // A mistake beside it is none that passes.
+        (format!("{copy}mode = \"0000\"\n"), 78, "mode"),
+    ] {
+        home.configure(&outside.config("", &extra));
+        let run = home.run(&["run"]).await;
+        assert_eq!(run.code, code, "{run:?}");
+        assert!(run.stderr.contains(told), "{run:?}");
+        assert_eq!(home.run(&["check", "--offline"]).await.code, 78);
+    }
+    home.configure(&outside.config("", &copy));
+    std::fs::create_dir(&folder).unwrap();
+    home.start().await.stop().await;
+}
+
+#[tokio::test]
+async fn check_says_as_much_as_it_can() {
+    let outside = outside().await;
+    let home = &outside.home;
+    outside.add(1).await;
+    // What an upgrade finds before the new daemon has started.
+    let path = home.path().join("manifest.db");
+    let manifest = rusqlite::Connection::open(&path).unwrap();
+    let schema: u32 = manifest
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    manifest
+        .pragma_update(None, "user_version", schema - 1)
+        .unwrap();
+    drop(manifest);
+    let check = home.run(&["check", "--offline"]).await;
+    assert_eq!(check.code, 0, "{check:?}");
+    assert!(check.stdout.contains("warn  manifest "), "{check:?}");
+    assert!(check.stdout.contains("when it starts"), "{check:?}");
+
+    // Without the network nobody asks a server.
+    let config = outside.config("", "[heartbeat]\nurl = \"https://hc.test/x\"\n");
+    let file = format!("sqlite:{}", path.display());
+    home.configure(&config.replace(&file, "postgres://reelvault@db.invalid/reelvault"));
+    let check = home.run(&["check", "--offline"]).await;
+    assert_eq!(check.code, 0, "{check:?}");
+    assert!(
+        check
+            .stdout
+            .contains("manifest          configured; not tried"),
+        "{check:?}"
+    );
+    assert!(
+        check.stdout.contains("heartbeat         configured"),
+        "{check:?}"
+    );
+
+    home.configure("[transfer]\nconcurrent = \"many\"\n");
+    let check = home.run(&["check", "--json"]).await;
+    let told: Value = serde_json::from_str(&check.stdout).unwrap();
+    assert_eq!((check.code, &told["grade"]), (78, &"fail".into()));
+    assert!(
+        told["what"]
+            .as_str()
+            .unwrap()
+            .contains("transfer.concurrent")
+    );
+}
+
+#[tokio::test]
 async fn lines_that_cannot_be_are_named_and_the_rest_is_taken() {
     let outside = outside().await;
     let lines = "good-1\n\n  good-2 \na b\n{\"task_id\": \"good-3\", \"tags\": {\"k\": \"v\"}}\n{\"task_id\": \"a/b\"}\n{\"task\": 1}\n{\"task_id\": \"x\", \"provider\": \"other\"}\n{\n\u{e4}\ngood-1";
@@ -476,6 +552,8 @@ async fn status_tells_the_risk_by_its_exit_code() {
     note: no daemon is running; this is the manifest as it was left
     => 4
     ");
+    let tasks = home.done(&["tasks", "--at-risk"]).await;
+    assert_eq!(tasks.matches("  14 min ").count(), 2, "{tasks}");
     let tasks = home.done(&["tasks", "--at-risk", "--json"]).await;
     assert_eq!(tasks.lines().count(), 2);
     let json: Value = serde_json::from_str(&home.run(&["status", "--json"]).await.stdout).unwrap();
@@ -629,6 +707,9 @@ async fn a_key_that_the_provider_refuses_is_told_and_loses_nothing() {
     let shown = home.prints(&["task", "show", &id], error).await;
     assert!(shown.contains("\nstate     watching\n"), "{shown}");
     home.hear(&daemon.stop().await);
+    // No asset is due, and nobody could ask whether one should be.
+    let once = home.run(&["run", "--once"]).await;
+    assert_eq!(once.code, 3, "{once:?}");
     assert!(!home.said().contains("sk-canary"));
 }
 
