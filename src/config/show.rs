@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::Map;
 use serde_json::Value;
+use url::Position;
 use url::Url;
 
 use crate::config::Config;
@@ -79,7 +80,10 @@ impl Shower<'_> {
     }
 
     fn line(&mut self, key: &str, value: &Value, path: &Path) {
-        let value = inline(value, key == "headers");
+        let value = match value.as_str().filter(|_| key == "url") {
+            Some(address) => quoted(&without_path(address)),
+            None => inline(value, key == "headers"),
+        };
         let origin = self.sources.map(|sources| match sources.origin(path) {
             Origin::Default => "  # default".to_owned(),
             Origin::File { name, line } => format!("  # {name}:{line}"),
@@ -126,6 +130,16 @@ fn inline(value: &Value, masked: bool) -> String {
         Value::String(text) => quoted(&without_login(text)),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
     }
+}
+
+/// An address of somebody who is called, of which only the host is shown: with such, the path is the key.
+fn without_path(text: &str) -> Cow<'_, str> {
+    let address = Url::parse(text).ok();
+    let address = address.filter(|it| matches!(it.scheme(), "http" | "https"));
+    address.map_or(text.into(), |it| {
+        let place = &it[Position::BeforeHost..Position::AfterPort];
+        format!("{}://{place}/{MASK}", it.scheme()).into()
+    })
 }
 
 /// An address as it stands but for a user and a password, which are somebody's key to it.

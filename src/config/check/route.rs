@@ -155,10 +155,6 @@ pub(super) fn written(tree: &Node, failed: &[Path], list: &str) -> impl Iterator
         Some(Node::List(tables)) => tables.len(),
         _ => 0,
     };
-    let paths: Vec<Path> = (0..count).map(|index| list.index(index)).collect();
-    paths
-        .into_iter()
-        .filter(|path| !failed.contains(path))
-        .collect::<Vec<_>>()
-        .into_iter()
+    let paths = (0..count).map(move |index| list.index(index));
+    paths.filter(|path| !failed.contains(path))
 }

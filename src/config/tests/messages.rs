@@ -724,7 +724,8 @@ fn routes_that_lead_nowhere() {
 fn what_is_in_force_is_shown_with_its_layer() {
     let text = format!(
         "{DISK}[provider.evolink]\napi_key = {{ file = \"/k\" }}\nheaders = {{ X-a = \"token\" }}\n\
-         [heartbeat]\nurl = \"https://token:token@hc.test/x\"\n"
+         [heartbeat]\nurl = \"https://token:token@hc.test:8443/token?token\"\n\
+         [[notify]]\nurl = \"https://hooks.test/token\"\nwhen = [\"lost\"]\nsecret = {{ env = \"KEY\" }}\n"
     );
     let loaded = parse(&text, &[("REELVAULT__TRANSFER__CONCURRENT", "5")]).unwrap();
     let shown = loaded.show(true);
@@ -734,7 +735,8 @@ fn what_is_in_force_is_shown_with_its_layer() {
         "\npath = \"/srv/video\"  # reelvault.toml:2\n",
         "\napi_key = { file = \"/k\" }  # reelvault.toml:4\n",
         "\nheaders = { X-a = \"***\" }  # reelvault.toml:5\n",
-        "\nurl = \"https://***@hc.test/x\"  # reelvault.toml:7\n",
+        "\nurl = \"https://hc.test:8443/***\"  # reelvault.toml:7\n",
+        "\nurl = \"https://hooks.test/***\"  # reelvault.toml:9\n",
         "\nmemory = \"256 MiB\"  # default\n",
         "\n[transfer.verify]\nafter = \"head\"  # default\n",
     ];
