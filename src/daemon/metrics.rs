@@ -156,6 +156,10 @@ impl Scrape {
         let at_risk = u64::try_from(status.at_risk).unwrap_or(u64::MAX);
         readings.one(names::ASSETS_AT_RISK, number(at_risk));
         readings.one(names::UPLOADS_ORPHANED, number(tally.orphans));
+        let endpoints = status.endpoints.iter();
+        let disabled = endpoints.filter(|it| it.disabled_at.is_some()).count();
+        let disabled = u64::try_from(disabled).unwrap_or(u64::MAX);
+        readings.one(names::ENDPOINTS_DISABLED, number(disabled));
         let left = time_left(tally.next_deadline, self.parts.clock.now());
         readings.one(names::DEADLINE_NEXT, left);
         let backlog = backlog(tally);

@@ -100,6 +100,8 @@ declare! {
         "Whether the manifest answered when it was last asked for what stands here: 1 or 0";
     MANIFEST_AGE: Gauge "manifest_age_seconds"
         "How old the manifest's numbers are; +Inf before the first";
+    ENDPOINTS_DISABLED: Gauge "endpoints_disabled"
+        "Endpoints that are told nothing until a reload, since they took nothing for five days or answered 410";
     BUILD: Gauge "build_info"
         "Always 1; the version is a label";
 }

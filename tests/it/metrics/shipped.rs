@@ -67,6 +67,23 @@ fn alerts_speak_up_when_they_should_and_are_quiet_otherwise() {
 }
 
 #[test]
+fn every_alert_leads_to_what_is_to_be_done_about_it() {
+    let alerts = include_str!("../../../config/alerts.yml");
+    let page = include_str!("../../../systemd/README.md");
+    let (_, night) = page.split_once("\n## At night\n").unwrap();
+    let night = night.split("\n## ").next().unwrap();
+    let alerts: Vec<&str> = alerts.split("- alert: ").skip(1).collect();
+    for alert in &alerts {
+        let name = alert.lines().next().unwrap();
+        assert!(night.contains(name), "{name} is not in the table");
+        assert!(
+            alert.contains("runbook: \"systemd/README.md#at-night\""),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn the_dashboard_asks_what_prometheus_understands() {
     let folder = tempfile::tempdir().unwrap();
     let rule = |(number, (_, expression)): (usize, (String, String))| json!({ "record": format!("panel:{number}"), "expr": expression });
