@@ -70,7 +70,7 @@ enum Command {
     Run(run::Arguments),
     /// Watch a simulated provider's videos being archived: no cloud, no key
     Demo(demo::Arguments),
-    /// Write a commented configuration and say where the secrets go
+    /// Write a first configuration and say where the secrets go
     Init(init::Arguments),
     /// Check configuration and surroundings, all at once
     Check(check::Arguments),

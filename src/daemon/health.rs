@@ -168,19 +168,25 @@ impl Health {
             return Vec::new();
         }
         let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut still = Vec::new();
-        for stage in stages.iter_mut() {
-            let beats = stage.pulse.beats();
-            match stage.seen {
-                Some((before, at)) if before == beats => {
-                    if at.elapsed() >= STILL_MAX {
-                        still.push(stage.name);
-                    }
-                }
-                Some(_) | None => stage.seen = Some((beats, Instant::now())),
+        let still = stages
+            .iter_mut()
+            .filter_map(|it| it.is_still().then_some(it.name));
+        still.collect()
+    }
+}
+
+impl Stage {
+    /// Whether it stood still since a look that is long ago. Nothing is known before the first: stages may be built long
+    /// before they run.
+    fn is_still(&mut self) -> bool {
+        let beats = self.pulse.beats();
+        match self.seen {
+            Some((before, at)) if before == beats => at.elapsed() >= STILL_MAX,
+            Some(_) | None => {
+                self.seen = Some((beats, Instant::now()));
+                false
             }
         }
-        still
     }
 }
 
@@ -229,6 +235,22 @@ async fn ready(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stage_is_still_once_it_was_seen_at_the_same_turn_for_long() {
+        let pulse = Pulse::default();
+        let mut stage = Stage {
+            name: "watch",
+            pulse: pulse.clone(),
+            seen: None,
+        };
+        tokio::time::advance(STILL_MAX).await;
+        assert!(!stage.is_still(), "nobody looked before");
+        tokio::time::advance(STILL_MAX).await;
+        assert!(stage.is_still());
+        pulse.beat();
+        assert!(!stage.is_still());
+    }
 
     #[test]
     fn the_hint_fits_what_the_manifest_is_kept_in() {

@@ -1,7 +1,6 @@
 //! Whatever ends the daemon, and whenever: nothing is lost, nothing is twice, nothing stays open.
 
 use std::time::Duration;
-use std::time::Instant;
 
 use reelvault::chance::Dice;
 use reelvault::simulator;
@@ -11,6 +10,7 @@ use reelvault::simulator::bucket::Fault;
 use reelvault::simulator::bucket::Operation;
 use reelvault::units::ByteSize;
 use tokio::net::UnixDatagram;
+use tokio::time::Instant;
 
 use crate::process::Outside;
 

@@ -220,24 +220,23 @@ async fn a_manifest_that_hangs_costs_a_scrape_two_seconds_and_is_told() {
 #[test]
 fn every_metric_is_in_the_documentation_and_nothing_else() {
     let table = include_str!("../../config/metrics.md");
-    let told: Vec<(&str, &str)> = table
+    let told: Vec<(String, String, String)> = table
         .lines()
-        .filter_map(|line| line.strip_prefix("| `"))
-        .map(|line| line.split_once("` | ").unwrap())
-        .map(|(name, rest)| (name, rest.split(" | ").next().unwrap()))
+        .filter_map(|line| line.strip_prefix("| `")?.strip_suffix(". |"))
+        .map(|line| {
+            let (name, rest) = line.split_once("` | ").unwrap();
+            let cells: Vec<&str> = rest.splitn(3, " | ").collect();
+            (name.to_owned(), cells[0].to_owned(), cells[2].to_owned())
+        })
         .collect();
     let kind = |kind| match kind {
         Kind::Counter => "counter",
         Kind::Gauge => "gauge",
         Kind::Histogram => "histogram",
     };
-    let declared: Vec<(String, &str)> = names::ALL
+    let declared: Vec<(String, String, String)> = names::ALL
         .iter()
-        .map(|name| (name.in_full(), kind(name.kind)))
-        .collect();
-    let declared: Vec<(&str, &str)> = declared
-        .iter()
-        .map(|(name, kind)| (name.as_str(), *kind))
+        .map(|it| (it.in_full(), kind(it.kind).to_owned(), it.help.to_owned()))
         .collect();
     assert_eq!(told, declared);
 }

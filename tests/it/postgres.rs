@@ -279,7 +279,7 @@ async fn a_server_that_cannot_be_used_is_told_with_what_to_do() {
     let socket = server.socket();
     let away = "postgres://reelvault@/reelvault?host=/nonexistent";
     check(&refused(&outside, away, "").await, "cannot reach");
-    let checked = outside.home.run(&["check", "--offline"]).await;
+    let checked = outside.home.run(&["check"]).await;
     assert_eq!(checked.code, 11, "{checked:?}");
     let unknown = format!("postgres://reelvault@/unknown?host={socket}");
     let said = refused(&outside, &unknown, "").await;
@@ -325,10 +325,10 @@ async fn a_server_that_cannot_be_used_is_told_with_what_to_do() {
     outside
         .home
         .configure(&machine(&outside, &database.url, "one", ""));
-    let checked = outside.home.done(&["check", "--offline"]).await;
+    let checked = outside.home.done(&["check"]).await;
     check(&checked, "will be made at the first start");
     outside.home.start().await.stop().await;
-    outside.home.done(&["check", "--offline"]).await;
+    outside.home.done(&["check"]).await;
 
     // Who can read all of it, and write nothing, has nothing to wait for.
     server.sql("postgres", &read_only);
@@ -336,7 +336,7 @@ async fn a_server_that_cannot_be_used_is_told_with_what_to_do() {
         &refused(&outside, &database.url, "").await,
         "takes no writes",
     );
-    let checked = outside.home.run(&["check", "--offline"]).await;
+    let checked = outside.home.run(&["check"]).await;
     assert_eq!(checked.code, 11, "{checked:?}");
     check(&checked.stdout, "takes no writes");
     outside.home.done(&["status"]).await;
