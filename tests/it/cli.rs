@@ -767,6 +767,14 @@ async fn a_store_that_refuses_is_told_and_loses_nothing() {
         once.stderr.contains(error.trim_start_matches("  error   ")),
         "{once:?}"
     );
+    // The link that waits says how long, and not the task, whose first link may be dead by now.
+    let manifest = rusqlite::Connection::open(home.path().join("manifest.db")).unwrap();
+    let past = "UPDATE tasks SET deadline_at = deadline_at - 864000000";
+    assert_eq!(manifest.execute(past, []).unwrap(), 1);
+    drop(manifest);
+    let listed = home.done(&["tasks"]).await;
+    assert!(!listed.contains(" past "), "{listed}");
+    assert!(listed.contains("  23 h"), "{listed}");
     assert!(!home.said().contains("not-the-secret"));
     assert!(outside.bucket.objects().is_empty());
 }
