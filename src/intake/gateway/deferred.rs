@@ -12,12 +12,13 @@ use std::os::unix::fs::FileExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
+use tokio::sync::Mutex;
 use url::Url;
 
 use crate::clock::Timestamp;
@@ -26,6 +27,9 @@ use crate::model::task::TaskKey;
 
 /// The length of the file: about 5,000 tasks without callbacks. More are left to discovery.
 const FILE_BYTES: u64 = 1 << 20;
+
+/// A disk that hangs is waited for no longer: a caller waits for its answer meanwhile.
+const ADD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A task that passed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +44,11 @@ pub(super) struct Passed {
 
 /// The file. A clone is the same.
 #[derive(Clone, Debug)]
-pub struct Deferred(Arc<Mutex<Lines>>);
+pub struct Deferred {
+    /// Held while the disk is at work, by one at a time: if that hangs, no more than one thread does.
+    lines: Arc<Mutex<Lines>>,
+    count: Arc<AtomicUsize>,
+}
 
 #[derive(Debug)]
 struct Lines {
@@ -49,8 +57,8 @@ struct Lines {
     begin: u64,
     /// Where the next line goes.
     end: u64,
-    /// How many lines are between.
-    count: usize,
+    /// How many lines are between. Read by whoever must not wait for the disk.
+    count: Arc<AtomicUsize>,
 }
 
 /// Lines that were read, to be taken out once they are learned.
@@ -123,43 +131,77 @@ impl Deferred {
         }
         let whole = whole_lines(&text);
         let count = whole.split_inclusive(|byte| *byte == b'\n').count();
+        let count = Arc::new(AtomicUsize::new(count));
         let lines = Lines {
             file,
             begin: 0,
             end: to_u64(end),
-            count,
+            count: Arc::clone(&count),
         };
-        Ok(Self(Arc::new(Mutex::new(lines))))
+        Ok(Self {
+            lines: Arc::new(Mutex::new(lines)),
+            count,
+        })
     }
 
     /// How many tasks wait to be learned.
     pub fn count(&self) -> usize {
-        self.lines().count
+        self.count.load(Ordering::Relaxed)
     }
 
-    /// Adds a task; on disk when this comes back. Blocks.
-    pub(super) fn add(&self, passed: &Passed) -> io::Result<()> {
+    /// Adds a task; on disk when this comes back well. What took too long may be there all the same.
+    pub(super) async fn add(&self, passed: Passed) -> io::Result<()> {
+        let adding = self.on_disk(move |lines| lines.add(&passed));
+        match tokio::time::timeout(ADD_PATIENCE, adding).await {
+            Ok(added) => added,
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the disk does not answer",
+            )),
+        }
+    }
+
+    /// All that wait.
+    pub(super) async fn batch(&self) -> io::Result<Batch> {
+        self.on_disk(|lines| lines.batch()).await
+    }
+
+    /// Takes out what was read; what was added since stays. The file is emptied once nothing waits: a crash before that
+    /// learns again what is known.
+    pub(super) async fn take_out(&self, batch: Batch) -> io::Result<()> {
+        self.on_disk(move |lines| lines.take_out(&batch)).await
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Lines) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let mut lines = Arc::clone(&self.lines).lock_owned().await;
+        let done = tokio::task::spawn_blocking(move || work(&mut lines)).await;
+        done.map_err(io::Error::other)?
+    }
+}
+
+impl Lines {
+    fn add(&mut self, passed: &Passed) -> io::Result<()> {
         let mut line = serde_json::to_vec(passed)?;
         line.push(b'\n');
-        let mut lines = self.lines();
-        let end = lines.end.saturating_add(to_u64(line.len()));
+        let end = self.end.saturating_add(to_u64(line.len()));
         if end > FILE_BYTES {
-            let full = format!("{} tasks wait already", lines.count);
+            let full = format!("{} tasks wait already", self.count.load(Ordering::Relaxed));
             return Err(io::Error::new(io::ErrorKind::StorageFull, full));
         }
-        lines.file.write_all_at(&line, lines.end)?;
-        lines.file.sync_data()?;
-        lines.end = end;
-        lines.count += 1;
+        self.file.write_all_at(&line, self.end)?;
+        self.file.sync_data()?;
+        self.end = end;
+        self.count.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// All that wait. Blocks.
-    pub(super) fn batch(&self) -> io::Result<Batch> {
-        let lines = self.lines();
-        let length = lines.end.saturating_sub(lines.begin);
+    fn batch(&self) -> io::Result<Batch> {
+        let length = self.end.saturating_sub(self.begin);
         let mut text = vec![0; usize::try_from(length).unwrap_or_default()];
-        lines.file.read_exact_at(&mut text, lines.begin)?;
+        self.file.read_exact_at(&mut text, self.begin)?;
         let read: Vec<Option<Passed>> = text
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
@@ -168,31 +210,23 @@ impl Deferred {
         Ok(Batch {
             unread: read.iter().filter(|line| line.is_none()).count(),
             passed: read.into_iter().flatten().collect(),
-            end: lines.end,
+            end: self.end,
         })
     }
 
-    /// Takes out what was read; what was added since stays. The file is emptied once nothing waits: a crash before that
-    /// learns again what is known. Blocks.
-    pub(super) fn take_out(&self, batch: &Batch) -> io::Result<()> {
-        let mut lines = self.lines();
-        if batch.end == lines.end {
-            lines
-                .file
-                .write_all_at(&vec![0; usize::try_from(lines.end).unwrap_or_default()], 0)?;
-            lines.file.sync_data()?;
-            (lines.begin, lines.end, lines.count) = (0, 0, 0);
+    fn take_out(&mut self, batch: &Batch) -> io::Result<()> {
+        if batch.end == self.end {
+            let zeros = vec![0; usize::try_from(self.end).unwrap_or_default()];
+            self.file.write_all_at(&zeros, 0)?;
+            self.file.sync_data()?;
+            (self.begin, self.end) = (0, 0);
+            self.count.store(0, Ordering::Relaxed);
         } else {
-            lines.begin = batch.end;
-            lines.count = lines
-                .count
-                .saturating_sub(batch.passed.len() + batch.unread);
+            self.begin = batch.end;
+            let learned = batch.passed.len() + batch.unread;
+            self.count.fetch_sub(learned, Ordering::Relaxed);
         }
         Ok(())
-    }
-
-    fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -236,8 +270,8 @@ mod tests {
         )
     }
 
-    fn ids(deferred: &Deferred) -> Vec<String> {
-        let batch = deferred.batch().unwrap();
+    async fn ids(deferred: &Deferred) -> Vec<String> {
+        let batch = deferred.batch().await.unwrap();
         assert_eq!(batch.passed.len() + batch.unread, deferred.count());
         batch
             .passed
@@ -246,36 +280,40 @@ mod tests {
             .collect()
     }
 
-    #[test]
-    fn what_passed_outlives_the_process() {
+    #[tokio::test]
+    async fn what_passed_outlives_the_process() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.deferred");
         let deferred = Deferred::open(&path).unwrap();
-        deferred.add(&passed("a")).unwrap();
-        deferred.add(&passed("b")).unwrap();
+        deferred.add(passed("a")).await.unwrap();
+        deferred.add(passed("b")).await.unwrap();
         drop(deferred);
         let deferred = Deferred::open(&path).unwrap();
-        assert_eq!(ids(&deferred), ["a", "b"]);
-        let batch = deferred.batch().unwrap();
+        assert_eq!(ids(&deferred).await, ["a", "b"]);
+        let batch = deferred.batch().await.unwrap();
         assert_eq!(batch.passed[0], passed("a"));
         // What comes while the batch is learned stays.
-        deferred.add(&passed("c")).unwrap();
-        deferred.take_out(&batch).unwrap();
-        assert_eq!(ids(&deferred), ["c"]);
-        let again = ids(&Deferred::open(&path).unwrap());
+        deferred.add(passed("c")).await.unwrap();
+        deferred.take_out(batch).await.unwrap();
+        assert_eq!(ids(&deferred).await, ["c"]);
+        let again = ids(&Deferred::open(&path).unwrap()).await;
         assert_eq!(again, ["a", "b", "c"], "learned twice is learned once");
-        let batch = deferred.batch().unwrap();
-        deferred.take_out(&batch).unwrap();
+        let batch = deferred.batch().await.unwrap();
+        deferred.take_out(batch).await.unwrap();
         assert_eq!(deferred.count(), 0);
         assert!(std::fs::read(&path).unwrap().iter().all(|byte| *byte == 0));
         assert_eq!(std::fs::metadata(&path).unwrap().len(), FILE_BYTES);
     }
 
-    #[test]
-    fn a_torn_line_is_overwritten() {
+    #[tokio::test]
+    async fn a_torn_line_is_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.deferred");
-        Deferred::open(&path).unwrap().add(&passed("a")).unwrap();
+        Deferred::open(&path)
+            .unwrap()
+            .add(passed("a"))
+            .await
+            .unwrap();
         let mut text = std::fs::read(&path).unwrap();
         let end = whole_lines(&text).len();
         for (at, byte) in b"{\"provider\":\"evolink\",\"task_id\":\"torn-and-longer-than-the-next"
@@ -288,35 +326,51 @@ mod tests {
         }
         std::fs::write(&path, &text).unwrap();
         let deferred = Deferred::open(&path).unwrap();
-        assert_eq!(ids(&deferred), ["a"]);
-        deferred.add(&passed("b")).unwrap();
-        assert_eq!(ids(&Deferred::open(&path).unwrap()), ["a", "b"]);
+        assert_eq!(ids(&deferred).await, ["a"]);
+        deferred.add(passed("b")).await.unwrap();
+        assert_eq!(ids(&Deferred::open(&path).unwrap()).await, ["a", "b"]);
     }
 
-    #[test]
-    fn junk_is_told_and_a_full_file_refuses() {
+    #[tokio::test]
+    async fn junk_is_told_and_a_full_file_refuses() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.deferred");
         std::fs::write(&path, "junk\n{\"provider\":1}\n").unwrap();
         let deferred = Deferred::open(&path).unwrap();
-        let junk = deferred.batch().unwrap();
+        let junk = deferred.batch().await.unwrap();
         assert_eq!(junk.unread, 2);
-        deferred.take_out(&junk).unwrap();
+        deferred.take_out(junk).await.unwrap();
         let long = "x".repeat(256);
         let mut count = 0;
-        while deferred.lines().end + 400 <= FILE_BYTES {
+        let mut lines = deferred.lines.lock().await;
+        while lines.end + 400 <= FILE_BYTES {
             // Not synced one by one: that would take long.
             let mut line = serde_json::to_vec(&passed(&long)).unwrap();
             line.push(b'\n');
-            let mut lines = deferred.lines();
             lines.file.write_all_at(&line, lines.end).unwrap();
             lines.end += to_u64(line.len());
-            lines.count += 1;
             count += 1;
         }
-        let full = deferred.add(&passed(&long));
+        lines.count.store(count, Ordering::Relaxed);
+        drop(lines);
+        let full = deferred.add(passed(&long)).await;
         assert!(count > 2_000);
         assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
-        assert_eq!(ids(&deferred).len(), count);
+        assert_eq!(ids(&deferred).await.len(), count);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_stops_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.deferred");
+        let deferred = Deferred::open(&path).unwrap();
+        deferred.add(passed("a")).await.unwrap();
+        let at_work = deferred.lines.lock().await;
+        let late = deferred.add(passed("b")).await;
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(deferred.count(), 1);
+        drop(at_work);
+        deferred.add(passed("c")).await.unwrap();
+        assert_eq!(ids(&deferred).await, ["a", "c"]);
     }
 }

@@ -49,7 +49,7 @@ impl Gateway {
     }
 
     async fn learn_deferred(&self, deferred: &Deferred, default_ttl: Span) -> Result<(), String> {
-        let batch = blocking(deferred, Deferred::batch).await?;
+        let batch = deferred.batch().await.map_err(|error| error.to_string())?;
         for some in batch.passed.chunks(LEARNED_AT_ONCE) {
             self.learn_some(some, default_ttl)
                 .await
@@ -62,7 +62,8 @@ impl Gateway {
             );
         }
         let learned = batch.passed.len();
-        blocking(deferred, move |deferred| deferred.take_out(&batch)).await?;
+        let taken_out = deferred.take_out(batch).await;
+        taken_out.map_err(|error| error.to_string())?;
         tracing::info!(
             tasks = learned,
             "learned what passed while the manifest could not be written"
@@ -92,14 +93,4 @@ impl Gateway {
         });
         futures::future::try_join_all(learning).await.map(drop)
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    deferred: &Deferred,
-    work: impl FnOnce(&Deferred) -> std::io::Result<T> + Send + 'static,
-) -> Result<T, String> {
-    let deferred = deferred.clone();
-    let done = tokio::task::spawn_blocking(move || work(&deferred)).await;
-    let done = done.map_err(|ended| ended.to_string())?;
-    done.map_err(|error| error.to_string())
 }

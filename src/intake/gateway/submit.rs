@@ -175,15 +175,13 @@ impl Gateway {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the manifest does not answer".to_owned(),
         };
-        let Some(deferred) = parts.deferred.clone() else {
+        let Some(deferred) = &parts.deferred else {
             parts.counts.add(Count::Missed);
             tracing::error!(task.id = %key.id, error, "a task passed that was written down nowhere");
             return Archiving::Missed;
         };
         let passed = Passed::new(&key, callback, now);
-        let added = tokio::task::spawn_blocking(move || deferred.add(&passed)).await;
-        let added = added.map_err(|ended| ended.to_string());
-        match added.and_then(|added| added.map_err(|error| error.to_string())) {
+        match deferred.add(passed).await {
             Ok(()) => {
                 parts.counts.add(Count::Deferred);
                 tracing::warn!(task.id = %key.id, error, "a task passed that is learned once the manifest can be written");
@@ -191,7 +189,7 @@ impl Gateway {
             }
             Err(deferring) => {
                 parts.counts.add(Count::Missed);
-                tracing::error!(task.id = %key.id, error, deferring, "a task passed that was written down nowhere");
+                tracing::error!(task.id = %key.id, error, %deferring, "a task passed that was written down nowhere");
                 Archiving::Missed
             }
         }
