@@ -52,6 +52,7 @@ use crate::http::guard::Guard;
 use crate::http::problem::Problem;
 use crate::http::request::Admission;
 use crate::http::request::TOKEN_HEADER;
+use crate::intake::gateway::body::LongAnswers;
 use crate::intake::gateway::held_back::HeldBack;
 use crate::manifest::Manifest;
 use crate::manifest::row::TaskRecord;
@@ -153,6 +154,7 @@ struct Inner {
     /// Submissions whose callers may have gone: they are learned all the same.
     tracker: TaskTracker,
     held_back: HeldBack,
+    long_answers: LongAnswers,
 }
 
 /// A call that may go on: to whom, where, and for whom.
@@ -209,6 +211,7 @@ impl Gateway {
             parts,
             tracker: TaskTracker::new(),
             held_back: HeldBack::default(),
+            long_answers: LongAnswers::default(),
         }))
     }
 
@@ -220,6 +223,10 @@ impl Gateway {
     /// How many tasks passed that wait to be learned.
     pub fn waiting(&self) -> usize {
         self.parts().deferred.as_ref().map_or(0, Deferred::count)
+    }
+
+    fn long_answers(&self) -> &LongAnswers {
+        &self.0.long_answers
     }
 
     fn held_back(&self) -> &HeldBack {

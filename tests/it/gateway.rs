@@ -247,7 +247,7 @@ async fn an_answer_that_cannot_be_read_says_that_its_task_is_missed() {
         "HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 3\r\n\r\nxyz".into()
     };
     let long = |_: &Received| {
-        let pad = "a".repeat(256 * 1024);
+        let pad = "a".repeat(1024 * 1024);
         json("200 OK", &format!("{{\"id\":\"t-1\",\"pad\":\"{pad}\"}}"))
     };
     let upstreams = [Upstream::new(encoded).await, Upstream::new(long).await];
@@ -261,6 +261,25 @@ async fn an_answer_that_cannot_be_read_says_that_its_task_is_missed() {
         .await;
         assert!(world.records().await.is_empty());
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_repeats_a_picture_names_its_task_all_the_same() {
+    let upstream = Upstream::new(|_| {
+        let picture = "a".repeat(512 * 1024);
+        json(
+            "200 OK",
+            &format!("{{\"id\":\"t-1\",\"status\":\"pending\",\"input\":\"{picture}\"}}"),
+        )
+    })
+    .await;
+    with_gateway(&upstream, "", "", async |world, address| {
+        let answer = submit(address, "{}").await;
+        assert_eq!(answer.header("reelvault-archiving"), Some("learned"));
+        assert!(answer.body.len() > 512 * 1024);
+        assert_eq!(world.records().await[0].key, key("t-1"));
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ use bytes::BytesMut;
 use futures::StreamExt as _;
 use futures::TryStreamExt as _;
 use futures::stream;
+use tokio::sync::Semaphore;
+use tokio::sync::SemaphorePermit;
 
 use crate::http::Body;
 use crate::http::HttpError;
@@ -19,10 +21,24 @@ use crate::units::ByteSize;
 /// provider's.
 const CALLER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A body that was to be read whole.
-pub(super) enum Taken {
-    /// It was.
-    Whole(Bytes),
+/// An answer about one task takes a few KiB. As many as there are connections may be in memory at once.
+const SHORT_BYTES_MAX: ByteSize = ByteSize::bytes(256 * 1024);
+
+/// One that repeats what was submitted, as a picture, is longer: as long as our own looks read, and this many at once.
+const LONG_BYTES_MAX: ByteSize = ByteSize::mib(1);
+const LONG_AT_ONCE: usize = 16;
+
+/// Who comes when so many are read waits this long for its turn.
+const LONG_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The turns of long answers.
+#[derive(Debug)]
+pub(super) struct LongAnswers(Semaphore);
+
+/// An answer that was to be read whole.
+pub(super) enum Taken<'a> {
+    /// It was. What it takes in memory is counted until the turn is given back.
+    Whole(Bytes, Option<SemaphorePermit<'a>>),
     /// It is longer than the bound: what was read, and the rest.
     Long(Body),
 }
@@ -53,17 +69,40 @@ pub(super) fn outgoing(answer: http::Response<Body>) -> Response {
     response
 }
 
-/// Reads a body whole, unless it is longer than `max`.
-pub(super) async fn take(mut body: Body, max: ByteSize) -> Result<Taken, HttpError> {
+impl Default for LongAnswers {
+    fn default() -> Self {
+        Self(Semaphore::new(LONG_AT_ONCE))
+    }
+}
+
+impl LongAnswers {
+    /// Reads an answer whole, unless it is too long, or many others are long now.
+    pub(super) async fn take(&self, body: Body) -> Result<Taken<'_>, HttpError> {
+        let body = match read(body, SHORT_BYTES_MAX).await? {
+            Ok(whole) => return Ok(Taken::Whole(whole, None)),
+            Err(long) => long,
+        };
+        let Ok(Ok(turn)) = tokio::time::timeout(LONG_PATIENCE, self.0.acquire()).await else {
+            return Ok(Taken::Long(body));
+        };
+        Ok(match read(body, LONG_BYTES_MAX).await? {
+            Ok(whole) => Taken::Whole(whole, Some(turn)),
+            Err(long) => Taken::Long(long),
+        })
+    }
+}
+
+/// The whole body, or where it is longer than `max` all of it that comes.
+async fn read(mut body: Body, max: ByteSize) -> Result<Result<Bytes, Body>, HttpError> {
     let mut taken = BytesMut::new();
     while let Some(frame) = body.try_next().await? {
         taken.extend_from_slice(&frame);
         if taken.len() > max.as_usize() {
             let begun = stream::once(async move { Ok(taken.freeze()) });
-            return Ok(Taken::Long(begun.chain(body).boxed()));
+            return Ok(Err(begun.chain(body).boxed()));
         }
     }
-    Ok(Taken::Whole(taken.freeze()))
+    Ok(Ok(taken.freeze()))
 }
 
 /// Reads the beginning of a body until `is_enough`, its end, or `max`; gives that and all of the body.
@@ -107,17 +146,38 @@ mod tests {
     async fn what_is_too_long_comes_all_the_same() {
         let max = ByteSize::bytes(4);
         for whole in [&[][..], &["abcd"], &["ab", "", "cd"]] {
-            let Taken::Whole(taken) = take(frames(whole), max).await.unwrap() else {
+            let Ok(taken) = read(frames(whole), max).await.unwrap() else {
                 panic!("{whole:?} is short")
             };
             assert_eq!(taken, whole.concat());
         }
         for long in [&["abcde"][..], &["ab", "cd", "e", "f"]] {
-            let Taken::Long(body) = take(frames(long), max).await.unwrap() else {
+            let Err(body) = read(frames(long), max).await.unwrap() else {
                 panic!("{long:?} is long")
             };
             assert_eq!(rest(body).await, long.concat());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_long_answers_are_read_at_once_and_no_more() {
+        let frame: &str = "x".repeat(200 * 1024).leak();
+        let long = LongAnswers::default();
+        let taken = async |count: usize| long.take(frames(&vec![frame; count])).await.unwrap();
+        let mut held = Vec::new();
+        for _ in 0..LONG_AT_ONCE {
+            let it = taken(5).await;
+            assert!(matches!(&it, Taken::Whole(whole, Some(_)) if whole.len() == 5 * frame.len()));
+            held.push(it);
+        }
+        assert!(matches!(taken(1).await, Taken::Whole(_, None)));
+        let Taken::Long(body) = taken(2).await else {
+            panic!("there is no turn")
+        };
+        assert_eq!(rest(body).await.len(), 2 * frame.len());
+        held.pop();
+        assert!(matches!(taken(6).await, Taken::Long(_)), "too long");
+        assert!(matches!(taken(2).await, Taken::Whole(..)));
     }
 
     #[tokio::test]

@@ -35,15 +35,10 @@ use crate::model::task::TaskId;
 use crate::model::task::TaskKey;
 use crate::model::task::TaskState;
 use crate::provider::Passing;
-use crate::units::ByteSize;
 use crate::work::settle::MANIFEST_PAUSE;
 
-/// An answer about one task takes a few KiB. A longer one passes unread, and none longer is kept. As many as there are
-/// connections may be in memory at once.
-const ANSWER_BYTES_MAX: ByteSize = ByteSize::bytes(256 * 1024);
-
-/// The manifest has this long to say what it knows.
-const READ_PATIENCE: Duration = Duration::from_secs(2);
+/// The manifest has this long to say what it knows, and to take what was seen.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A caller whose submission was answered with its results waits this long for links that last: most are archived by
 /// then, and the most impatient of the clients that do this give an answer half a minute.
@@ -107,10 +102,13 @@ impl Gateway {
             return Ok(body::outgoing(answer));
         }
         let (head, body) = answer.into_parts();
-        let taken = body::take(body, ANSWER_BYTES_MAX).await;
-        let body = match taken.map_err(|error| self.no_answer(&call.name, &error))? {
-            Taken::Whole(body) => body,
-            Taken::Long(body) => return Ok(body::outgoing(http::Response::from_parts(head, body))),
+        let taken = self.long_answers().take(body).await;
+        let (body, _turn) = match taken.map_err(|error| self.no_answer(&call.name, &error))? {
+            Taken::Whole(body, turn) => (body, turn),
+            Taken::Long(body) => {
+                tracing::warn!(task.id = %key.id, "an answer is too long to be read: it passes with links that die");
+                return Ok(body::outgoing(http::Response::from_parts(head, body)));
+            }
         };
         let passing = call.served.provider.passing(&key.id, head.status, &body);
         let shown = match passing {
@@ -184,7 +182,7 @@ impl Gateway {
     /// What is known of a task, or why that is not to be had.
     async fn known(&self, key: &TaskKey) -> Result<Option<ServedTask>, String> {
         let reading = self.parts().manifest.served_task(key);
-        match tokio::time::timeout(READ_PATIENCE, reading).await {
+        match tokio::time::timeout(PATIENCE, reading).await {
             Ok(read) => read.map_err(|error| error.to_string()),
             Err(_) => Err("the manifest does not answer".to_owned()),
         }

@@ -38,10 +38,6 @@ use crate::provider::Provider;
 use crate::provider::description::gateway::CallbackField;
 use crate::units::ByteSize;
 
-/// An answer to a submission tells of one task and takes a few KiB. As many as there are connections may be in memory at
-/// once.
-const ANSWER_BYTES_MAX: ByteSize = ByteSize::bytes(256 * 1024);
-
 /// A body that is an object shows it within this.
 const PEEK_BYTES_MAX: ByteSize = ByteSize::bytes(4096);
 
@@ -112,9 +108,9 @@ impl Gateway {
             return Ok(archiving.told_in(body::outgoing(answer)));
         }
         let (head, body) = answer.into_parts();
-        let taken = body::take(body, ANSWER_BYTES_MAX).await;
-        let body = match taken.map_err(|error| self.no_answer(&call.name, &error))? {
-            Taken::Whole(body) => body,
+        let taken = self.long_answers().take(body).await;
+        let (body, _turn) = match taken.map_err(|error| self.no_answer(&call.name, &error))? {
+            Taken::Whole(body, turn) => (body, turn),
             Taken::Long(body) => {
                 let archiving = self.missed(&call, "its answer is too long");
                 let answer = http::Response::from_parts(head, body);
