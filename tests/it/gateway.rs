@@ -547,6 +547,32 @@ async fn a_manifest_that_is_down_takes_no_submission_down_with_it() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_cannot_be_written_keeps_no_look_waiting() {
+    let is_done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let done = std::sync::Arc::clone(&is_done);
+    let upstream = Upstream::new(move |_| {
+        let is_done = done.load(std::sync::atomic::Ordering::Relaxed);
+        let status = if is_done { "failed" } else { "pending" };
+        json(
+            "200 OK",
+            &format!("{{\"id\":\"t-1\",\"status\":\"{status}\"}}"),
+        )
+    })
+    .await;
+    with_gateway(&upstream, "", "", async |world, address| {
+        look(address, "raw", "t-1").await;
+        wait_for_task(world).await;
+        let _locked = lock(world);
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        let looking = look(address, "raw", "t-1");
+        let answer = tokio::time::timeout(Duration::from_secs(5), looking).await;
+        let answer = answer.expect("the look waits for who writes");
+        assert_eq!(answer.json()["status"], "failed");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_passed_while_the_manifest_was_down_is_learned_by_the_next_daemon() {
     let upstream = Upstream::new(takes_all).await;
     let mut locked = None;

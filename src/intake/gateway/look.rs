@@ -200,34 +200,38 @@ impl Gateway {
             Progress::Pending | Progress::Running => false,
             Progress::Completed | Progress::Failed | Progress::Cancelled => true,
         };
-        let manifest = &self.parts().manifest;
-        let taken = match known.map(|known| known.task.state) {
-            None => {
-                let provider = &call.served.provider;
-                let archiving = self.remember(provider, key.clone(), None).await;
-                return archiving == Archiving::Learned;
-            }
-            Some(TaskState::Watching) if is_over => manifest.hear(key).await.map(drop),
-            Some(TaskState::Vanished | TaskState::Abandoned) => {
-                manifest.revive(key).await.map(drop)
-            }
-            Some(
-                TaskState::Watching
-                | TaskState::Completed
-                | TaskState::Failed
-                | TaskState::Cancelled,
-            ) => return true,
+        let Some(known) = known else {
+            let provider = &call.served.provider;
+            let archiving = self.remember(provider, key.clone(), None).await;
+            return archiving == Archiving::Learned;
         };
-        match taken {
-            Ok(()) => {
+        let was_given_up = match known.task.state {
+            TaskState::Watching if is_over => false,
+            TaskState::Vanished | TaskState::Abandoned => true,
+            TaskState::Watching
+            | TaskState::Completed
+            | TaskState::Failed
+            | TaskState::Cancelled => return true,
+        };
+        let manifest = &self.parts().manifest;
+        let taking = async {
+            let taken = if was_given_up {
+                manifest.revive(key).await.map(drop)
+            } else {
+                manifest.hear(key).await.map(drop)
+            };
+            taken.map_err(|error| error.to_string())
+        };
+        let error = match tokio::time::timeout(PATIENCE, taking).await {
+            Ok(Ok(())) => {
                 self.parts().watch.poke();
-                true
+                return true;
             }
-            Err(error) => {
-                tracing::warn!(task.id = %key.id, %error, "a hint was not taken");
-                false
-            }
-        }
+            Ok(Err(error)) => error,
+            Err(_) => "the manifest does not answer".to_owned(),
+        };
+        tracing::warn!(task.id = %key.id, error, "a hint was not taken");
+        false
     }
 
     /// Whether a completed task is told as running for now. Not where that could be for long: a look of our own that
