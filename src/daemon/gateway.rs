@@ -75,7 +75,12 @@ pub(super) fn gateway(config: &Config, around: Around<'_>) -> anyhow::Result<Gat
                 ANSWER_TIMEOUT,
             )?,
             guard: callbacks.clone(),
-            callback: hook(config, provider)?,
+            callback: match (&config.server.public_url, provider.hook_path()) {
+                (Some(public), Some(path)) => {
+                    hook(name, public, &path, &Guard::new(settings.allow_private))?
+                }
+                (_, None) | (None, _) => None,
+            },
         };
         served.insert(name.clone(), one);
     }
@@ -121,14 +126,23 @@ pub(super) fn callback_body(gateway: &Gateway) -> CallbackBody {
     })
 }
 
-/// Where the provider is asked to call us: where others reach us and its webhooks are taken.
-fn hook(config: &Config, provider: &Provider) -> anyhow::Result<Option<Url>> {
-    let (Some(public), Some(path)) = (&config.server.public_url, provider.hook_path()) else {
-        return Ok(None);
-    };
-    let public = public.as_str().trim_end_matches('/');
-    let url = Url::parse(&format!("{public}{path}"));
-    url.map(Some).context("server.public_url")
+/// Where the provider is asked to call us: where others reach us and its webhooks are taken. Nowhere, if that is an
+/// address that it cannot call: it would refuse the submission for that.
+fn hook(
+    name: &ProviderName,
+    public: &Url,
+    path: &str,
+    callable: &Guard,
+) -> anyhow::Result<Option<Url>> {
+    let url = format!("{}{path}", public.as_str().trim_end_matches('/'));
+    let url = Url::parse(&url).context("server.public_url")?;
+    match callable.check(&url) {
+        Ok(()) => Ok(Some(url)),
+        Err(why) => {
+            tracing::warn!(provider = %name, %why, "server.public_url is no address that the provider can call: what passes the gateway is polled for");
+            Ok(None)
+        }
+    }
 }
 
 impl Kept {
@@ -157,4 +171,34 @@ fn deferred_path(config: &Config, seams: &Seams) -> Option<PathBuf> {
     let mut path = Manifest::path(&config.manifest)?.into_os_string();
     path.push(".deferred");
     Some(path.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_provider_can_call_is_handed_to_it() {
+        let check = |public: &str, allow_private, expected: Option<&str>| {
+            let name = "raw".parse().unwrap();
+            let guard = Guard::new(allow_private);
+            let url = hook(&name, &public.parse().unwrap(), "/hooks/raw/x", &guard);
+            let url = url.unwrap().map(String::from);
+            assert_eq!(url.as_deref(), expected, "{public}");
+        };
+        let open = "https://archive.example.com/in/";
+        check(
+            open,
+            false,
+            Some("https://archive.example.com/in/hooks/raw/x"),
+        );
+        check("http://archive.example.com", false, None);
+        check("https://archive.lan", false, None);
+        check("https://10.0.0.1", false, None);
+        check(
+            "http://10.0.0.1:1",
+            true,
+            Some("http://10.0.0.1:1/hooks/raw/x"),
+        );
+    }
 }
