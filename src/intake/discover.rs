@@ -308,7 +308,15 @@ impl Discover {
                 };
                 settled(discovery, now.plus(NO_LIST_PAUSE))
             }
-            Err(trouble) => self.failed(work, under_way, &failure(trouble)),
+            Err(trouble) => {
+                let under_way = if trouble.is_of_the_page() {
+                    let pass = Some(reading.pass.from_its_front());
+                    Discovery { pass, ..under_way }
+                } else {
+                    under_way
+                };
+                self.failed(work, under_way, &failure(trouble))
+            }
         };
         self.write_settlement(work, settlement).await;
     }
@@ -342,6 +350,21 @@ impl Discover {
         });
         if let Err(error) = written.await {
             tracing::error!(%error, "failed to write how far a list was read; the lease runs out by itself");
+        }
+    }
+}
+
+impl Trouble {
+    /// Whether it may be the place of the page that is wrong: one whose task was deleted, a cursor that is too old.
+    fn is_of_the_page(&self) -> bool {
+        match self {
+            Trouble::Provider(ProviderError::NoSuchTask(_) | ProviderError::Garbled(_)) => true,
+            Trouble::Provider(
+                ProviderError::Refused { .. }
+                | ProviderError::Limited { .. }
+                | ProviderError::Unavailable(_),
+            )
+            | Trouble::Manifest(_) => false,
         }
     }
 }
@@ -492,11 +515,19 @@ impl Pass {
     /// The next round of the same pass.
     fn again(&self) -> Self {
         Self {
-            began_at: self.began_at,
             round: self.round.saturating_add(1),
+            learned: 0,
+            ..self.from_its_front()
+        }
+    }
+
+    /// The same round, read anew: what it learned before is no sign any more of where the list has moved, but of that it
+    /// may have.
+    fn from_its_front(&self) -> Self {
+        Self {
             place: None,
             pages: 0,
-            learned: 0,
+            ..self.clone()
         }
     }
 }

@@ -67,15 +67,19 @@ impl Provider {
         let path = page_path(list, place);
         let answer = caller.call(Method::GET, &path, Bytes::new()).await?;
         if is_no_such_call(answer.status) {
-            return match place {
-                None => Err(ListError::NoList),
+            match place {
+                None => return Err(ListError::NoList),
                 // Some say of a page behind the last one that it is not there.
-                Some(_) => Ok(Page {
-                    tasks: Vec::new(),
-                    unread: 0,
-                    next: None,
-                }),
-            };
+                Some(_) if self.pages_drift() => {
+                    return Ok(Page {
+                        tasks: Vec::new(),
+                        unread: 0,
+                        next: None,
+                    });
+                }
+                // A page that the one before it named: that is no end.
+                Some(_) => {}
+            }
         }
         let value = caller.good(&answer)?;
         let reader = caller.reader();

@@ -354,6 +354,13 @@ async fn no_page_leads_away_from_the_api() {
         .await;
         let provider = connect("replicate", &server, "k-1");
         assert_eq!(provider.list(None).await, Err(ListError::NoList));
+        // A page that the one before it named is no end of the list.
+        let place = Place("/v1/predictions?page_size=100".to_owned());
+        let cut = provider.list(Some(&place)).await;
+        assert!(
+            matches!(cut, Err(ListError::Provider(_))),
+            "{status}: {cut:?}"
+        );
         list.remove_async().await;
     }
 }

@@ -317,3 +317,32 @@ async fn trouble_with_the_list_is_waited_out() {
     // The page that failed is asked for again, and not the one before it.
     assert_eq!(pages(&world.simulator)[..3], [1, 2, 2]);
 }
+
+#[tokio::test]
+async fn a_page_that_is_refused_where_it_was_is_left_and_the_list_read_anew() {
+    let fronts = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let read = std::sync::Arc::clone(&fronts);
+    let upstream = Upstream::new(move |received| {
+        use std::sync::atomic::Ordering::Relaxed;
+        if !received.line.contains(" /v1/videos?") {
+            return json("200 OK", "{}");
+        }
+        if received.line.contains("after=t-1") {
+            let refused = "{\"error\":{\"code\":\"invalid_cursor\"}}";
+            return json("400 Bad Request", refused);
+        }
+        match read.fetch_add(1, Relaxed) {
+            0 => json("200 OK", "{\"data\":[{\"id\":\"t-1\"}]}"),
+            _ => json("200 OK", "{\"data\":[{\"id\":\"t-2\"},{\"id\":\"t-1\"}]}"),
+        }
+    })
+    .await;
+    let mut plan = Plan::files_of(ByteSize::bytes(64 * 1024));
+    plan.extra.push_str(&format!(
+        "[provider.raw]\nkind = \"openai\"\nbase_url = \"{}\"\napi_key = {{ env = \"SIM_KEY\" }}\n\
+         allow_private = true\ndiscover = true\n",
+        upstream.url
+    ));
+    let world = World::new(plan).await;
+    world.run_until(|records| records.len() == 2).await;
+}
