@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::Once;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
@@ -26,6 +26,7 @@ use crate::model::task::TaskError;
 use crate::model::task::TaskId;
 use crate::provider::Config;
 use crate::provider::answer::text;
+use crate::provider::call::Answer;
 use crate::provider::call::Caller;
 use crate::provider::connect::Account;
 use crate::provider::connect::ConnectError;
@@ -47,6 +48,9 @@ use crate::units::Span;
 /// Looks in flight at once where there is no batch; the pace holds besides.
 const LOOKS_AT_ONCE: usize = 8;
 
+/// Where there is no batch call it is looked for again after this, as with lists: a proxy or a deploy may have answered.
+const NO_BATCH_PAUSE: Span = Span::from_secs(86_400);
+
 /// The task that `check_key` asks for where no free call is described: no provider makes such an ID.
 const MADE_UP_TASK: &str = "reelvault-key-check";
 
@@ -63,8 +67,10 @@ pub(super) struct Inner {
     /// Whether the last answer about a task that is over is wanted whole.
     pub(super) keeps_answers: bool,
     hook: Option<Hook>,
-    /// Until the provider says that it knows no such call.
-    has_batch: AtomicBool,
+    /// After the provider said that it knows no batch call, as long as it is not asked for one.
+    no_batch: Pace,
+    /// Whether it was said that a page of its list is elsewhere.
+    pub(super) leads_away: Once,
 }
 
 /// What a look at a task gave.
@@ -108,7 +114,8 @@ impl Provider {
             ttl,
             keeps_answers: config.gateway,
             hook,
-            has_batch: AtomicBool::new(true),
+            no_batch: Pace::new(None),
+            leads_away: Once::new(),
         })))
     }
 
@@ -144,7 +151,7 @@ impl Provider {
     /// there.
     pub fn batch_max(&self) -> usize {
         let batch = self.description().batch.as_ref();
-        let batch = batch.filter(|_| self.0.has_batch.load(Ordering::Relaxed));
+        let batch = batch.filter(|_| self.has_batch());
         batch.map_or(1, |batch| batch.max.get())
     }
 
@@ -315,8 +322,7 @@ impl Provider {
     /// itself proves anything. Where the batch fails, which is not documented everywhere, a single look tells whether it is
     /// the provider that fails.
     async fn look_chunk(&self, batch: &Batch, ids: &[&TaskId]) -> Vec<Option<Look>> {
-        let has_batch = self.0.has_batch.load(Ordering::Relaxed);
-        if ids.len() < 2 || !has_batch {
+        if ids.len() < 2 || !self.has_batch() {
             return self.look_each(ids).await.into_iter().map(Some).collect();
         }
         // The one call a minute that a refused account is granted is a single look: only that can end the refusal.
@@ -377,8 +383,9 @@ impl Provider {
         let path = batch.path.fill(|_| Some(listed()));
         let path = path.map_err(|place| caller.garbled(None, unknown_place(place)))?;
         let answer = caller.call(method, &path, body).await?;
-        if is_no_such_call(answer.status) {
-            self.0.has_batch.store(false, Ordering::Relaxed);
+        if is_no_such_call(answer.status) && !self.is_of_tasks(&answer) {
+            tracing::warn!(provider = %self.name(), status = answer.status.as_u16(), "no batch call is there: tasks are asked about one by one for {NO_BATCH_PAUSE}");
+            self.0.no_batch.pause_for(NO_BATCH_PAUSE);
         }
         if !answer.status.is_success() && answer.status != StatusCode::TOO_MANY_REQUESTS {
             // Told to nobody, and no pause either: the single looks that follow decide what is wrong.
@@ -411,6 +418,18 @@ impl Provider {
         let all = batch.tasks.each(&value, see);
         all.map_err(|error| caller.garbled(Some(answer.status), error.to_string()))?;
         Ok(seen)
+    }
+
+    /// Whether the provider has a batch call, as far as it has said.
+    fn has_batch(&self) -> bool {
+        self.0.no_batch.pause_left().is_none()
+    }
+
+    /// Whether an answer says by its code that it knows none of the tasks, not that it has no such call.
+    fn is_of_tasks(&self, answer: &Answer) -> bool {
+        let code = self.0.caller.words(answer).code;
+        let gone = &self.description().status.error.gone;
+        code.is_some_and(|code| gone.contains(&code))
     }
 
     /// The sighting with the answer that it was read from, where the task is over and the answer is wanted.
@@ -493,27 +512,65 @@ mod tests {
     use super::*;
     use crate::provider::call::tests::caller;
 
-    /// A batch call that always fails must not use up the one call a minute that a refused account has.
-    #[tokio::test]
-    async fn a_refused_account_is_tried_with_a_single_look() {
-        let task = r#"{"id":"a","status":"pending"}"#;
-        let other = r#"{"id":"b","status":"pending"}"#;
-        let answers = [
-            (403, "", ""),
-            (403, "", ""),
-            (200, "", task),
-            (200, "", other),
-        ];
-        let (caller, script) = caller(&answers);
-        let provider = Provider(Arc::new(Inner {
+    const TASK: &str = r#"{"id":"a","status":"pending"}"#;
+    const OTHER: &str = r#"{"id":"b","status":"pending"}"#;
+
+    fn provider(caller: Caller) -> Provider {
+        Provider(Arc::new(Inner {
             caller,
             hosts: Vec::new(),
             allow_private: false,
             ttl: Span::ZERO,
             keeps_answers: false,
             hook: None,
-            has_batch: AtomicBool::new(true),
-        }));
+            no_batch: Pace::new(None),
+            leads_away: Once::new(),
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_call_that_is_not_there_is_looked_for_again_in_a_day() {
+        let unknown = r#"{"error":{"code":"task_not_found"}}"#;
+        let answers = [
+            (404, "", unknown),
+            (200, "", TASK),
+            (404, "", ""),
+            (200, "", TASK),
+            (200, "", TASK),
+            (200, "", OTHER),
+            (404, "", ""),
+            (200, "", TASK),
+        ];
+        let (caller, script) = caller(&answers);
+        let provider = provider(caller);
+        let ids = ["a", "b"].map(|id| id.parse::<TaskId>().unwrap());
+        let ids: Vec<&TaskId> = ids.iter().collect();
+        let check = async |has_batch: bool, left: usize| {
+            let told = provider.look_many(&ids).await.into_iter().flatten();
+            assert_eq!(told.count(), if has_batch { 1 } else { 2 });
+            assert_eq!(script.left(), left);
+        };
+        // None of these tasks is known: the call itself is.
+        check(true, 6).await;
+        check(true, 4).await;
+        assert_eq!(provider.batch_max(), 1);
+        check(false, 2).await;
+        tokio::time::advance(NO_BATCH_PAUSE.as_duration()).await;
+        assert_eq!(provider.batch_max(), 50);
+        check(true, 0).await;
+    }
+
+    /// A batch call that always fails must not use up the one call a minute that a refused account has.
+    #[tokio::test]
+    async fn a_refused_account_is_tried_with_a_single_look() {
+        let answers = [
+            (403, "", ""),
+            (403, "", ""),
+            (200, "", TASK),
+            (200, "", OTHER),
+        ];
+        let (caller, script) = caller(&answers);
+        let provider = provider(caller);
         let ids = ["a", "b"].map(|id| id.parse::<TaskId>().unwrap());
         let ids: Vec<&TaskId> = ids.iter().collect();
         let refused = provider.look_many(&ids).await;

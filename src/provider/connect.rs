@@ -156,10 +156,15 @@ impl Account {
         &self.base_url
     }
 
-    /// The path of an address that an answer gave, where it is one of this very API.
-    pub(super) fn path_of<'a>(&self, address: &'a str) -> Option<&'a str> {
-        let path = address.strip_prefix(self.base_url.as_str())?;
-        path.starts_with('/').then_some(path)
+    /// The path of an address that an answer gave, whole or from its host's root, where it is one of this very API.
+    pub(super) fn path_of(&self, address: &str) -> Option<String> {
+        let url = if address.starts_with('/') {
+            Url::parse(&self.base_url).ok()?.join(address).ok()?.into()
+        } else {
+            address.to_owned()
+        };
+        let path = url.strip_prefix(self.base_url.as_str())?;
+        path.starts_with('/').then(|| path.to_owned())
     }
 
     /// The header with a token that holds from `now` on, where calls need one made anew.

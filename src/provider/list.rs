@@ -116,11 +116,24 @@ impl Provider {
             PageBy::Number => number(1).checked_add(1)?.to_string(),
             PageBy::Offset => number(0).checked_add(rows)?.to_string(),
             PageBy::Cursor => told.unwrap_or(last)?,
-            // Not followed to other addresses than the API's own: the key goes along.
-            PageBy::Address => self.0.caller.account.path_of(&told??)?.to_owned(),
+            PageBy::Address => self.own_path(&told??)?,
         };
         let is_sound = !next.is_empty() && next.len() <= PLACE_BYTES_MAX;
         is_sound.then_some(Place(next))
+    }
+}
+
+impl Provider {
+    /// The path of the next page. None is followed to other addresses than the API's own: the key goes along.
+    fn own_path(&self, address: &str) -> Option<String> {
+        let path = self.0.caller.account.path_of(address);
+        if path.is_none() && !address.is_empty() {
+            let base_url = self.0.caller.account.base_url();
+            self.0.leads_away.call_once(|| {
+                tracing::warn!(provider = %self.name(), "the list's next page is not below {base_url}: it is not read");
+            });
+        }
+        path
     }
 }
 

@@ -292,6 +292,14 @@ async fn lists_are_paged_in_each_way() {
             json!({"next": "@/v1/predictions?cursor=x%3D&more"}),
             "/v1/predictions?cursor=x%3D&more",
         ),
+        (
+            "replicate",
+            "results",
+            "page_size=100",
+            "cursor=y%3D",
+            json!({"next": "/v1/predictions?cursor=y%3D"}),
+            "/v1/predictions?cursor=y%3D",
+        ),
     ] {
         let mut server = Server::new_async().await;
         let path = match kind {
