@@ -5,13 +5,19 @@ use std::io;
 use std::io::BufReader;
 use std::io::Read as _;
 use std::io::Seek as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
+
+use rustix::fs::OFlags;
 
 use crate::intake::import::Format;
 use crate::intake::import::Import;
 use crate::intake::line::Line;
 use crate::units::ByteSize;
+
+/// What lies there may have been replaced since it was listed: no link is followed, and no pipe is waited for.
+const NO_OTHER_FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
 
 /// Larger files are not read: nobody has so many tasks, and a look must end.
 const FILE_BYTES_MAX: ByteSize = ByteSize::mib(256);
@@ -75,8 +81,16 @@ impl File {
 
 fn open(path: &Path) -> Result<File, String> {
     let told = |error: io::Error| format!("cannot be read: {error}");
-    let mut file = fs::File::open(path).map_err(told)?;
-    let length = file.metadata().map_err(told)?.len();
+    let opened = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(NO_OTHER_FILE.bits().cast_signed())
+        .open(path);
+    let mut file = opened.map_err(told)?;
+    let metadata = file.metadata().map_err(told)?;
+    if !metadata.is_file() {
+        return Err("no file any more".to_owned());
+    }
+    let length = metadata.len();
     if length > FILE_BYTES_MAX.as_u64() {
         let length = ByteSize::bytes(length);
         return Err(format!(
@@ -213,5 +227,19 @@ mod tests {
         assert_eq!(told(&text), [format!("line {}: bad", border + 1)]);
         text.push(0);
         check(&text, &format!("byte {} is zero", border + 3));
+    }
+
+    #[test]
+    fn what_took_the_place_of_a_file_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let [secret, link, pipe] = ["secret", "link", "pipe"].map(|name| folder.path().join(name));
+        fs::write(&secret, "sk-canary\n").unwrap();
+        std::os::unix::fs::symlink(&secret, &link).unwrap();
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(open(&secret).is_ok());
+        for other in [&link, &pipe] {
+            assert!(open(other).is_err(), "{}", other.display());
+        }
     }
 }
