@@ -9,14 +9,16 @@ use url::Url;
 
 use crate::clock::Timestamp;
 use crate::http::Http;
-use crate::http::HttpError;
 use crate::http::body::collect;
 use crate::http::pace::retry_after;
 use crate::units::ByteSize;
 use crate::units::Span;
 
-/// How long an endpoint may take for everything: who has more to do answers first and works then.
+/// How long an endpoint may take to answer: who has more to do answers first and works then.
 pub(super) const ANSWER_WITHIN: Span = Span::from_secs(15);
+
+/// How long the body of an answer may take after its head.
+const REST_WITHIN: Span = Span::from_secs(2);
 
 /// What is read of an answer's body, so that its connection can be used again. It is not looked at.
 const ANSWER_BYTES_MAX: ByteSize = ByteSize::bytes(64 << 10);
@@ -56,18 +58,16 @@ pub(super) async fn post(
         Err(error) => return Answer::Failed(format!("no request can be made: {error}")),
     };
     *request.headers_mut() = headers;
-    let exchange = async {
-        let answer = http.send(request).await?;
-        let (parts, body) = answer.into_parts();
-        // The status has said it all; a body that is too long or breaks off costs only the connection.
-        collect(body, ANSWER_BYTES_MAX).await.ok();
-        Ok::<_, HttpError>(parts)
+    let answer = tokio::time::timeout(ANSWER_WITHIN.as_duration(), http.send(request)).await;
+    let (parts, body) = match answer {
+        Err(_) => return Answer::Failed(format!("no answer within {ANSWER_WITHIN}")),
+        Ok(Err(error)) => return Answer::Failed(error.to_string()),
+        Ok(Ok(answer)) => answer.into_parts(),
     };
-    match tokio::time::timeout(ANSWER_WITHIN.as_duration(), exchange).await {
-        Err(_) => Answer::Failed(format!("no whole answer within {ANSWER_WITHIN}")),
-        Ok(Err(error)) => Answer::Failed(error.to_string()),
-        Ok(Ok(parts)) => judge(parts.status, &parts.headers, now),
-    }
+    // The status has said it all; a body that is too long, breaks off or stalls costs only the connection.
+    let rest = collect(body, ANSWER_BYTES_MAX);
+    drop(tokio::time::timeout(REST_WITHIN.as_duration(), rest).await);
+    judge(parts.status, &parts.headers, now)
 }
 
 fn judge(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Answer {
