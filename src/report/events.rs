@@ -206,10 +206,10 @@ impl Follower {
 
     /// Waits until there may be news. Whether the stream goes on.
     async fn wait(&mut self) -> bool {
-        let Some(looked_at) = self.looked_at.replace(Instant::now()) else {
-            return true;
-        };
         let stop = &self.events.stop;
+        let Some(looked_at) = self.looked_at.replace(Instant::now()) else {
+            return !stop.is_cancelled();
+        };
         // Every arm is cancel-safe: a token, a watch, timers.
         tokio::select! {
             () = stop.cancelled() => return false,
@@ -236,6 +236,10 @@ impl Follower {
             ..EventFilter::default()
         };
         let found = self.events.manifest.events(&filter, most).await?;
+        if found.len() == most {
+            // There is more: a stream that is behind waits for nothing but its reader.
+            self.looked_at = None;
+        }
         let mut ready = Vec::new();
         for event in found.into_iter().map(|record| record.event) {
             let number = event.number;
