@@ -66,6 +66,8 @@ pub(super) struct Caller {
 #[derive(Debug, Default)]
 struct Trouble {
     error: Option<ProviderError>,
+    /// Until when we were told not to ask so often, whatever came of calls that were under way then.
+    limit: Option<(Timestamp, Said)>,
     /// How often we were told that we ask too often and not for how long to stay away, without a good answer between.
     limits_in_a_row: u32,
     /// Whether a good answer came since the account was last refused.
@@ -308,6 +310,7 @@ impl Caller {
             Meaning::Limited => {
                 let pause = asked.unwrap_or_else(|| self.unasked_pause());
                 let until = now.plus(pause);
+                self.trouble().limit = Some((until, said.clone()));
                 self.pause(pause, ProviderError::Limited { until, said })
             }
             Meaning::Unavailable => ProviderError::Unavailable(said),
@@ -361,8 +364,13 @@ impl Caller {
         trouble.refusals_in_a_row = 0;
         trouble.was_accepted = true;
         if let Some(ProviderError::Refused { .. }) = trouble.error {
-            trouble.error = None;
             self.pace.resume();
+            let now = self.clock.now();
+            let limit = trouble.limit.take().filter(|(until, _)| *until > now);
+            trouble.error = limit.map(|(until, said)| {
+                self.pace.pause_for(until.since(now));
+                ProviderError::Limited { until, said }
+            });
         }
     }
 
@@ -592,6 +600,21 @@ pub(super) mod tests {
         assert!(caller.good(&third.unwrap()).is_ok());
         check_pause(&caller, Span::from_secs(5));
         assert!(ask(&caller).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_account_that_is_accepted_again_keeps_to_its_limit() {
+        let (caller, _) = caller(&[(429, "300", ""), (401, "", ""), (200, "", "{}")]);
+        let call = || caller.call(Method::GET, "/v1/x", Bytes::new());
+        let (first, second, third) = futures::join!(call(), call(), call());
+        assert!(caller.good(&first.unwrap()).is_err());
+        assert!(caller.good(&second.unwrap()).is_err());
+        assert!(caller.is_refused());
+        assert!(caller.good(&third.unwrap()).is_ok());
+        assert!(!caller.is_refused());
+        check_pause(&caller, Span::from_secs(300));
+        let unasked = ask(&caller).await.unwrap_err();
+        assert!(matches!(unasked, ProviderError::Limited { .. }));
     }
 
     #[tokio::test]
