@@ -138,10 +138,6 @@ async fn follow(
     State(events): State<Arc<Events>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Ok(room) = Arc::clone(&events.room).try_acquire_owned() else {
-        let what = format!("{STREAMS} streams are open already");
-        return Err(Problem::unavailable(what));
-    };
     let after = match headers.get("last-event-id") {
         None => None,
         Some(id) => {
@@ -153,17 +149,7 @@ async fn follow(
             )
         }
     };
-    let follower = Follower {
-        changes: events.manifest.changes(),
-        since: after.is_none().then(|| events.clock.now()),
-        events,
-        _room: room,
-        after,
-        floor: after.unwrap_or(0),
-        told: BTreeSet::new(),
-        ready: Vec::new().into_iter(),
-        looked_at: None,
-    };
+    let follower = Follower::new(events, after)?;
     let alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(Sse::new(follower.stream())
         .keep_alive(alive)
@@ -171,6 +157,25 @@ async fn follow(
 }
 
 impl Follower {
+    /// A stream of what comes behind the event `after`, or of what happens from now on.
+    fn new(events: Arc<Events>, after: Option<i64>) -> Result<Self, Problem> {
+        let Ok(room) = Arc::clone(&events.room).try_acquire_owned() else {
+            let what = format!("{STREAMS} streams are open already");
+            return Err(Problem::unavailable(what));
+        };
+        Ok(Self {
+            changes: events.manifest.changes(),
+            since: after.is_none().then(|| events.clock.now()),
+            events,
+            _room: room,
+            after,
+            floor: after.unwrap_or(0),
+            told: BTreeSet::new(),
+            ready: Vec::new().into_iter(),
+            looked_at: None,
+        })
+    }
+
     fn stream(self) -> impl Stream<Item = Result<Sent, Infallible>> {
         stream::unfold(self, async |mut follower| {
             let next = follower.next().await?;
@@ -260,4 +265,63 @@ fn sent(event: Event) -> Sent {
     let json =
         serde_json::to_string(&Told::from(event)).expect("words and numbers make a document");
     Sent::default().id(number.to_string()).data(json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest;
+    use crate::manifest::Access;
+    use crate::manifest::row::NewTask;
+    use crate::model::deadline::Deadline;
+    use crate::model::deadline::DeadlineSource;
+    use crate::model::task::LearnedVia;
+    use crate::model::task::Tags;
+    use crate::model::task::TaskKey;
+    use crate::units::Span;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_behind_waits_for_nothing() {
+        const EVENTS: usize = 10 * PAGE;
+        let folder = tempfile::tempdir().unwrap();
+        let config = manifest::Config {
+            url: format!("sqlite:{}/manifest.db", folder.path().display()),
+            lease: Span::from_secs(60),
+            password: None,
+            connections: 1,
+            notify: false,
+            pooler: false,
+            machine: "here".to_owned(),
+        };
+        let clock = Clock::new(|| Timestamp::EPOCH);
+        let manifest = Manifest::open_inline(&config, &clock, Access::Daemon).unwrap();
+        let task = |number: usize| NewTask {
+            key: TaskKey {
+                provider: "evolink".parse().unwrap(),
+                id: format!("t-{number}").parse().unwrap(),
+            },
+            tags: Tags::new(),
+            via: LearnedVia::Api,
+            next_look_at: Timestamp::EPOCH,
+            deadline: Deadline {
+                at: Timestamp::EPOCH,
+                from: DeadlineSource::Learned,
+            },
+            callback: None,
+        };
+        manifest
+            .learn((0..EVENTS).map(task).collect())
+            .await
+            .unwrap();
+        let stop = CancellationToken::new();
+        let events = Events::new(manifest, clock, Box::new(|| false), stop.clone());
+        let mut follower = Follower::new(Arc::new(events), Some(0)).unwrap();
+        let began = Instant::now();
+        for _ in 0..EVENTS {
+            assert!(follower.next().await.is_some());
+        }
+        assert!(began.elapsed() < LOOK_EVERY);
+        stop.cancel();
+        assert!(follower.next().await.is_none());
+    }
 }

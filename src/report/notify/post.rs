@@ -96,6 +96,12 @@ fn judge(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt as _;
+    use futures::stream;
+
+    use crate::http::Exchange;
+    use crate::http::Transport;
+
     use super::*;
 
     #[test]
@@ -128,5 +134,26 @@ mod tests {
             Some("5"),
             failed("answered 307: redirects are not followed"),
         );
+    }
+
+    /// Answers with this status, and a body that never ends.
+    struct Stalls(u16);
+
+    impl Transport for Stalls {
+        fn send(&self, _: http::Request<Bytes>) -> Exchange {
+            let answer = http::Response::builder().status(self.0);
+            Box::pin(async move { Ok(answer.body(stream::pending().boxed()).unwrap()) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_changes_no_answer() {
+        let url = "https://app.example.com/hook".parse().unwrap();
+        let answer = async |status| {
+            let (http, now) = (Http::new(Stalls(status)), Timestamp::EPOCH);
+            post(&http, &url, HeaderMap::new(), Bytes::new(), now).await
+        };
+        assert_eq!(answer(200).await, Answer::Taken);
+        assert_eq!(answer(410).await, Answer::Gone);
     }
 }
