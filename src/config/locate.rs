@@ -13,11 +13,12 @@ use crate::config::node::Step;
 use crate::config::problem::count;
 
 /// Keys of secrets: what stands there must be a place, and is never shown when it is not.
-pub(super) const SECRETS: [&str; 11] = [
+pub(super) const SECRETS: [&str; 12] = [
     "api_key",
     "access_key",
     "secret_key",
     "token",
+    "token_old",
     "hook_secret",
     "hook_secret_old",
     "hook_key",

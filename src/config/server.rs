@@ -27,6 +27,9 @@ pub struct ServerConfig {
     /// What everybody on TCP must show, once it is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<SecretSource>,
+    /// The token before that one: links that were sealed with it stay good, and it opens nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_old: Option<SecretSource>,
     /// How long a stopping daemon finishes parts before it cuts off the rest.
     pub shutdown_grace: Span,
     /// `[server.hooks]`

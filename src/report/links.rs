@@ -73,6 +73,8 @@ pub struct Links {
     pub base: Option<Url>,
     /// Where the daemon asks for a token, its own links carry a proof instead, which only this secret makes.
     pub token: Option<Secret>,
+    /// The secret before that one, whose proofs were given out and are still good.
+    pub token_old: Option<Secret>,
 }
 
 /// Where the bytes of an asset are.
@@ -126,7 +128,7 @@ impl Links {
     pub fn own(&self, task: &TaskKey, index: AssetIndex) -> Option<Url> {
         let (id, provider) = (escaped(task.id.as_str()), escaped(task.provider.as_str()));
         let base = self.base.as_ref()?.as_str().trim_end_matches('/');
-        let seal = self.seal(task, index);
+        let seal = self.token.as_ref().map(|token| seal(token, task, index));
         let seal = seal.map(|seal| format!("&sig={seal}")).unwrap_or_default();
         let url = format!("{base}/api/v1/tasks/{id}/assets/{index}?provider={provider}{seal}");
         url.parse().ok()
@@ -134,16 +136,10 @@ impl Links {
 
     /// Whether `shown` is the proof in this daemon's own link to an asset.
     pub fn is_sealed(&self, task: &TaskKey, index: AssetIndex, shown: &str) -> bool {
-        let seal = self.seal(task, index);
-        seal.is_some_and(|seal| Secret::new(&seal).is(shown))
-    }
-
-    fn seal(&self, task: &TaskKey, index: AssetIndex) -> Option<String> {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.token.as_ref()?.expose().as_bytes());
-        let what = format!("reelvault asset\n{}\n{}\n{index}", task.provider, task.id);
-        let tag = hmac::sign(&key, what.as_bytes());
-        let bytes = tag.as_ref().iter().take(SEAL_BYTES);
-        Some(bytes.fold(String::new(), |seal, byte| format!("{seal}{byte:02x}")))
+        let tokens = self.token.iter().chain(&self.token_old);
+        tokens.fold(false, |is_one, token| {
+            is_one | Secret::new(&seal(token, task, index)).is(shown)
+        })
     }
 
     fn public(&self, asset: &AssetRecord) -> Option<Url> {
@@ -181,5 +177,58 @@ impl Links {
                 object.key.as_ref()?,
             ))
         })
+    }
+}
+
+/// The proof that a link to an asset is ours.
+fn seal(token: &Secret, task: &TaskKey, index: AssetIndex) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, token.expose().as_bytes());
+    let what = format!("reelvault asset\n{}\n{}\n{index}", task.provider, task.id);
+    let tag = hmac::sign(&key, what.as_bytes());
+    let bytes = tag.as_ref().iter().take(SEAL_BYTES);
+    bytes.fold(String::new(), |seal, byte| format!("{seal}{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_outlives_the_token_that_it_was_sealed_with() {
+        let links = |token: Option<&str>, token_old: Option<&str>| Links {
+            config: Config {
+                kind: Kind::Daemon,
+                presigned: Span::from_secs(1),
+            },
+            stores: BTreeMap::new(),
+            public: BTreeMap::new(),
+            base: Some("https://archive.example.com".parse().unwrap()),
+            token: token.map(Secret::new),
+            token_old: token_old.map(Secret::new),
+        };
+        let task = TaskKey {
+            provider: "evolink".parse().unwrap(),
+            id: "t-1".parse().unwrap(),
+        };
+        let index = AssetIndex(0);
+        let given = links(Some("one"), None).own(&task, index).unwrap();
+        let (_, seal) = given.as_str().split_once("&sig=").unwrap();
+        let check = |token, token_old, expected| {
+            let links = links(token, token_old);
+            assert_eq!(
+                links.is_sealed(&task, index, seal),
+                expected,
+                "{token:?} {token_old:?}"
+            );
+            assert!(!links.is_sealed(&task, AssetIndex(1), seal));
+        };
+        check(Some("one"), None, true);
+        check(Some("two"), Some("one"), true);
+        check(Some("two"), None, false);
+        check(None, None, false);
+        assert_ne!(
+            links(Some("two"), Some("one")).own(&task, index).unwrap(),
+            given
+        );
     }
 }

@@ -32,6 +32,9 @@ impl Check<'_> {
         if let Some(token) = &server.token {
             self.secret(Path::keys(&["server", "token"]), token);
         }
+        if let Some(token) = &server.token_old {
+            self.secret(Path::keys(&["server", "token_old"]), token);
+        }
         if let Some(url) = &server.public_url {
             self.address(Path::keys(&["server", "public_url"]), url);
         }

@@ -47,6 +47,11 @@ pub fn links(
     Ok(Links {
         base: base_url(&config.server, address),
         token: token(&config.server, seams)?,
+        token_old: {
+            let old = config.server.token_old.as_ref();
+            let old = old.map(|it| it.read(seams.env.as_ref()));
+            old.transpose().context("server.token_old")?
+        },
         ..links_to_stores(config, stores)
     })
 }
@@ -61,6 +66,7 @@ pub fn links_to_stores(config: &Config, stores: &BTreeMap<DestinationName, Store
         public: public.collect(),
         base: None,
         token: None,
+        token_old: None,
     }
 }
 
