@@ -66,7 +66,7 @@ pub(super) struct Inner {
     ttl: Span,
     /// Whether the last answer about a task that is over is wanted whole.
     pub(super) keeps_answers: bool,
-    hook: Option<Hook>,
+    pub(super) hook: Option<Hook>,
     /// After the provider said that it knows no batch call, as long as it is not asked for one.
     no_batch: Pace,
     /// Whether it was said that a page of its list is elsewhere.

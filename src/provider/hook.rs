@@ -220,6 +220,17 @@ impl Hook {
         Some(format!("/hooks/{name}/{token}"))
     }
 
+    /// A text in which a token stood, without it; none where none did.
+    pub(super) fn without_tokens(&self, said: &str) -> Option<String> {
+        let mut hidden = said.to_owned();
+        for token in &self.tokens {
+            let token = token.expose();
+            let written = utf8_percent_encode(token, TOKEN_ESCAPED).to_string();
+            hidden = hidden.replace(token, "***").replace(&written, "***");
+        }
+        (hidden != said).then_some(hidden)
+    }
+
     /// Judges a callback that came at `now`, and reads which task it is about.
     pub(super) async fn judge(
         &self,

@@ -214,11 +214,17 @@ impl Provider {
         pointers.map(|pointer| pointer.below(task)).collect()
     }
 
-    /// An answer in which `ours`, where it is echoed, stands as the caller's own callback, or as none.
-    pub fn without_callback(&self, body: &[u8], ours: &Url, own: Option<&Url>) -> Vec<u8> {
+    /// An answer in which `ours`, where it is echoed, stands as the caller's own callback, or as none. Where our address
+    /// is a part of what is said, or one of before, its token is left out.
+    pub fn without_callback(&self, body: &[u8], ours: Option<&Url>, own: Option<&Url>) -> Vec<u8> {
         rewrite::replace_everywhere(body, &mut |said| {
-            (said == ours.as_str())
-                .then(|| own.map_or_else(|| b"null".to_vec(), |own| json::written(own.as_str())))
+            if ours.is_some_and(|ours| said == ours.as_str()) {
+                return Some(
+                    own.map_or_else(|| b"null".to_vec(), |own| json::written(own.as_str())),
+                );
+            }
+            let hidden = self.0.hook.as_ref()?.without_tokens(said)?;
+            Some(json::written(&hidden))
         })
     }
 
@@ -287,7 +293,10 @@ mod tests {
             gateway: true,
             ..config
         };
-        let env = |_: &str| Some("sk-canary".to_owned());
+        let env = |name: &str| {
+            let named = if name == "KEY" { "sk-canary" } else { name };
+            Some(named.to_owned())
+        };
         let (http, clock) = (
             Http::new(Script::default()),
             Clock::new(|| Timestamp::EPOCH),
@@ -688,13 +697,38 @@ submit = ["/video"]
         let ours: Url = "https://us/hooks/evolink/secret".parse().unwrap();
         let echo = br#"{"callback_url":"https:\/\/us/hooks/evolink/secret","x":[ 1 ]}"#;
         assert_eq!(
-            text(provider.without_callback(echo, &ours, None)),
+            text(provider.without_callback(echo, Some(&ours), None)),
             r#"{"callback_url":null,"x":[ 1 ]}"#
         );
         let own: Url = "https://caller/?a=\"".parse().unwrap();
         assert_eq!(
-            text(provider.without_callback(echo, &ours, Some(&own))),
+            text(provider.without_callback(echo, Some(&ours), Some(&own))),
             r#"{"callback_url":"https://caller/?a=%22","x":[ 1 ]}"#
+        );
+    }
+
+    #[test]
+    fn no_token_of_an_address_of_ours_is_shown() {
+        let provider = connect(Config {
+            webhook: true,
+            hook_secret: Some(SecretSource::env("canary-hook-secret")),
+            hook_secret_old: Some(SecretSource::env("canary-hook/before")),
+            ..Config::default()
+        });
+        let ours: Url = "https://us/hooks/evolink/canary-hook-secret"
+            .parse()
+            .unwrap();
+        let check = |said: &str, expected: &str| {
+            let shown = provider.without_callback(said.as_bytes(), Some(&ours), None);
+            assert_eq!(text(shown), expected);
+        };
+        check(
+            r#"{"m":"https:\/\/us/hooks/evolink/canary-hook-secret is refused"}"#,
+            r#"{"m":"https://us/hooks/evolink/*** is refused"}"#,
+        );
+        check(
+            r#"{"was":"https://us/hooks/evolink/canary-hook%2Fbefore"}"#,
+            r#"{"was":"https://us/hooks/evolink/***"}"#,
         );
     }
 

@@ -9,6 +9,9 @@ use bytes::BytesMut;
 use futures::StreamExt as _;
 use futures::TryStreamExt as _;
 use futures::stream;
+use http::HeaderValue;
+use http::header;
+use http::response::Parts;
 use tokio::sync::Semaphore;
 use tokio::sync::SemaphorePermit;
 
@@ -66,6 +69,24 @@ pub(super) fn outgoing(answer: http::Response<Body>) -> Response {
     let mut response = Response::new(Outgoing::from_stream(body));
     *response.status_mut() = head.status;
     *response.headers_mut() = headers::of_answer(&head.headers);
+    response
+}
+
+/// An answer that was read, as it is `shown`.
+pub(super) fn answered(head: Parts, read: &[u8], shown: Bytes) -> Response {
+    let is_same = shown == read;
+    let length = shown.len();
+    let body = crate::http::body::full(shown);
+    let mut response = outgoing(http::Response::from_parts(head, body));
+    if !is_same {
+        headers::forget_body(response.headers_mut());
+    }
+    if length > 0 {
+        let length = HeaderValue::from(length);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, length);
+    }
     response
 }
 

@@ -111,6 +111,7 @@ impl Gateway {
             }
         };
         let passing = call.served.provider.passing(&key.id, head.status, &body);
+        let own = known.and_then(|known| known.callback.as_ref());
         let shown = match passing {
             Passing::Task {
                 progress,
@@ -121,29 +122,18 @@ impl Gateway {
                 // Who gets a text waits for no link.
                 let is_awaited = progress == Progress::Completed && !is_without_files;
                 let holds = is_taken && is_awaited && self.holds(key, known);
-                self.shown(call, known, progress, &results, body.clone(), holds)
+                self.shown(call, known, progress, &results, &body, holds)
                     .await
             }
             Passing::Gone | Passing::Trouble => {
                 if let Some(kept) = self.kept(call, known).await {
                     return Ok(kept);
                 }
-                body.clone()
+                submit::without_ours(&call.served, &body, own)
             }
-            Passing::Other => body.clone(),
+            Passing::Other => submit::without_ours(&call.served, &body, own),
         };
-        let is_same = shown == body;
-        let mut response = body::outgoing(http::Response::from_parts(
-            head,
-            crate::http::body::full(shown.clone()),
-        ));
-        if !is_same {
-            headers::forget_body(response.headers_mut());
-            response
-                .headers_mut()
-                .insert(header::CONTENT_LENGTH, HeaderValue::from(shown.len()));
-        }
-        Ok(response)
+        Ok(body::answered(head, &body, shown))
     }
 
     /// The answer to a submission as the caller sees it. One that has the results already, since the caller had the
@@ -155,17 +145,17 @@ impl Gateway {
         key: &TaskKey,
         own: Option<&Url>,
         status: StatusCode,
-        body: Bytes,
+        body: &[u8],
     ) -> Bytes {
         let provider = &call.served.provider;
-        let (done, results) = match provider.passing(&key.id, status, &body) {
+        let (done, results) = match provider.passing(&key.id, status, body) {
             Passing::Task {
                 progress: done @ Progress::Completed,
                 results,
                 is_without_files: false,
             } => (done, results),
             Passing::Task { .. } | Passing::Gone | Passing::Trouble | Passing::Other => {
-                return submit::without_ours(provider, body, call.served.callback.as_ref(), own);
+                return submit::without_ours(&call.served, body, own);
             }
         };
         let until = Instant::now() + DONE_AT_ONCE_PATIENCE;
@@ -266,12 +256,12 @@ impl Gateway {
         known: Option<&ServedTask>,
         progress: Progress,
         results: &[Url],
-        body: Bytes,
+        body: &[u8],
         holds: bool,
     ) -> Bytes {
         let provider = &call.served.provider;
         let own = known.and_then(|known| known.callback.as_ref());
-        let body = submit::without_ours(provider, body, call.served.callback.as_ref(), own);
+        let body = submit::without_ours(&call.served, body, own);
         let Some(known) = known.filter(|_| progress == Progress::Completed) else {
             let is_held = holds && progress == Progress::Completed;
             return if is_held {
@@ -336,12 +326,7 @@ impl Gateway {
             return Ok(None);
         };
         let own = known.callback.as_ref();
-        let body = submit::without_ours(
-            &served.provider,
-            answer.into(),
-            served.callback.as_ref(),
-            own,
-        );
+        let body = submit::without_ours(served, &answer, own);
         let linked = self.with_links(served, &known.task, &results, &body).await;
         let linked = linked.map_err(|error| Failure::retry("no links to send").because(error))?;
         Ok(Some(linked.into()))
@@ -365,7 +350,7 @@ impl Gateway {
                 Some(known),
                 progress,
                 &results,
-                answer.clone().into(),
+                answer,
                 self.holds(&known.task.key, Some(known)),
             )
             .await;

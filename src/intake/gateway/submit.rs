@@ -25,6 +25,7 @@ use crate::intake::Announcement;
 use crate::intake::gateway::Call;
 use crate::intake::gateway::Count;
 use crate::intake::gateway::Gateway;
+use crate::intake::gateway::Served;
 use crate::intake::gateway::body;
 use crate::intake::gateway::body::Taken;
 use crate::intake::gateway::deferred::Passed;
@@ -100,24 +101,32 @@ impl Gateway {
             HeaderValue::from_static("identity"),
         );
         let answer = self.send(&call, body).await?;
-        if !answer.status().is_success() {
-            return Ok(body::outgoing(answer));
-        }
+        let is_taken = answer.status().is_success();
+        let unread = |answer: http::Response<Body>, why: &str| {
+            let passed = body::outgoing(answer);
+            if is_taken {
+                self.missed(&call, why).told_in(passed)
+            } else {
+                passed
+            }
+        };
         if !headers::is_in_the_open(answer.headers()) {
-            let archiving = self.missed(&call, "its answer is encoded");
-            return Ok(archiving.told_in(body::outgoing(answer)));
+            return Ok(unread(answer, "its answer is encoded"));
         }
         let (head, body) = answer.into_parts();
         let taken = self.long_answers().take(body).await;
         let (body, _turn) = match taken.map_err(|error| self.no_answer(&call.name, &error))? {
             Taken::Whole(body, turn) => (body, turn),
             Taken::Long(body) => {
-                let archiving = self.missed(&call, "its answer is too long");
                 let answer = http::Response::from_parts(head, body);
-                return Ok(archiving.told_in(body::outgoing(answer)));
+                return Ok(unread(answer, "its answer is too long"));
             }
         };
         let own = own.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if !is_taken {
+            let shown = without_ours(&call.served, &body, own.as_ref());
+            return Ok(body::answered(head, &body, shown));
+        }
         let provider = &call.served.provider;
         let key = provider.submitted(head.status, &body).map(|id| TaskKey {
             provider: call.name.clone(),
@@ -130,19 +139,12 @@ impl Gateway {
         let own = own.as_ref();
         let shown = match key.filter(|_| archiving == Archiving::Learned) {
             Some(key) => {
-                let shown = self.shown_at_once(&call, &key, own, head.status, body);
+                let shown = self.shown_at_once(&call, &key, own, head.status, &body);
                 shown.await
             }
-            None => without_ours(provider, body, call.served.callback.as_ref(), own),
+            None => without_ours(&call.served, &body, own),
         };
-        let mut response = body::outgoing(http::Response::from_parts(
-            head,
-            crate::http::body::full(shown.clone()),
-        ));
-        let headers = response.headers_mut();
-        headers::forget_body(headers);
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(shown.len()));
-        Ok(archiving.told_in(response))
+        Ok(archiving.told_in(body::answered(head, &body, shown)))
     }
 
     /// Writes a task down, in the manifest or, where that is not to be had, beside it.
@@ -295,14 +297,7 @@ fn callback(said: &str, guard: &Guard) -> Option<Url> {
 }
 
 /// An answer in which our callback stands as the caller's own, since it holds what only we and the provider know.
-pub(super) fn without_ours(
-    provider: &Provider,
-    body: Bytes,
-    ours: Option<&Url>,
-    own: Option<&Url>,
-) -> Bytes {
-    match ours {
-        Some(ours) => provider.without_callback(&body, ours, own).into(),
-        None => body,
-    }
+pub(super) fn without_ours(served: &Served, body: &[u8], own: Option<&Url>) -> Bytes {
+    let ours = served.callback.as_ref();
+    served.provider.without_callback(body, ours, own).into()
 }
