@@ -234,10 +234,8 @@ impl Discover {
             tracing::warn!(rows = page.unread, "rows of the list name no task");
         }
         let wanted = reading.wanted(&page);
-        let (created, now) = (
-            wanted.iter().map(|(_, at)| *at).collect::<Vec<_>>(),
-            self.clock.now(),
-        );
+        let created: Vec<_> = wanted.iter().map(|(_, at)| *at).collect();
+        let now = self.clock.now();
         let learned =
             intake::learn_listed(&self.manifest, provider.name(), wanted, provider.ttl(), now);
         let learned = learned.await.map_err(Trouble::Manifest)?;
@@ -308,15 +306,21 @@ impl Discover {
                 };
                 settled(discovery, now.plus(NO_LIST_PAUSE))
             }
-            Err(trouble) => {
-                let under_way = if trouble.is_of_the_page() {
-                    let pass = Some(reading.pass.from_its_front());
-                    Discovery { pass, ..under_way }
-                } else {
-                    under_way
-                };
-                self.failed(work, under_way, &failure(trouble))
+            // Once it may be the server that is in trouble; the second time it is the place, and the next pass is to come.
+            Err(trouble)
+                if work.attempts > 0
+                    && reading.pass.place.is_some()
+                    && trouble.is_of_the_page() =>
+            {
+                let pass = Some(reading.pass.anew());
+                let anew = Discovery { pass, ..under_way };
+                DiscoverySettlement {
+                    due_at: now.plus(pause),
+                    is_attempt: false,
+                    ..self.failed(work, anew, &failure(trouble))
+                }
             }
+            Err(trouble) => self.failed(work, under_way, &failure(trouble)),
         };
         self.write_settlement(work, settlement).await;
     }
@@ -517,13 +521,12 @@ impl Pass {
         Self {
             round: self.round.saturating_add(1),
             learned: 0,
-            ..self.from_its_front()
+            ..self.anew()
         }
     }
 
-    /// The same round, read anew: what it learned before is no sign any more of where the list has moved, but of that it
-    /// may have.
-    fn from_its_front(&self) -> Self {
+    /// The same round, from its front.
+    fn anew(&self) -> Self {
         Self {
             place: None,
             pages: 0,

@@ -330,6 +330,7 @@ async fn no_such_task() {
         (404, error_body("task_not_found")),
         (404, String::new()),
         (404, "<html>".to_owned()),
+        (410, String::new()),
         (400, error_body("invalid_task_id")),
         (200, error_body("task_not_found")),
     ] {
@@ -567,7 +568,7 @@ async fn lies_are_refused() {
         assert!(error.to_string().contains(why), "{error}");
         assert!(error.hint().unwrap().contains("provider.evolink.base_url"));
     }
-    for status in [204, 301, 400, 405, 410] {
+    for status in [204, 301, 400, 405] {
         let error = look(status, "").await.unwrap_err();
         assert!(
             matches!(error, ProviderError::Garbled(_)),
