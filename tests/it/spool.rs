@@ -37,8 +37,10 @@ impl Spooled {
     /// Waits for a file that is moved here, and gives what is in it.
     async fn moved(&self, place: &str) -> String {
         let path = self.folder.join(place);
+        // A reason is written before its file comes.
+        let last = self.folder.join(place.trim_end_matches(".reason.txt"));
         let look = async {
-            while !path.exists() {
+            while !last.exists() {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
