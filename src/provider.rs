@@ -9,6 +9,7 @@ pub mod signature;
 
 mod answer;
 mod api;
+mod base64;
 mod builtin;
 mod call;
 mod connect;

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use aws_lc_rs::signature;
-use aws_smithy_types::base64;
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -13,6 +12,7 @@ use url::Url;
 
 use crate::http::Http;
 use crate::http::body;
+use crate::provider::base64;
 use crate::provider::hook::HookError;
 use crate::units::ByteSize;
 
@@ -116,7 +116,7 @@ impl Jwks {
             .keys
             .into_iter()
             .filter(|key| key.crv.as_deref().is_none_or(|crv| crv == "Ed25519"))
-            .filter_map(|key| from_base64url(&key.x?))
+            .filter_map(|key| base64::decode(&key.x?))
             .take(KEYS_MAX)
             .collect();
         if keys.is_empty() {
@@ -131,14 +131,4 @@ fn fits(keys: &[Vec<u8>], message: &[u8], tags: &[Vec<u8>]) -> bool {
         let key = signature::UnparsedPublicKey::new(&signature::ED25519, key);
         tags.iter().any(|tag| key.verify(message, tag).is_ok())
     })
-}
-
-/// Base64 with the letters of URLs and no padding.
-fn from_base64url(text: &str) -> Option<Vec<u8>> {
-    let plain = text
-        .trim_end_matches('=')
-        .replace('-', "+")
-        .replace('_', "/");
-    let padding = "=".repeat((4 - plain.len() % 4) % 4);
-    base64::decode(plain + &padding).ok()
 }
