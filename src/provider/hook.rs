@@ -15,8 +15,6 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::http::Http;
-use crate::http::standard_webhooks;
-use crate::http::standard_webhooks::SigningKey;
 use crate::http::standard_webhooks::TOLERANCE;
 use crate::model::digest::Sha256Digester;
 use crate::model::task::ProviderName;
@@ -87,7 +85,6 @@ pub(super) struct Hook {
 #[derive(Debug)]
 enum Proof {
     Token,
-    Standard(Vec<SigningKey>),
     Hmac(Signed, Vec<HmacKey>),
     Ed25519(Signed, Jwks),
 }
@@ -153,7 +150,7 @@ impl Hook {
             ("hook_key", &config.hook_key),
             ("hook_key_old", &config.hook_key_old),
         ])?;
-        let needs_key = matches!(webhook.verify, Verify::Standard | Verify::Hmac { .. });
+        let needs_key = matches!(webhook.verify, Verify::Hmac { .. });
         if needs_key && config.hook_key.is_none() {
             let what = "missing: the key that the provider signs its webhooks with";
             return Err(wrong("hook_key", what.to_owned()));
@@ -166,12 +163,6 @@ impl Hook {
         }
         let proof = match &webhook.verify {
             Verify::UrlToken => Proof::Token,
-            Verify::Standard => {
-                let keys = keys.into_iter().map(|(key, secret)| {
-                    SigningKey::read(&secret).map_err(|error| wrong(key, error.to_string()))
-                });
-                Proof::Standard(keys.collect::<Result<_, _>>()?)
-            }
             Verify::Hmac {
                 signed,
                 key: form,
@@ -242,10 +233,6 @@ impl Hook {
         let id = said.as_ref().ok().and_then(|said| said.id.as_ref());
         match &self.proof {
             Proof::Token => {}
-            Proof::Standard(keys) => {
-                let judged = standard_webhooks::verify(keys, headers, body, now);
-                judged.map_err(|distrust| HookError::Forged(distrust.to_string()))?;
-            }
             Proof::Hmac(signed, keys) => {
                 let (message, tags) = signed.read(headers, body, id, now)?;
                 let fits = tags.iter().fold(false, |fits, tag| {

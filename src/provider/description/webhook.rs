@@ -4,6 +4,7 @@ use http::HeaderName;
 use serde::Deserialize;
 use url::Url;
 
+use crate::http::standard_webhooks;
 use crate::provider::pointer::Pointer;
 use crate::provider::pointer::Pointers;
 
@@ -39,8 +40,6 @@ pub enum Verify {
     /// By nothing but the token in the address.
     #[default]
     UrlToken,
-    /// By Standard Webhooks.
-    Standard,
     /// By HMAC-SHA256 with a key that both have.
     Hmac {
         /// What is signed, and where the signature stands.
@@ -140,7 +139,11 @@ impl TryFrom<VerifyForm> for Verify {
                 Err("the schemes \"url_token\" and \"standard\" have nothing to set".to_owned())
             }
             Scheme::UrlToken => Ok(Verify::UrlToken),
-            Scheme::Standard => Ok(Verify::Standard),
+            Scheme::Standard => Ok(Verify::Hmac {
+                signed: standard(),
+                key: Encoding::Base64,
+                key_prefix: "whsec_".to_owned(),
+            }),
             Scheme::Hmac if form.jwks.is_some() => {
                 Err("`jwks` goes with the scheme \"ed25519_jwks\"".to_owned())
             }
@@ -177,6 +180,30 @@ impl VerifyForm {
             encoding,
             timestamp: self.timestamp.as_deref().map(header).transpose()?,
         })
+    }
+}
+
+/// What Standard Webhooks sign.
+fn standard() -> Signed {
+    let [id, timestamp, header] = [
+        standard_webhooks::ID,
+        standard_webhooks::TIMESTAMP,
+        standard_webhooks::SIGNATURE,
+    ]
+    .map(HeaderName::from_static);
+    let dot = || Piece::Text(".".to_owned());
+    Signed {
+        template: vec![
+            Piece::Header(id),
+            dot(),
+            Piece::Header(timestamp.clone()),
+            dot(),
+            Piece::Body,
+        ],
+        header,
+        prefix: "v1,".to_owned(),
+        encoding: Encoding::Base64,
+        timestamp: Some(timestamp),
     }
 }
 

@@ -13,6 +13,8 @@ use crate::http::Body;
 use crate::http::HttpError;
 use crate::http::Transport;
 use crate::http::body::full;
+use crate::http::standard_webhooks;
+use crate::http::standard_webhooks::SigningKey;
 use crate::provider::description::Description;
 
 use super::*;
