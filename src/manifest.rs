@@ -14,6 +14,7 @@ mod error;
 mod holds;
 mod links;
 pub mod machines;
+pub mod meant;
 mod migrate;
 pub mod moving;
 mod outbox;

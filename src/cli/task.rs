@@ -13,9 +13,9 @@ use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::manifest::Manifest;
+use crate::manifest::meant::NotOne;
 use crate::manifest::row::AssetRecord;
 use crate::manifest::row::ObjectRecord;
-use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
 use crate::model::asset::AssetState;
 use crate::model::task::ProviderName;
@@ -127,28 +127,15 @@ async fn open_for(config: &Config, dry_run: bool) -> Result<Manifest, Complaint>
 
 /// The one task that is meant.
 pub(crate) async fn find(manifest: &Manifest, which: &Which) -> Result<TaskRecord, Complaint> {
-    let filter = TaskFilter {
-        provider: which.provider.clone(),
-        id: Some(which.id.clone()),
-        ..TaskFilter::default()
-    };
-    let mut found = manifest.tasks(&filter, 2).await?;
-    match (found.pop(), found.pop()) {
-        (Some(task), None) => Ok(task),
-        (Some(one), Some(other)) => Err(Complaint::new(
-            Exit::Usage,
-            format!(
-                "{} is a task of {} and of {}",
-                which.id, one.key.provider, other.key.provider
-            ),
-        )
-        .hint("say which with --provider")),
-        (None, _) => Err(Complaint::new(
-            Exit::NotFound,
-            format!("no task {} in the manifest", which.id),
-        )
-        .hint("`reelvault tasks` lists them, `reelvault add` announces one")),
-    }
+    let found = manifest.the_task(which.provider.as_ref(), &which.id).await;
+    found.map_err(|error| match error {
+        NotOne::Unknown(_) => Complaint::new(Exit::NotFound, error.to_string())
+            .hint("`reelvault tasks` lists them, `reelvault add` announces one"),
+        NotOne::Several { .. } => {
+            Complaint::new(Exit::Usage, error.to_string()).hint("say which with --provider")
+        }
+        NotOne::Manifest(error) => error.into(),
+    })
 }
 
 /// How far off something is, unless it is due.

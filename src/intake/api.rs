@@ -33,9 +33,9 @@ use crate::intake::line::Accounts;
 use crate::intake::line::Line;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
+use crate::manifest::meant::NotOne;
 use crate::manifest::row::Learned;
 use crate::manifest::row::ObjectPlan;
-use crate::manifest::row::TaskFilter;
 use crate::model::object::DestinationName;
 use crate::model::task::LearnedVia;
 use crate::model::task::ProviderName;
@@ -396,28 +396,17 @@ impl Doors {
             .parse()
             .map_err(|error| Problem::bad_request(said(error)))?;
         let Query(one) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-        let provider = one
-            .provider
-            .map(|name| name.parse::<ProviderName>())
-            .transpose();
-        let filter = TaskFilter {
-            provider: provider.map_err(|error| Problem::bad_request(said(error)))?,
-            id: Some(id.clone()),
-            ..TaskFilter::default()
-        };
-        let mut found = self
-            .manifest
-            .tasks(&filter, 2)
-            .await
-            .map_err(|error| unwritten(&error))?;
-        match (found.pop(), found.pop()) {
-            (Some(task), None) => Ok(task.key),
-            (Some(one), Some(other)) => {
-                let (one, other) = (one.key.provider, other.key.provider);
-                let what = format!("{id} is a task of {other} and of {one}");
-                Err(Problem::new(StatusCode::CONFLICT, what).hint("say which with `provider`"))
+        let provider = one.provider.map(|name| name.parse::<ProviderName>());
+        let provider = provider.transpose();
+        let provider = provider.map_err(|error| Problem::bad_request(said(error)))?;
+        match self.manifest.the_task(provider.as_ref(), &id).await {
+            Ok(task) => Ok(task.key),
+            Err(NotOne::Unknown(id)) => Err(unknown(&id)),
+            Err(several @ NotOne::Several { .. }) => {
+                Err(Problem::new(StatusCode::CONFLICT, several.to_string())
+                    .hint("say which with `provider`"))
             }
-            (None, _) => Err(unknown(&id)),
+            Err(NotOne::Manifest(error)) => Err(unwritten(&error)),
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::clock::Timestamp;
 use crate::http::problem::Problem;
 use crate::manifest::Manifest;
 use crate::manifest::ManifestError;
+use crate::manifest::meant::NotOne;
 use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
 use crate::model::deadline::Danger;
@@ -312,25 +313,16 @@ pub async fn find(
     provider: Option<&ProviderName>,
     id: &TaskId,
 ) -> Result<TaskRecord, Problem> {
-    let filter = TaskFilter {
-        provider: provider.cloned(),
-        id: Some(id.clone()),
-        ..TaskFilter::default()
-    };
-    let mut found = manifest
-        .tasks(&filter, 2)
-        .await
-        .map_err(|error| unreadable(&error))?;
-    match (found.pop(), found.pop()) {
-        (Some(task), None) => Ok(task),
-        (Some(one), Some(other)) => {
-            let (one, other) = (one.key.provider, other.key.provider);
-            let what = format!("{id} is a task of {other} and of {one}");
-            Err(Problem::new(StatusCode::CONFLICT, what).hint("say which with `provider`"))
+    let found = manifest.the_task(provider, id).await;
+    found.map_err(|error| match error {
+        NotOne::Unknown(_) => {
+            Problem::not_found(error.to_string()).hint("POST /api/v1/tasks announces one")
         }
-        (None, _) => Err(Problem::not_found(format!("no task {id} in the manifest"))
-            .hint("POST /api/v1/tasks announces one")),
-    }
+        NotOne::Several { .. } => {
+            Problem::new(StatusCode::CONFLICT, error.to_string()).hint("say which with `provider`")
+        }
+        NotOne::Manifest(error) => unreadable(&error),
+    })
 }
 
 impl Which {
@@ -366,7 +358,7 @@ impl Which {
     }
 }
 
-fn asked<T>(query: Asked<T>) -> Result<T, Problem> {
+pub(super) fn asked<T>(query: Asked<T>) -> Result<T, Problem> {
     match query {
         Ok(Query(query)) => Ok(query),
         Err(rejection) => Err(Problem::bad_request(rejection.body_text())
@@ -374,7 +366,7 @@ fn asked<T>(query: Asked<T>) -> Result<T, Problem> {
     }
 }
 
-fn task_id(path: Result<Path<String>, PathRejection>) -> Result<TaskId, Problem> {
+pub(super) fn task_id(path: Result<Path<String>, PathRejection>) -> Result<TaskId, Problem> {
     let Path(id) = path.map_err(|_| Problem::bad_request("the path is no UTF-8"))?;
     parse_id(&id)
 }
@@ -384,7 +376,7 @@ fn parse_id(id: &str) -> Result<TaskId, Problem> {
     parsed.map_err(|error| Problem::bad_request(error.to_string()))
 }
 
-fn provider_name(named: Option<&str>) -> Result<Option<ProviderName>, Problem> {
+pub(super) fn provider_name(named: Option<&str>) -> Result<Option<ProviderName>, Problem> {
     let parsed = named.map(|name| {
         name.parse::<ProviderName>()
             .map_err(|error| Problem::bad_request(error.to_string()))

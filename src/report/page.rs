@@ -39,7 +39,10 @@ use crate::model::object::DestinationName;
 use crate::model::task::ProviderName;
 use crate::model::task::TaskId;
 use crate::model::task::TaskKey;
+use crate::report::api::asked;
 use crate::report::api::find;
+use crate::report::api::provider_name;
+use crate::report::api::task_id;
 use crate::report::links::escaped;
 use crate::report::overview::Overview;
 use crate::report::page::home::Home;
@@ -226,17 +229,8 @@ fn meant(
     path: Result<Path<String>, PathRejection>,
     one: Result<Query<One>, QueryRejection>,
 ) -> Result<(TaskId, Option<ProviderName>), Problem> {
-    let Path(id) = path.map_err(|_| Problem::bad_request("the path is no UTF-8"))?;
-    let Query(one) = one.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let wrong = |what: String| Problem::bad_request(what);
-    let id = id
-        .parse::<TaskId>()
-        .map_err(|error| wrong(error.to_string()))?;
-    let provider = one.provider.map(|name| name.parse::<ProviderName>());
-    let provider = provider
-        .transpose()
-        .map_err(|error| wrong(error.to_string()))?;
-    Ok((id, provider))
+    let (id, one) = (task_id(path)?, asked(one)?);
+    Ok((id, provider_name(one.provider.as_deref())?))
 }
 
 /// The page of a task.
