@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use http::StatusCode;
+use serde_json::Value;
 use url::Url;
 
 use crate::model::digest::Sha256Digester;
@@ -115,8 +116,8 @@ impl Provider {
         }
     }
 
-    /// The ID of the task that a submission made, which was answered like this.
-    pub fn submitted(&self, status: StatusCode, body: &[u8]) -> Option<TaskId> {
+    /// The ID of the task that a submission made, which was answered like this, and what the answer says of it.
+    pub fn submitted(&self, status: StatusCode, body: &[u8]) -> Option<(TaskId, Passing)> {
         let description = self.description();
         let told = self.gateway()?.id.clone();
         let pointer = match (told, &description.status.id) {
@@ -128,15 +129,20 @@ impl Provider {
         if !description.status.ok.is_in(&answer) {
             return None;
         }
-        description.id.join(&text(&pointer, &answer)?)
+        let id = description.id.join(&text(&pointer, &answer)?)?;
+        let passing = self.told(&id, status, Some(&answer));
+        Some((id, passing))
     }
 
     /// What an answer to a look at `id` says. Unlike [`Provider::look`] it changes nothing for our own calls: with
     /// another key a refusal says nothing about ours.
     pub fn passing(&self, id: &TaskId, status: StatusCode, body: &[u8]) -> Passing {
+        self.told(id, status, json::parse(body).ok().as_ref())
+    }
+
+    fn told(&self, id: &TaskId, status: StatusCode, answer: Option<&Value>) -> Passing {
         let reader = self.0.caller.reader();
-        let answer = json::parse(body).ok();
-        if let Some(answer) = &answer
+        if let Some(answer) = answer
             && status.is_success()
             && !reader.is_error(answer)
         {
@@ -153,7 +159,7 @@ impl Provider {
                 Err(Amiss::Senseless(_)) => Passing::Other,
             };
         }
-        let code = answer.and_then(|answer| reader.words(&answer).code);
+        let code = answer.and_then(|answer| reader.words(answer).code);
         let errors = &self.description().status.error;
         match meaning(errors, status, code.as_deref(), false) {
             Meaning::Gone => Passing::Gone,
@@ -334,6 +340,7 @@ mod tests {
         let check = |provider: &Provider, status: u16, body: &str, expected: Option<&str>| {
             let status = StatusCode::from_u16(status).unwrap();
             let found = provider.submitted(status, body.as_bytes());
+            let found = found.map(|(id, _)| id);
             assert_eq!(found, expected.map(id), "{status} {body}");
         };
         let provider = evolink();
@@ -505,7 +512,7 @@ id = "/data/task"
             };
             assert_eq!(said, callback, "{kind}");
             let id = provider.submitted(StatusCode::OK, answer.as_bytes());
-            let id = id.unwrap_or_else(|| panic!("{kind}: no task in {answer}"));
+            let (id, _) = id.unwrap_or_else(|| panic!("{kind}: no task in {answer}"));
             for look in [&provider.description().status.path]
                 .into_iter()
                 .chain(&gateway.look)
@@ -552,7 +559,7 @@ id = "/data/task"
     fn every_built_in_is_answered_for_in_its_own_words() {
         for (kind, _, answer, _) in SUBMISSIONS {
             let provider = built_in(kind);
-            let id = provider
+            let (id, _) = provider
                 .submitted(StatusCode::OK, answer.as_bytes())
                 .unwrap();
             let read = |body: &[u8]| match provider.passing(&id, StatusCode::OK, body) {

@@ -144,11 +144,10 @@ impl Gateway {
         call: &Call,
         key: &TaskKey,
         own: Option<&Url>,
-        status: StatusCode,
+        passing: Passing,
         body: &[u8],
     ) -> Bytes {
-        let provider = &call.served.provider;
-        let (done, results) = match provider.passing(&key.id, status, body) {
+        let (done, results) = match passing {
             Passing::Task {
                 progress: done @ Progress::Completed,
                 results,

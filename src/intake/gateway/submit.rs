@@ -128,18 +128,18 @@ impl Gateway {
             return Ok(body::answered(head, &body, shown));
         }
         let provider = &call.served.provider;
-        let key = provider.submitted(head.status, &body).map(|id| TaskKey {
-            provider: call.name.clone(),
-            id,
+        let submitted = provider.submitted(head.status, &body).map(|(id, passing)| {
+            let provider = call.name.clone();
+            (TaskKey { provider, id }, passing)
         });
-        let archiving = match &key {
-            Some(key) => self.remember(provider, key.clone(), own.clone()).await,
+        let archiving = match &submitted {
+            Some((key, _)) => self.remember(provider, key.clone(), own.clone()).await,
             None => self.missed(&call, "its answer names no task"),
         };
         let own = own.as_ref();
-        let shown = match key.filter(|_| archiving == Archiving::Learned) {
-            Some(key) => {
-                let shown = self.shown_at_once(&call, &key, own, head.status, &body);
+        let shown = match submitted.filter(|_| archiving == Archiving::Learned) {
+            Some((key, passing)) => {
+                let shown = self.shown_at_once(&call, &key, own, passing, &body);
                 shown.await
             }
             None => without_ours(&call.served, &body, own),
