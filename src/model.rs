@@ -8,6 +8,7 @@ pub mod event;
 pub mod failure;
 pub mod key;
 pub mod lease;
+pub mod links;
 pub mod object;
 pub mod task;
 

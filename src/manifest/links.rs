@@ -1,9 +1,11 @@
-//! Which result link belongs to which known asset: providers re-sign, re-name and re-order their links.
+//! What becomes of the result links of a look: which are known, which are signed anew, and which are new.
 
 use url::Url;
 
 use crate::model::asset::AssetIndex;
 use crate::model::asset::AssetState;
+use crate::model::links::Sign;
+use crate::model::links::owners;
 
 /// What is known of one asset of a task.
 #[derive(Clone, Debug)]
@@ -33,59 +35,24 @@ pub(super) enum LinkFate {
 
 /// The fate of each link of `seen`, which is in the provider's order.
 pub(super) fn fates(known: &[KnownLink], seen: &[Url]) -> Vec<LinkFate> {
-    let mut free = vec![true; known.len()];
-    let mut fates = vec![None; seen.len()];
-    // The strongest sign first: no asset takes two links.
-    for sign in [
-        Sign::SameUrl,
-        Sign::SameFileAndPlace,
-        Sign::SameFile,
-        Sign::Place,
-    ] {
-        for (place, (url, fate)) in seen.iter().zip(fates.iter_mut()).enumerate() {
-            if fate.is_some() {
-                continue;
-            }
-            let mut candidates = known.iter().zip(free.iter_mut()).enumerate();
-            let found = candidates
-                .find(|(_, (link, is_free))| **is_free && belongs(sign, place, url, link));
-            if let Some((at, (link, is_free))) = found {
-                *is_free = false;
-                *fate = Some(fate_of(sign, link.state, link.is_awaited, at));
-            }
-        }
-    }
-    let settled = fates.into_iter().map(|fate| fate.unwrap_or(LinkFate::New));
-    settled.collect()
-}
-
-/// By what a link is taken for an asset's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sign {
-    /// The very link.
-    SameUrl,
-    /// The same file under another query, at the asset's place: where files differ in their query alone.
-    SameFileAndPlace,
-    /// The same file under another query.
-    SameFile,
-    /// The asset still waits, its own link is gone from the list, and this one stands at its place.
-    Place,
-}
-
-fn belongs(sign: Sign, place: usize, url: &Url, link: &KnownLink) -> bool {
-    let is_same_file = url.host_str() == link.url.host_str() && url.path() == link.url.path();
-    let is_at_its_place = usize::try_from(link.index.0) == Ok(place);
-    match sign {
-        Sign::SameUrl => *url == link.url,
-        Sign::SameFileAndPlace => is_same_file && is_at_its_place,
-        Sign::SameFile => is_same_file,
-        Sign::Place => is_at_its_place && may_take_another_link(link.state),
-    }
+    let assets: Vec<_> = known.iter().map(|it| (it.index, &it.url)).collect();
+    // The asset still waits, its own link is gone from the list, and another stands at its place.
+    let may_change = |at: usize| {
+        let asset = known.get(at);
+        asset.is_some_and(|asset| may_take_another_link(asset.state))
+    };
+    let owners = owners(seen, &assets, may_change).into_iter();
+    let fates = owners.map(|owner| {
+        let (at, sign) = owner?;
+        let asset = known.get(at)?;
+        Some(fate_of(sign, asset.state, asset.is_awaited, at))
+    });
+    fates.map(|fate| fate.unwrap_or(LinkFate::New)).collect()
 }
 
 fn fate_of(sign: Sign, state: AssetState, is_awaited: bool, at: usize) -> LinkFate {
     match (sign, state) {
-        (Sign::SameUrl, _) | (_, AssetState::Archived | AssetState::Refused) => LinkFate::Known,
+        (Sign::SameLink, _) | (_, AssetState::Archived | AssetState::Refused) => LinkFate::Known,
         (Sign::SameFileAndPlace | Sign::SameFile, AssetState::Due) if !is_awaited => {
             LinkFate::Resigned(at)
         }

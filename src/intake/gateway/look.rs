@@ -30,6 +30,7 @@ use crate::manifest::row::answer::ServedTask;
 use crate::model::asset::AssetIndex;
 use crate::model::asset::AssetState;
 use crate::model::failure::Failure;
+use crate::model::links::owners;
 use crate::model::task::Progress;
 use crate::model::task::TaskId;
 use crate::model::task::TaskKey;
@@ -374,124 +375,15 @@ fn is_archived(task: &TaskRecord) -> bool {
             .all(|asset| asset.state == AssetState::Archived)
 }
 
-/// By what a link is taken for an asset's, the strongest sign first.
-#[derive(Clone, Copy)]
-enum Sign {
-    SameLink,
-    /// Under another signature, at the asset's place: where files differ in their query alone.
-    SameFileAndPlace,
-    SameFile,
-    /// There are as many links as assets.
-    Place,
-}
-
-/// Which asset each link of an answer belongs to; no asset takes two.
+/// Which asset each link of an answer belongs to. Where there are as many links as assets, each is that at its place.
 fn assets_of(results: &[Url], assets: &[AssetRecord]) -> BTreeMap<Url, AssetIndex> {
-    let belongs = |sign: Sign, place: usize, url: &Url, asset: &AssetRecord| {
-        let own = &asset.url;
-        let is_same_file = url.host_str() == own.host_str() && url.path() == own.path();
-        match sign {
-            Sign::SameLink => url == own,
-            Sign::SameFileAndPlace => is_same_file && is_at(place, asset),
-            Sign::SameFile => is_same_file,
-            Sign::Place => is_at(place, asset) && results.len() == assets.len(),
-        }
-    };
-    let mut free: Vec<&AssetRecord> = assets.iter().collect();
-    let mut found = BTreeMap::new();
-    for sign in [
-        Sign::SameLink,
-        Sign::SameFileAndPlace,
-        Sign::SameFile,
-        Sign::Place,
-    ] {
-        for (place, url) in results.iter().enumerate() {
-            if found.contains_key(url) {
-                continue;
-            }
-            let is_its = |asset: &&AssetRecord| belongs(sign, place, url, asset);
-            if let Some(at) = free.iter().position(is_its) {
-                found.insert(url.clone(), free.swap_remove(at).index);
-            }
-        }
-    }
-    found
-}
-
-fn is_at(place: usize, asset: &AssetRecord) -> bool {
-    usize::try_from(asset.index.0) == Ok(place)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Timestamp;
-    use crate::model::asset::AssetRole;
-    use crate::model::asset::MediaDetails;
-    use crate::model::asset::SourceIdentity;
-    use crate::model::deadline::Deadline;
-    use crate::model::deadline::DeadlineSource;
-
-    fn url(path: &str) -> Url {
-        Url::parse(&format!("https://cdn.test/{path}")).unwrap()
-    }
-
-    fn asset(index: u32, path: &str) -> AssetRecord {
-        AssetRecord {
-            index: AssetIndex(index),
-            role: AssetRole::Video,
-            state: AssetState::Archived,
-            url: url(path),
-            deadline: Deadline {
-                at: Timestamp::EPOCH,
-                from: DeadlineSource::Learned,
-            },
-            due_at: None,
-            attempts: 0,
-            error: None,
-            source: SourceIdentity::default(),
-            size: None,
-            content_type: None,
-            media: MediaDetails::default(),
-            sha256: None,
-            crc64nvme: None,
-            archived_at: None,
-            objects: Vec::new(),
-        }
-    }
-
-    /// `expected` is the index of each link's asset, in order; -1 where it has none.
-    #[track_caller]
-    fn check(assets: &[&str], links: &[&str], expected: &[i64]) {
-        let assets: Vec<AssetRecord> = assets
-            .iter()
-            .zip(0..)
-            .map(|(path, index)| asset(index, path))
-            .collect();
-        let links: Vec<Url> = links.iter().map(|path| url(path)).collect();
-        let found = assets_of(&links, &assets);
-        let found: Vec<i64> = links
-            .iter()
-            .map(|link| found.get(link).map_or(-1, |index| i64::from(index.0)))
-            .collect();
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn links_are_told_apart_however_they_are_signed_and_ordered() {
-        check(&["a", "b"], &["a", "b"], &[0, 1]);
-        check(&["a", "b"], &["b", "a"], &[1, 0]);
-        check(&["a?s=1", "b?s=1"], &["b?s=2", "a?s=2"], &[1, 0]);
-        check(
-            &["get?id=1", "get?id=2"],
-            &["get?id=2", "get?id=1"],
-            &[1, 0],
-        );
-        check(&["get?s=1", "get?s=2"], &["get?s=3", "get?s=4"], &[0, 1]);
-        check(&["x1", "x2"], &["y1", "y2"], &[0, 1]);
-        check(&["a", "b"], &["b", "y"], &[1, -1]);
-        check(&["a"], &["y", "a"], &[-1, 0]);
-        check(&["a"], &["y", "z"], &[-1, -1]);
-        check(&[], &["a"], &[-1]);
-    }
+    let known: Vec<_> = assets.iter().map(|it| (it.index, &it.url)).collect();
+    let owners = owners(results, &known, |_| results.len() == assets.len());
+    let owned = results.iter().zip(owners);
+    let owned = owned.filter_map(|(url, owner)| {
+        let (at, _) = owner?;
+        Some((url.clone(), known.get(at)?.0))
+    });
+    // Of a link that is told twice the first owner counts.
+    owned.rev().collect()
 }
