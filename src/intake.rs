@@ -64,7 +64,7 @@ pub async fn learn(
         now
     };
     let new_task = |it: Announcement| NewTask {
-        deadline: earliest(now, it.ttl, None),
+        deadline: earliest(now, it.ttl, None, None),
         key: it.key,
         tags: it.tags,
         via: it.via,
@@ -86,15 +86,7 @@ pub async fn learn_listed(
     now: Timestamp,
 ) -> Result<Vec<Learned>, ManifestError> {
     let new_task = |(id, created): (TaskId, Option<Timestamp>)| NewTask {
-        deadline: deadline::deadline(&deadline::Known {
-            expires: None,
-            signature: None,
-            completed: None,
-            created,
-            last_unfinished: None,
-            learned: now,
-            ttl,
-        }),
+        deadline: earliest(now, ttl, created, None),
         key: TaskKey {
             provider: provider.clone(),
             id,
@@ -124,7 +116,7 @@ pub async fn learn_link(
         key: key.clone(),
         tags,
         asset: SeenAsset {
-            deadline: earliest(now, ttl, expires),
+            deadline: earliest(now, ttl, None, expires),
             link: ResultLink {
                 url,
                 role: AssetRole::File,
@@ -136,12 +128,17 @@ pub async fn learn_link(
     manifest.learn_link(new).await.map(|learned| (key, learned))
 }
 
-fn earliest(now: Timestamp, ttl: Span, signature: Option<Timestamp>) -> Deadline {
+fn earliest(
+    now: Timestamp,
+    ttl: Span,
+    created: Option<Timestamp>,
+    signature: Option<Timestamp>,
+) -> Deadline {
     deadline::deadline(&deadline::Known {
         expires: None,
         signature,
         completed: None,
-        created: None,
+        created,
         last_unfinished: None,
         learned: now,
         ttl,
