@@ -213,13 +213,18 @@ impl Hook {
 
     /// A text in which a token stood, without it; none where none did.
     pub(super) fn without_tokens(&self, said: &str) -> Option<String> {
-        let mut hidden = said.to_owned();
+        let mut hidden = None;
         for token in &self.tokens {
             let token = token.expose();
             let written = utf8_percent_encode(token, TOKEN_ESCAPED).to_string();
-            hidden = hidden.replace(token, "***").replace(&written, "***");
+            for form in [token, written.as_str()] {
+                let text = hidden.as_deref().unwrap_or(said);
+                if text.contains(form) {
+                    hidden = Some(text.replace(form, "***"));
+                }
+            }
         }
-        (hidden != said).then_some(hidden)
+        hidden
     }
 
     /// Judges a callback that came at `now`, and reads which task it is about.
