@@ -75,6 +75,10 @@ const PAGES_A_STEP: u32 = 10;
 /// A list with more pages than this has no end, or an API that always gives the same one.
 const PAGES_MAX: u32 = 20_000;
 
+/// Where so many tries in a row came to nothing and the last was told that the page makes no sense, the place of the page
+/// is given up. Fewer may be a server's trouble, and a long pass would never end if each began it anew.
+const PLACE_TRIES: u32 = 3;
+
 /// A list that still moves after so many rounds is taken as read: the next pass begins a minute later.
 const ROUNDS_MAX: u32 = 5;
 
@@ -306,9 +310,8 @@ impl Discover {
                 };
                 settled(discovery, now.plus(NO_LIST_PAUSE))
             }
-            // Once it may be the server that is in trouble; the second time it is the place, and the next pass is to come.
             Err(trouble)
-                if work.attempts > 0
+                if work.attempts.saturating_add(1) >= PLACE_TRIES
                     && reading.pass.place.is_some()
                     && trouble.is_of_the_page() =>
             {
