@@ -239,7 +239,13 @@ impl WatchParts {
         if is_miss && never_seen && misses >= MISSES_BELIEVED && known_for >= MISSES_SPREAD {
             return TaskState::Vanished;
         }
-        if known_for > self.config.give_up {
+        // Who was not reached, or did not let us in, has said nothing of this task: its links may live for weeks.
+        let since = if is_miss {
+            task.learned_at
+        } else {
+            task.deadline.at
+        };
+        if now.since(since) > self.config.give_up {
             TaskState::Abandoned
         } else {
             TaskState::Watching

@@ -376,7 +376,11 @@ impl Watch {
         let task = held.task.as_ref();
         let settlement = self.parts.settlement(task, blank);
         let (failure, state) = (&blank.failure, settlement.state);
-        tracing::warn!(task.id = %task.key.id, %failure, %state, "no answer about a task");
+        if state == task.state {
+            tracing::warn!(task.id = %task.key.id, %failure, "no answer about a task");
+        } else {
+            tracing::error!(task.id = %task.key.id, %failure, %state, "given up: it is not asked about any more");
+        }
         let written = write_patiently(&self.parts.dice, || {
             let manifest = &self.parts.manifest;
             manifest.settle_task(&task.lease, settlement.clone())

@@ -906,6 +906,37 @@ async fn completed_without_results_is_told_asked_about_more_seldom_and_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_cannot_be_asked_ends_no_task_before_its_links_are_long_dead() {
+    const DAY: Duration = Duration::from_hours(24);
+    for status in [401, 429, 500, 404] {
+        let world = World::new();
+        let mut task = world.task("a");
+        task.deadline.at = world.clock.now().plus(Span::from(30 * DAY));
+        world.manifest.learn(vec![task]).await.unwrap();
+        let stage = world.stage();
+        if status == 404 {
+            world.api.runs("a", 10);
+            world.turn(&stage).await;
+        }
+        world.api.says("a", status, r#""x":1"#);
+        let mut states = Vec::new();
+        // Long after `poll.give_up`; when its links must be taken as dead; and so long after that.
+        for wait in [20 * DAY, 12 * DAY, 5 * DAY] {
+            pass(wait).await;
+            world.turn(&stage).await;
+            states.push(world.record("a").await.state);
+        }
+        // That it is not known any more is an answer about it.
+        let first = if status == 404 {
+            TaskState::Abandoned
+        } else {
+            TaskState::Watching
+        };
+        assert_eq!(states, [first, first, TaskState::Abandoned], "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_result_that_is_no_file_ends_its_task_without_an_alarm() {
     let world = World::new();
     world.learn("a").await;
