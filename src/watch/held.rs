@@ -46,7 +46,8 @@ const HELD_BYTES_MAX: ByteSize = ByteSize::mib(128);
 const OVERDUE_AT_ONCE: usize = 1000;
 
 /// What a held task takes besides its texts: itself, and its places in the tables here.
-const HELD_BYTES: usize = size_of::<ClaimedTask>() + 2 * size_of::<(Place, HeldTask, Place)>();
+const HELD_BYTES: usize =
+    size_of::<ClaimedTask>() + 2 * size_of::<(Place, HeldTask, Line, Place)>();
 
 /// What a text takes besides its letters.
 const TEXT_BYTES: usize = size_of::<String>() + 2 * size_of::<usize>();
@@ -134,34 +135,20 @@ pub(super) struct Held {
     shelf: Mutex<Shelf>,
 }
 
-/// The line of a task, when it is looked at next, and its row.
-type Place = (Line, Instant, i64);
+/// When a task is looked at next, and its row.
+type Place = (Instant, i64);
+
+/// The held tasks of one provider, each line by itself.
+type Lines = BTreeMap<Line, BTreeMap<Place, HeldTask>>;
 
 #[derive(Debug, Default)]
 struct Shelf {
     /// Those of each provider by themselves: none is looked through for the sake of another.
     tasks: BTreeMap<ProviderName, Lines>,
-    /// The place of each of them, by row.
-    places: HashMap<i64, Place>,
+    /// The line and place of each of them, by row.
+    places: HashMap<i64, (Line, Place)>,
     bytes: usize,
     is_closed: bool,
-}
-
-/// The held tasks of one provider.
-#[derive(Debug, Default)]
-struct Lines {
-    together: BTreeMap<Place, HeldTask>,
-    alone: BTreeMap<Place, HeldTask>,
-}
-
-impl Lines {
-    fn of(&mut self, line: Line) -> &mut BTreeMap<Place, HeldTask> {
-        if line.is_alone() {
-            &mut self.alone
-        } else {
-            &mut self.together
-        }
-    }
 }
 
 /// What is due of the held tasks.
@@ -228,14 +215,13 @@ impl Held {
             let Open { together, alone } = room(&name);
             for (is_alone, mut free) in [(false, together), (true, alone)] {
                 while due.overdue.len() < OVERDUE_AT_ONCE
-                    && let Some((place, task)) = shelf.first(&name, is_alone)
-                    && place.1 <= now
+                    && let Some((line, place, task)) = shelf.first_due(&name, is_alone, now)
                 {
                     let is_overdue = task.until < ends;
                     if !is_overdue && free == 0 {
                         break;
                     }
-                    let task = shelf.take(&name, place);
+                    let task = shelf.take(&name, line, place);
                     if is_overdue {
                         due.overdue.extend(task);
                     } else {
@@ -248,11 +234,12 @@ impl Held {
         due
     }
 
-    /// Takes those who are asked about alone, as many more as there is `room` for beside `taken`, up to the first that is not
-    /// to be taken.
+    /// Takes those who are due to be asked about alone, as many more as there is `room` for beside `taken`, up to the first
+    /// that is not to be taken.
     pub(super) fn take_alone(
         &self,
         taken: &[HeldTask],
+        now: Instant,
         room: impl Fn(&ProviderName) -> Open,
         may: impl Fn(&HeldTask) -> bool,
     ) -> Vec<HeldTask> {
@@ -263,11 +250,11 @@ impl Held {
             let is_its = |held: &&HeldTask| held.line.is_alone() && held.task.key.provider == name;
             let free = room(&name).alone;
             for _ in taken.iter().filter(is_its).count()..free {
-                let first = shelf.first(&name, true).filter(|(_, task)| may(task));
-                let Some((place, _)) = first else {
+                let first = shelf.first_due(&name, true, now);
+                let Some((line, place, _)) = first.filter(|(_, _, task)| may(task)) else {
                     break;
                 };
-                more.extend(shelf.take(&name, place));
+                more.extend(shelf.take(&name, line, place));
             }
         }
         more
@@ -277,13 +264,13 @@ impl Held {
     pub(super) fn take(&self, leases: &[Lease]) -> Vec<HeldTask> {
         let mut shelf = self.shelf();
         let take = |lease: &Lease| {
-            let place = *shelf.places.get(&lease.row)?;
-            let is_it = |(name, lines): (&ProviderName, &mut Lines)| {
-                let token = lines.of(place.0).get(&place)?.task.lease.token;
+            let (line, place) = *shelf.places.get(&lease.row)?;
+            let is_it = |(name, lines): (&ProviderName, &Lines)| {
+                let token = lines.get(&line)?.get(&place)?.task.lease.token;
                 (token == lease.token).then(|| name.clone())
             };
-            let name = shelf.tasks.iter_mut().find_map(is_it)?;
-            shelf.take(&name, place)
+            let name = shelf.tasks.iter().find_map(is_it)?;
+            shelf.take(&name, line, place)
         };
         leases.iter().filter_map(take).collect()
     }
@@ -302,20 +289,18 @@ impl Held {
     /// When the next look is due at a task that there is `room` for.
     pub(super) fn next_look(&self, room: impl Fn(&ProviderName) -> Open) -> Option<Instant> {
         let shelf = self.shelf();
-        let firsts = shelf.tasks.keys().flat_map(|name| {
+        let firsts = shelf.tasks.iter().flat_map(|(name, lines)| {
             let Open { together, alone } = room(name);
-            let first = |is_alone, free| {
-                let first = shelf.first(name, is_alone).filter(|_| free > 0);
-                first.map(|(place, _)| place.1)
-            };
-            [first(false, together), first(true, alone)]
+            let has_room = move |line: Line| (if line.is_alone() { alone } else { together }) > 0;
+            let open = lines.iter().filter(move |(line, _)| has_room(**line));
+            open.filter_map(|(_, tasks)| Some(tasks.first_key_value()?.0.0))
         });
-        firsts.flatten().min()
+        firsts.min()
     }
 
-    /// Whether somebody of a provider's tasks waits to be asked about alone.
-    pub(super) fn has_alone(&self, name: &ProviderName) -> bool {
-        self.shelf().first(name, true).is_some()
+    /// Whether one of a provider's tasks is due to be asked about alone.
+    pub(super) fn has_alone(&self, name: &ProviderName, now: Instant) -> bool {
+        self.shelf().first_due(name, true, now).is_some()
     }
 
     /// Takes everything, each with the time of its next look; nothing is kept from now on.
@@ -325,8 +310,8 @@ impl Held {
         shelf.places = HashMap::new();
         shelf.bytes = 0;
         let all = std::mem::take(&mut shelf.tasks).into_values();
-        let all = all.flat_map(|lines| lines.together.into_iter().chain(lines.alone));
-        all.map(|((_, at, _), task)| (task, at)).collect()
+        let all = all.flat_map(|lines| lines.into_values().flatten());
+        all.map(|((at, _), task)| (task, at)).collect()
     }
 
     /// Holds no more than this.
@@ -347,40 +332,54 @@ impl Held {
 }
 
 impl Shelf {
-    /// One that is held already was lost: the later claim counts.
+    /// One that is held already was lost, or is about to be: the later claim counts.
     fn put(&mut self, task: HeldTask, look_at: Instant) {
-        let (name, row) = (&task.task.key.provider, task.task.lease.row);
-        if let Some(place) = self.places.get(&row).copied() {
-            self.take(name, place);
+        let (name, lease) = (&task.task.key.provider, task.task.lease);
+        if let Some((line, place)) = self.places.get(&lease.row).copied() {
+            let held = self.take(name, line, place);
+            if let Some(held) = held.filter(|held| held.task.lease.token > lease.token) {
+                return self.insert(held, place.0);
+            }
         }
-        let place = (task.line, look_at, row);
-        self.places.insert(row, place);
-        self.bytes += task.bytes;
-        if !self.tasks.contains_key(name) {
-            self.tasks.insert(name.clone(), Lines::default());
-        }
-        if let Some(lines) = self.tasks.get_mut(&task.task.key.provider) {
-            lines.of(task.line).insert(place, task);
-        }
+        self.insert(task, look_at);
     }
 
-    fn take(&mut self, name: &ProviderName, place: Place) -> Option<HeldTask> {
-        let task = self.tasks.get_mut(name)?.of(place.0).remove(&place)?;
-        self.places.remove(&place.2);
+    fn insert(&mut self, task: HeldTask, look_at: Instant) {
+        let (line, place) = (task.line, (look_at, task.task.lease.row));
+        self.places.insert(place.1, (line, place));
+        self.bytes += task.bytes;
+        let lines = self.tasks.entry(task.task.key.provider.clone());
+        lines
+            .or_default()
+            .entry(line)
+            .or_default()
+            .insert(place, task);
+    }
+
+    fn take(&mut self, name: &ProviderName, line: Line, place: Place) -> Option<HeldTask> {
+        let tasks = self.tasks.get_mut(name)?.get_mut(&line)?;
+        let task = tasks.remove(&place)?;
+        self.places.remove(&place.1);
         self.bytes -= task.bytes;
         Some(task)
     }
 
-    /// The task of a provider that is looked at first, alone or not, and its place.
-    fn first(&self, name: &ProviderName, is_alone: bool) -> Option<(Place, &HeldTask)> {
-        let lines = self.tasks.get(name)?;
-        let tasks = if is_alone {
-            &lines.alone
-        } else {
-            &lines.together
-        };
-        let (place, task) = tasks.first_key_value()?;
-        Some((*place, task))
+    /// The task of a provider that is looked at first of those that are due, alone or not: who waits longest in the first
+    /// line that has any.
+    fn first_due(
+        &self,
+        name: &ProviderName,
+        is_alone: bool,
+        now: Instant,
+    ) -> Option<(Line, Place, &HeldTask)> {
+        let lines = self.tasks.get(name)?.iter();
+        lines
+            .filter(|(line, _)| line.is_alone() == is_alone)
+            .filter_map(|(line, tasks)| {
+                let (place, task) = tasks.first_key_value()?;
+                Some((*line, *place, task))
+            })
+            .find(|(_, place, _)| place.0 <= now)
     }
 }
 

@@ -108,10 +108,9 @@ impl Stage for Watch {
         let due = self.held.take_due(now, room);
         let (mut looks, outcome) = self.claim_beside(due).await;
         // Some who are asked about alone were claimed just now. A claim that is not sure any more is asked for next time.
-        looks.extend(
-            self.held
-                .take_alone(&looks, room, |held| !self.held.is_doubted(held, now)),
-        );
+        looks.extend(self.held.take_alone(&looks, Instant::now(), room, |held| {
+            !self.held.is_doubted(held, now)
+        }));
         let (mut tasks, error) = match outcome {
             Ok(claimed) => (claimed, None),
             Err(error) => (Vec::new(), Some(error)),
@@ -130,7 +129,8 @@ impl Stage for Watch {
     fn has_more(&self) -> bool {
         let pauses = self.pauses();
         let is_worth_it = |(name, room): (&ProviderName, &Room)| {
-            let has_alone = room.free_for_held().alone > 0 && self.held.has_alone(name);
+            let has_alone =
+                room.free_for_held().alone > 0 && self.held.has_alone(name, Instant::now());
             let is_open = || !pauses.contains(name);
             (room.is_behind() && room.is_worth_a_claim()) || (has_alone && is_open())
         };

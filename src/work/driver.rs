@@ -332,12 +332,13 @@ impl<S: Stage> Driver<S> {
                 self.failed_renewals.is_over();
                 let count = u64::try_from(lost.len()).unwrap_or(u64::MAX);
                 self.around.metrics.leases_lost(S::NAME, count);
-                let holds_lost =
-                    |claim: &&Claim| claim.leases.iter().any(|lease| lost.contains(lease));
-                self.claims
-                    .values()
-                    .filter(holds_lost)
-                    .for_each(|claim| claim.lost.cancel());
+                for claim in self.claims.values_mut() {
+                    claim.leases.retain(|lease| !lost.contains(lease));
+                    // What a step writes of a row that is lost among others changes nothing.
+                    if claim.leases.is_empty() {
+                        claim.lost.cancel();
+                    }
+                }
             }
             Err(error) if self.failed_renewals.is_to_be_said(&error) => {
                 tracing::error!(stage = S::NAME, %error, "failed to renew leases");

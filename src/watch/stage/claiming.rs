@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 
 use tokio::time::Instant;
 
+use crate::clock::Timestamp;
 use crate::manifest::ManifestError;
 use crate::model::lease::Lease;
 use crate::model::task::ProviderName;
@@ -19,8 +20,8 @@ use crate::watch::room::Room;
 use crate::watch::stage::Batch;
 use crate::watch::stage::Watch;
 
-/// The shortest time between two claims that look past the tasks of a provider that has more than it can be asked: they are
-/// all read, however many they are.
+/// The shortest time between two claims that look past the tasks of a provider that has more than it can be asked, that
+/// pauses, or that this machine lacks: they are all read, however many they are.
 pub(super) const PAST_BACKLOG: Span = Span::from_millis(500);
 
 /// What one claim turn takes of a provider.
@@ -118,6 +119,7 @@ impl Watch {
                 (name, Place::in_room(room, its.count()))
             })
             .collect();
+        let is_another_lacking = !self.parts.manifest.elsewhere().providers.is_empty();
         let mut may_look_past = None;
         let (mut claimed, mut surplus) = (Vec::new(), Vec::new());
         loop {
@@ -126,11 +128,12 @@ impl Watch {
             let is_passed = |place: &Place<'_>| place.room.is_behind() && place.left < size;
             let passed = places.iter().filter(|(_, place)| is_passed(place));
             let mut passed: Vec<ProviderName> = passed.map(|(name, _)| (*name).clone()).collect();
+            passed.extend_from_slice(&pauses);
+            let looks_past = is_another_lacking || !passed.is_empty();
             let mut may = || *may_look_past.get_or_insert_with(|| self.may_look_past());
-            if size == 0 || (!passed.is_empty() && !may()) {
+            if size == 0 || (looks_past && !may()) {
                 break;
             }
-            passed.extend_from_slice(&pauses);
             let more = match self.claim_some(size, &passed).await {
                 Err(error) if claimed.is_empty() => return Err(error),
                 Err(error) => {
@@ -149,7 +152,7 @@ impl Watch {
                 match places.get_mut(&held.task.key.provider) {
                     Some(place) if place.left == 0 => {
                         place.has_surplus = true;
-                        surplus.push((held.task.lease, self.parts.clock.now()));
+                        surplus.push(held);
                         continue;
                     }
                     Some(place) => place.left -= 1,
@@ -165,8 +168,28 @@ impl Watch {
                 }
             }
         }
-        self.let_go(&surplus).await;
+        self.leave(surplus).await;
         Ok(claimed)
+    }
+
+    /// Ends claims that there is no room for. One try: a claim turn holds up the renewal of leases. What cannot be left now
+    /// waits here.
+    async fn leave(&self, surplus: Vec<HeldTask>) {
+        if surplus.is_empty() {
+            return;
+        }
+        let now = self.parts.clock.now();
+        let due = |held: &HeldTask| {
+            // Somebody waits for it still.
+            let is_first = held.task.is_asked_for;
+            let at = if is_first { Timestamp::EPOCH } else { now };
+            (held.task.lease, at)
+        };
+        let leases: Vec<_> = surplus.iter().map(due).collect();
+        if let Err(error) = self.parts.manifest.let_go(&leases).await {
+            tracing::error!(tasks = surplus.len(), %error, "failed to give back what there is no room for");
+            self.held.put_back(surplus, Instant::now());
+        }
     }
 
     /// Whether the backlog of a provider may be read through now for the sake of others.

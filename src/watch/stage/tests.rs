@@ -63,6 +63,9 @@ struct Api(Arc<Said>);
 struct Said {
     /// Whether it takes batch calls.
     has_batch: AtomicBool,
+    /// Whether its answers come only when told to.
+    is_slow: AtomicBool,
+    may_answer: Notify,
     /// Calls about tasks that it does not know.
     misses: AtomicUsize,
     answers: Mutex<BTreeMap<String, (u16, String)>>,
@@ -130,7 +133,14 @@ impl Transport for Api {
         };
         let (status, body) = answer.unwrap_or((404, "{}".to_owned()));
         let answer = http::Response::builder().status(status).body(full(body));
-        std::future::ready(Ok(answer.unwrap())).boxed()
+        let api = self.clone();
+        let answer = async move {
+            if api.0.is_slow.load(Ordering::Relaxed) {
+                api.0.may_answer.notified().await;
+            }
+            Ok(answer.unwrap())
+        };
+        answer.boxed()
     }
 }
 
@@ -758,6 +768,162 @@ async fn who_is_asked_for_goes_before_a_backlog() {
         Some(world.clock.now())
     );
     assert!(claimed().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_pauses_is_looked_past_now_and_then() {
+    let world = World::new();
+    let house = world.provider("house", None);
+    let other = world.provider("other", None);
+    let stage = world.stage_of([house, other]);
+    world.learn("a").await;
+    world.api.says("a", 401, "\"x\":1");
+    world.turn(&stage).await;
+    assert_eq!(stage.pauses().len(), 1);
+    pass(PAST_BACKLOG.as_duration()).await;
+    let others = async |id: &str| {
+        world.api.runs(id, 10);
+        let mut task = world.task(id);
+        task.key.provider = "other".parse().unwrap();
+        world.manifest.learn(vec![task]).await.unwrap();
+        world.turn(&stage).await
+    };
+    assert_eq!(others("o1").await, ["o1"]);
+    // All that is due of who pauses may be read for it.
+    assert_eq!(others("o2").await, Vec::<String>::new());
+    pass(PAST_BACKLOG.as_duration()).await;
+    assert_eq!(others("o3").await, ["o2", "o3"]);
+}
+
+/// A stage with room for fifty tasks of the house, and sixty tasks that somebody waits for, in front of a backlog.
+async fn crowded(world: &World) -> Watch {
+    let stage = world.stage_of([
+        world.provider("house", Some("1/min")),
+        world.provider("other", None),
+    ]);
+    pass(Duration::from_secs(1)).await;
+    for number in 0..500 {
+        let mut task = world.task(&format!("h{number}"));
+        task.deadline.at = world.clock.now();
+        world.manifest.learn(vec![task]).await.unwrap();
+    }
+    for number in 0..60 {
+        let task = NewTask {
+            next_look_at: Timestamp::EPOCH,
+            ..world.task(&format!("asked{number}"))
+        };
+        world.manifest.learn(vec![task]).await.unwrap();
+    }
+    stage
+}
+
+fn asked_for(batches: &[Batch]) -> usize {
+    let tasks = batches.iter().flat_map(|batch| &batch.tasks);
+    let ids = tasks.map(|held| held.task.key.id.as_str());
+    ids.filter(|id| id.starts_with("asked")).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_asked_for_and_finds_no_room_comes_first_again() {
+    let world = World::new();
+    let stage = crowded(&world).await;
+    let first = stage.claim(99).await.unwrap();
+    assert_eq!(asked_for(&first), 50);
+    drop(first);
+    pass(PAST_BACKLOG.as_duration()).await;
+    let second = stage.claim(99).await.unwrap();
+    assert_eq!(asked_for(&second), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_given_back_is_not_forgotten() {
+    let world = World::new();
+    let stage = crowded(&world).await;
+    let unfit = "CREATE TRIGGER unfit BEFORE UPDATE ON tasks
+        WHEN OLD.lease_expires_at IS NOT NULL AND NEW.lease_expires_at IS NULL
+        BEGIN SELECT RAISE(ABORT, 'not now'); END";
+    world.writes().0.execute_batch(unfit).unwrap();
+    let first = stage.claim(99).await.unwrap();
+    let count = |batches: &[Batch]| batches.iter().map(|it| it.tasks.len()).sum::<usize>();
+    assert_eq!(count(&first), 50);
+    assert_eq!(stage.held.count(), 510);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_claims_the_later_one_is_kept() {
+    let world = World::new();
+    world.learn("a").await;
+    let stage = world.stage();
+    let old = stage.claim(16).await.unwrap();
+    pass(LEASE.times(f64::from(HOLD_LEASES) + 1.0).as_duration()).await;
+    let new = stage.claim(16).await.unwrap();
+    let token = |held: &HeldTask| held.task.lease.token;
+    assert!(token(&new[0].tasks[0]) > token(&old[0].tasks[0]));
+    let now = Instant::now();
+    stage.held.put_back(new[0].tasks.clone(), now + INTERVAL);
+    stage.held.put_back(old[0].tasks.clone(), now);
+    let kept = stage.held.close();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(token(&kept[0].0), token(&new[0].tasks[0]));
+    assert_eq!(kept[0].1, now + INTERVAL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_asked_about_alone_waits_for_the_next_look_too() {
+    let world = World::new();
+    world.api.0.has_batch.store(true, Ordering::Relaxed);
+    let stage = world.stage();
+    world.learn("a").await;
+    world
+        .manifest
+        .learn(vec![world.task("gone")])
+        .await
+        .unwrap();
+    let unfit = "CREATE TRIGGER unfit BEFORE UPDATE ON tasks WHEN NEW.misses > OLD.misses
+        BEGIN SELECT RAISE(ABORT, 'no such number'); END";
+    world.writes().0.execute_batch(unfit).unwrap();
+    let misses = || world.api.0.misses.load(Ordering::Relaxed);
+    for looks in 1..4 {
+        // What cannot be written is no reason to ask as fast as may be.
+        for _ in 0..5 {
+            let stop = CancellationToken::new();
+            for batch in stage.claim(16).await.unwrap() {
+                stage.step(&batch, &stop).await.unwrap();
+            }
+        }
+        assert_eq!(misses(), looks);
+        assert!(!stage.has_more());
+        pass(INTERVAL).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_claim_spoils_no_other_of_its_batch() {
+    let world = World::new();
+    world.api.0.has_batch.store(true, Ordering::Relaxed);
+    world.api.0.is_slow.store(true, Ordering::Relaxed);
+    for id in ["a", "b"] {
+        world.learn(id).await;
+    }
+    let mut stage = world.stage();
+    stage.held.hold_at_most(0);
+    let stop = CancellationToken::new();
+    let mut running = world.run(stage, &stop);
+    world.api.0.was_asked.notified().await;
+    let lost = key("b");
+    world
+        .manifest
+        .forget(&lost.provider, &lost.id)
+        .await
+        .unwrap();
+    // The driver has found out.
+    tokio::time::sleep(LEASE.times(0.4).as_duration()).await;
+    world.api.0.is_slow.store(false, Ordering::Relaxed);
+    world.api.0.may_answer.notify_waiters();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.record("a").await.percent, Some(10));
+    stop.cancel();
+    running.join_next().await.unwrap().unwrap();
 }
 
 /// Many that the provider does not know and who are nearer to their deadlines, and one that somebody announces: before they
