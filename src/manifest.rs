@@ -84,6 +84,13 @@ const LOCK_WAIT: Duration = Duration::from_millis(20);
 
 /// How the URL of a server begins.
 const SERVER_SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
+/// Rows of a backlog that one transaction changes at most: neither a server's patience nor that of other writers ends before
+/// it does.
+const ROWS_AT_ONCE: usize = 10_000;
+
+/// Tasks that are learned in one transaction of a server: each takes a few of its answers.
+const LEARNED_AT_ONCE: usize = 100;
+
 
 /// `[manifest]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -322,7 +329,15 @@ impl Manifest {
     /// Makes tasks known that are not, to be watched; a known one gets the tags and the callback that it lacks. In
     /// the order given.
     pub async fn learn(&self, tasks: Vec<NewTask>) -> Result<Vec<Learned>, ManifestError> {
-        change!(self, "learn", tasks::learn(&tasks))
+        if !self.is_shared() {
+            return change!(self, "learn", tasks::learn(&tasks));
+        }
+        let mut learned = Vec::with_capacity(tasks.len());
+        for some in tasks.chunks(LEARNED_AT_ONCE) {
+            let some = some.to_vec();
+            learned.extend(change!(self, "learn", tasks::learn(&some))?);
+        }
+        Ok(learned)
     }
 
     /// Takes note that a task may have news: one that is watched is looked at now, and one under lease once more as
@@ -404,7 +419,8 @@ impl Manifest {
 
 /// Archive: assets under lease. An object is named by its row in the claimed asset.
 impl Manifest {
-    /// Claims at most `most` assets that are due, earliest deadline first, with all that is known of their objects.
+    /// Claims at most `most` assets that are due, earliest deadline first, with all that is known of their objects. Of a
+    /// long backlog those that have waited longest are among them.
     pub async fn claim_assets(&self, most: usize) -> Result<Vec<ClaimedAsset>, ManifestError> {
         let others = self.passed_over();
         lease!(
@@ -587,7 +603,14 @@ impl Manifest {
     /// Makes due now what is not claimed and due later than in `longest`, which no wait is: the clock was ahead when that
     /// was written. How many rows.
     pub async fn pull_in(&self, table: Claimable, longest: Span) -> Result<usize, ManifestError> {
-        change!(self, "pull_in", claims::pull_in(table, longest))
+        let mut rows = 0;
+        loop {
+            let some = change!(self, "pull_in", claims::pull_in(table, longest))?;
+            rows += some;
+            if some < ROWS_AT_ONCE {
+                return Ok(rows);
+            }
+        }
     }
 }
 

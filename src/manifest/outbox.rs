@@ -2,6 +2,7 @@
 
 use super::Manifest;
 use super::ManifestError;
+use super::ROWS_AT_ONCE;
 use super::engine::change;
 use super::engine::lease;
 use super::engine::look;
@@ -75,12 +76,19 @@ impl Manifest {
         endpoint: &EndpointName,
         error: &str,
     ) -> Result<bool, ManifestError> {
-        let (endpoint, error) = (endpoint.clone(), error.to_owned());
-        change!(
-            self,
-            "disable_endpoint",
-            deliveries::disable(&endpoint, &error)
-        )
+        let mut was_enabled = false;
+        loop {
+            let (endpoint, error) = (endpoint.clone(), error.to_owned());
+            let (is_new, given_up) = change!(
+                self,
+                "disable_endpoint",
+                deliveries::disable(&endpoint, &error)
+            )?;
+            was_enabled |= is_new;
+            if given_up < ROWS_AT_ONCE {
+                return Ok(was_enabled);
+            }
+        }
     }
 
     /// Enables every endpoint that is disabled. Gives the trouble that each was in.

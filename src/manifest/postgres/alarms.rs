@@ -13,8 +13,9 @@ use crate::model::asset::AssetIndex;
 use crate::model::deadline::Danger;
 use crate::model::event::EventKind;
 
-/// Alarms of one call: a long outage puts everything at risk at once, and the rest comes with the next call.
-const ALARMS_MAX: usize = 1000;
+/// Alarms of one call: a long outage puts everything at risk at once, and the rest comes with the next call. Differs from
+/// SQLite, which takes more at once: each takes three answers of the server, and all of them no longer than a verb may.
+const ALARMS_MAX: usize = 100;
 
 pub(super) const AT_RISK: &str = "-- manifest::at_risk
     SELECT id, provider, task_id, NULL::bigint AS asset_index, deadline_at, deadline_from, error

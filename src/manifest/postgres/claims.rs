@@ -14,6 +14,7 @@ use super::statement::named_params;
 use super::value;
 use crate::clock::Timestamp;
 use crate::manifest::ManifestError;
+use crate::manifest::ROWS_AT_ONCE;
 use crate::manifest::elsewhere::Elsewhere;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::ClaimedAsset;
@@ -275,7 +276,8 @@ pub(in crate::manifest) async fn pull_in(
     table: Claimable,
     longest: Span,
 ) -> Result<usize, Fault> {
-    let params = named_params! { ":longest": longest.as_millis_i64() };
+    let params =
+        named_params! { ":longest": longest.as_millis_i64(), ":most": limit(ROWS_AT_ONCE) };
     execute(tx, pull_in_of(table), params).await
 }
 
@@ -288,9 +290,14 @@ pub(super) fn pull_in_of(table: Claimable) -> &'static str {
                 $table,
                 " SET ",
                 $due,
-                " = :now WHERE ",
+                " = :now WHERE id = ANY(ARRAY(
+        SELECT id FROM ",
+                $table,
+                " WHERE ",
                 $due,
-                " > :now + :longest AND lease_expires_at IS NULL"
+                " > :now + :longest AND lease_expires_at IS NULL LIMIT :most
+        FOR NO KEY UPDATE SKIP LOCKED
+    ))"
             )
         };
     }

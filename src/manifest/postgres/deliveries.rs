@@ -1,7 +1,5 @@
 //! Deliveries: made of events, claimed a few for each endpoint, and settled, with what that says of the endpoint.
 
-use std::collections::HashSet;
-
 use url::Url;
 
 use super::Fault;
@@ -15,6 +13,7 @@ use super::execute;
 use super::statement::named_params;
 use super::value;
 use crate::clock::Timestamp;
+use crate::manifest::ROWS_AT_ONCE;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::event::ClaimedDelivery;
 use crate::manifest::row::event::DeliverySettlement;
@@ -48,20 +47,23 @@ pub(in crate::manifest) async fn has_unfanned(tx: &Tx<'_>) -> Result<bool, Fault
     Ok(value(tx, HAS_UNFANNED, []).await?.unwrap_or(false))
 }
 
-const DISABLED: &str = "-- manifest::fan_out
-    SELECT id, name FROM endpoints WHERE disabled_at IS NOT NULL";
-
-const MAKE: &str = "-- manifest::fan_out
+pub(super) const MAKE: &str = "-- manifest::fan_out
     INSERT INTO deliveries (event, endpoint, message_id, state, due_at, begun_at, error)
-    VALUES (
-        :event, :endpoint, :message_id, :state,
-        CASE WHEN :is_due THEN :now END, :now, :error
-    )
+    SELECT new.event, new.endpoint, new.message_id,
+        CASE WHEN endpoints.name IS NULL THEN 'due' ELSE 'given_up' END,
+        CASE WHEN endpoints.name IS NULL THEN :now END,
+        :now,
+        CASE WHEN endpoints.name IS NOT NULL THEN 'the endpoint is disabled' END
+    -- Differs from SQLite, where a statement is no journey: all of them in one.
+    FROM unnest(:events::bigint[], :endpoints::text[], :message_ids::text[]) WITH ORDINALITY
+        AS new (event, endpoint, message_id, place)
+    LEFT JOIN endpoints ON endpoints.name = new.endpoint AND endpoints.disabled_at IS NOT NULL
+    ORDER BY new.place
     -- Made before, when the event was fanned for somebody else.
     ON CONFLICT (event, endpoint) DO NOTHING";
 
 const FANNED: &str = "-- manifest::fan_out
-    UPDATE events SET is_fanned = 1 WHERE id = :event";
+    UPDATE events SET is_fanned = 1 WHERE id = ANY(:events)";
 
 /// Makes the deliveries of events that have none yet. `nonce` makes message IDs that no other manifest has.
 pub(in crate::manifest) async fn fan_out(
@@ -76,15 +78,11 @@ pub(in crate::manifest) async fn fan_out(
         Ok((columns.id, columns.word::<EventKind>("kind")?, callback))
     })
     .await?;
-    let mut fanned = FannedOut::default();
     if found.is_empty() {
-        return Ok(fanned);
+        return Ok(FannedOut::default());
     }
-    let disabled = all(tx, DISABLED, [], "endpoints", |columns| {
-        columns.word::<EndpointName>("name")
-    })
-    .await?;
-    let disabled: HashSet<EndpointName> = disabled.into_iter().collect();
+    let all_events: Vec<i64> = found.iter().map(|(event, _, _)| *event).collect();
+    let (mut events, mut endpoints, mut message_ids) = (Vec::new(), Vec::new(), Vec::new());
     for (event, kind, callback) in found {
         let wanting = subscribers
             .iter()
@@ -94,33 +92,16 @@ pub(in crate::manifest) async fn fan_out(
             .filter(|_| kind.is_an_end())
             .and_then(|url| EndpointName::of_callback(&Url::parse(&url).ok()?));
         for (place, endpoint) in wanting.chain(callback).enumerate() {
-            let is_disabled = disabled.contains(&endpoint);
-            let message_id = format!("msg_{nonce}_{event}_{place}");
-            fanned.deliveries += make(tx, event, &endpoint, &message_id, is_disabled).await?;
+            events.push(event);
+            endpoints.push(endpoint.to_string());
+            message_ids.push(format!("msg_{nonce}_{event}_{place}"));
         }
-        execute(tx, FANNED, named_params! { ":event": event }).await?;
-        fanned.events += 1;
     }
-    Ok(fanned)
-}
-
-async fn make(
-    tx: &Tx<'_>,
-    event: i64,
-    endpoint: &EndpointName,
-    message_id: &str,
-    is_disabled: bool,
-) -> Result<usize, Fault> {
-    let (state, error) = if is_disabled {
-        (DeliveryState::GivenUp, Some("the endpoint is disabled"))
-    } else {
-        (DeliveryState::Due, None)
-    };
-    let params = named_params! {
-        ":event": event, ":endpoint": endpoint.as_str(), ":message_id": message_id,
-        ":state": state.as_str(), ":is_due": !is_disabled, ":error": error,
-    };
-    execute(tx, MAKE, params).await
+    let params =
+        named_params! { ":events": events, ":endpoints": endpoints, ":message_ids": message_ids };
+    let deliveries = execute(tx, MAKE, params).await?;
+    let events = execute(tx, FANNED, named_params! { ":events": all_events }).await?;
+    Ok(FannedOut { events, deliveries })
 }
 
 pub(super) const WAITING: &str = "-- manifest::claim_deliveries
@@ -147,28 +128,32 @@ pub(super) const WAITING: &str = "-- manifest::claim_deliveries
     FROM waiting LEFT JOIN endpoints ON endpoints.name = waiting.endpoint
     WHERE waiting.endpoint IS NOT NULL
         AND (endpoints.paused_until IS NULL OR endpoints.paused_until <= :now)
+        -- Where nothing is due yet, nobody has to look.
+        AND EXISTS (
+            SELECT 1 FROM deliveries WHERE deliveries.endpoint = waiting.endpoint AND due_at <= :now
+        )
     ORDER BY first_due_at, waiting.endpoint";
 
 pub(super) const CLAIM: &str = "-- manifest::claim_deliveries
     UPDATE deliveries
     SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
-    WHERE id IN (
+    WHERE id = ANY(ARRAY(
         SELECT id FROM deliveries
         WHERE endpoint = :endpoint AND lease_expires_at IS NULL AND due_at <= :now
         ORDER BY due_at, id LIMIT :most
         FOR NO KEY UPDATE SKIP LOCKED
-    )
+    ))
     RETURNING id";
 
 pub(super) const CLAIM_LEFT: &str = "-- manifest::claim_deliveries
     UPDATE deliveries
     SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
-    WHERE id IN (
+    WHERE id = ANY(ARRAY(
         SELECT id FROM deliveries
         WHERE lease_expires_at <= :now AND due_at <= :now
         ORDER BY due_at, id LIMIT :most
         FOR NO KEY UPDATE SKIP LOCKED
-    )
+    ))
     RETURNING id";
 
 /// Differs from SQLite, where one transaction is written at a time: how many are under way at an endpoint must not
@@ -254,11 +239,16 @@ const WORKS: &str = "-- manifest::mark_sent
 
 const DUE_NOW: &str = "-- manifest::mark_sent
     UPDATE deliveries SET due_at = :now
-    WHERE endpoint = :endpoint AND lease_expires_at IS NULL AND due_at > :now
-        AND :now - :failing_since::bigint >= :long_failure::bigint";
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM deliveries
+        WHERE endpoint = :endpoint AND lease_expires_at IS NULL AND due_at > :now
+            AND :now - :failing_since::bigint >= :long_failure::bigint
+        ORDER BY due_at LIMIT :most
+        FOR NO KEY UPDATE
+    ))";
 
 /// Writes that an endpoint took its message; gives the trouble that is over with it. After a long one, what waits for
-/// its next try is due now.
+/// its next try is due now, or a good part of it.
 pub(in crate::manifest) async fn mark_sent(
     tx: &Tx<'_>,
     lease: &Lease,
@@ -275,7 +265,7 @@ pub(in crate::manifest) async fn mark_sent(
     if let Some(over) = &over {
         let params = named_params! {
             ":endpoint": over.endpoint.as_str(), ":failing_since": over.failing_since.as_unix_millis(),
-            ":long_failure": LONG_FAILURE.as_millis_i64(),
+            ":long_failure": LONG_FAILURE.as_millis_i64(), ":most": limit(ROWS_AT_ONCE),
         };
         execute(tx, DUE_NOW, params).await?;
     }
@@ -344,22 +334,28 @@ const DISABLE: &str = "-- manifest::disable_endpoint
 
 const GIVE_UP_ALL: &str = "-- manifest::disable_endpoint
     UPDATE deliveries SET state = 'given_up', due_at = NULL, error = :error
-    -- Those under way end by themselves, and may still be taken.
-    WHERE endpoint = :name AND lease_expires_at IS NULL AND due_at IS NOT NULL";
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM deliveries
+        -- Those under way end by themselves, and may still be taken.
+        WHERE endpoint = :name AND lease_expires_at IS NULL AND due_at IS NOT NULL
+        LIMIT :most
+        FOR NO KEY UPDATE
+    ))";
 
-/// Sends nothing to an endpoint any more and gives up what is due there; whether it was not disabled before.
+/// Sends nothing to an endpoint any more and gives up some of what is due there; whether it was not disabled before, and how
+/// many were given up.
 pub(in crate::manifest) async fn disable(
     tx: &Tx<'_>,
     name: &EndpointName,
     error: &str,
-) -> Result<bool, Fault> {
+) -> Result<(bool, usize), Fault> {
     let params = named_params! {
         ":name": name.as_str(), ":error": error,
     };
     let is_new = execute(tx, DISABLE, params).await? == 1;
-    let params = named_params! { ":name": name.as_str(), ":error": error };
-    execute(tx, GIVE_UP_ALL, params).await?;
-    Ok(is_new)
+    let params =
+        named_params! { ":name": name.as_str(), ":error": error, ":most": limit(ROWS_AT_ONCE) };
+    Ok((is_new, execute(tx, GIVE_UP_ALL, params).await?))
 }
 
 const ENABLE: &str = "-- manifest::enable_endpoints

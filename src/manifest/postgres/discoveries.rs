@@ -43,14 +43,14 @@ pub(in crate::manifest) async fn want(tx: &Tx<'_>, wanted: &[Wanted]) -> Result<
 const CLAIM: &str = "-- manifest::claim_discoveries
     UPDATE discoveries
     SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
-    WHERE id IN (
+    WHERE id = ANY(ARRAY(
         SELECT id FROM discoveries
         WHERE COALESCE(lease_expires_at, 0) <= :now AND due_at <= :now
             AND provider = ANY(:among)
         ORDER BY due_at, id
         LIMIT :most
         FOR NO KEY UPDATE SKIP LOCKED
-    )
+    ))
     RETURNING *";
 
 /// Claims lists to be read.

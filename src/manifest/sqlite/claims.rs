@@ -11,6 +11,7 @@ use super::execute;
 use super::value;
 use crate::clock::Timestamp;
 use crate::manifest::ManifestError;
+use crate::manifest::ROWS_AT_ONCE;
 use crate::manifest::elsewhere::Elsewhere;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::ClaimedAsset;
@@ -299,9 +300,13 @@ pub(super) fn pull_in_of(table: Claimable) -> &'static str {
                 $table,
                 " SET ",
                 $due,
-                " = :now WHERE ",
+                " = :now WHERE id IN (
+                    SELECT id FROM ",
+                $table,
+                " WHERE ",
                 $due,
-                " > :latest AND lease_expires_at IS NULL"
+                " > :latest AND lease_expires_at IS NULL LIMIT :most
+                )"
             )
         };
     }
@@ -312,6 +317,7 @@ pub(super) fn pull_in_of(table: Claimable) -> &'static str {
         Claimable::Deliveries => pull_in!("deliveries", "due_at"),
         Claimable::Discoveries => pull_in!("discoveries", "due_at"),
     }
+        ":most": limit(ROWS_AT_ONCE),
 }
 
 const HOLD_ASSET: &str = "-- manifest::hold

@@ -16,6 +16,7 @@ use super::events;
 use super::execute;
 use super::value;
 use crate::clock::Timestamp;
+use crate::manifest::ROWS_AT_ONCE;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::event::ClaimedDelivery;
 use crate::manifest::row::event::DeliverySettlement;
@@ -142,6 +143,10 @@ pub(super) const WAITING: &str = "-- manifest::claim_deliveries
     FROM waiting LEFT JOIN endpoints ON endpoints.name = waiting.endpoint
     WHERE waiting.endpoint IS NOT NULL
         AND (endpoints.paused_until IS NULL OR endpoints.paused_until <= :now)
+        -- Where nothing is due yet, nobody has to look.
+        AND EXISTS (
+            SELECT 1 FROM deliveries WHERE deliveries.endpoint = waiting.endpoint AND due_at <= :now
+        )
     ORDER BY first_due_at, waiting.endpoint";
 
 pub(super) const CLAIM: &str = "-- manifest::claim_deliveries
@@ -247,10 +252,14 @@ const WORKS: &str = "-- manifest::mark_sent
 
 const DUE_NOW: &str = "-- manifest::mark_sent
     UPDATE deliveries SET due_at = :now
-    WHERE endpoint = :endpoint AND lease_expires_at IS NULL AND due_at > :now";
+    WHERE id IN (
+        SELECT id FROM deliveries
+        WHERE endpoint = :endpoint AND lease_expires_at IS NULL AND due_at > :now
+        ORDER BY due_at LIMIT :most
+    )";
 
 /// Writes that an endpoint took its message; gives the trouble that is over with it. After a long one, what waits for
-/// its next try is due now.
+/// its next try is due now, or a good part of it.
 pub(in crate::manifest) fn mark_sent(
     tx: &Tx<'_>,
     lease: &Lease,
@@ -264,7 +273,9 @@ pub(in crate::manifest) fn mark_sent(
         && tx.now.since(over.failing_since) >= LONG_FAILURE
     {
         let endpoint = over.endpoint.as_str();
-        let params = named_params! { ":now": tx.now.as_unix_millis(), ":endpoint": endpoint };
+        let params = named_params! {
+            ":now": tx.now.as_unix_millis(), ":endpoint": endpoint, ":most": limit(ROWS_AT_ONCE),
+        };
         execute(tx.db, DUE_NOW, params)?;
     }
     Ok(over)
@@ -332,22 +343,27 @@ const DISABLE: &str = "-- manifest::disable_endpoint
 
 const GIVE_UP_ALL: &str = "-- manifest::disable_endpoint
     UPDATE deliveries SET state = 'given_up', due_at = NULL, error = :error
-    -- Those under way end by themselves, and may still be taken.
-    WHERE endpoint = :name AND lease_expires_at IS NULL AND due_at IS NOT NULL";
+    WHERE id IN (
+        SELECT id FROM deliveries
+        -- Those under way end by themselves, and may still be taken.
+        WHERE endpoint = :name AND lease_expires_at IS NULL AND due_at IS NOT NULL
+        LIMIT :most
+    )";
 
-/// Sends nothing to an endpoint any more and gives up what is due there; whether it was not disabled before.
+/// Sends nothing to an endpoint any more and gives up some of what is due there; whether it was not disabled before, and how
+/// many were given up.
 pub(in crate::manifest) fn disable(
     tx: &Tx<'_>,
     name: &EndpointName,
     error: &str,
-) -> Result<bool, Fault> {
+) -> Result<(bool, usize), Fault> {
     let params = named_params! {
         ":name": name.as_str(), ":now": tx.now.as_unix_millis(), ":error": error,
     };
     let is_new = execute(tx.db, DISABLE, params)? == 1;
-    let params = named_params! { ":name": name.as_str(), ":error": error };
-    execute(tx.db, GIVE_UP_ALL, params)?;
-    Ok(is_new)
+    let params =
+        named_params! { ":name": name.as_str(), ":error": error, ":most": limit(ROWS_AT_ONCE) };
+    Ok((is_new, execute(tx.db, GIVE_UP_ALL, params)?))
 }
 
 const ENABLE: &str = "-- manifest::enable_endpoints
