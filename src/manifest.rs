@@ -25,6 +25,8 @@ mod sqlite;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+pub(crate) use self::postgres::server;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -82,8 +84,6 @@ const LOCK_TRIES: u32 = 5;
 /// The wait between two tries for the lock.
 const LOCK_WAIT: Duration = Duration::from_millis(20);
 
-/// How the URL of a server begins.
-const SERVER_SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 /// Rows of a backlog that one transaction changes at most: neither a server's patience nor that of other writers ends before
 /// it does.
 const ROWS_AT_ONCE: usize = 10_000;
@@ -91,6 +91,8 @@ const ROWS_AT_ONCE: usize = 10_000;
 /// Tasks that are learned in one transaction of a server: each takes a few of its answers.
 const LEARNED_AT_ONCE: usize = 100;
 
+/// How the URL of a server begins.
+const SERVER_SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
 /// `[manifest]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -327,7 +329,7 @@ impl Manifest {
 /// Intake: what there is to archive.
 impl Manifest {
     /// Makes tasks known that are not, to be watched; a known one gets the tags and the callback that it lacks. In
-    /// the order given.
+    /// the order given. A server may fail with some of them known, which does no harm when they are learned again.
     pub async fn learn(&self, tasks: Vec<NewTask>) -> Result<Vec<Learned>, ManifestError> {
         if !self.is_shared() {
             return change!(self, "learn", tasks::learn(&tasks));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +54,15 @@ impl Differences {
             between_looks,
             elsewhere: Elsewhere::default(),
             is_skewed: false,
+        }
+    }
+
+    /// Finds out again and again what is different, and has looked at what waits too long.
+    async fn compare(&mut self, manifest: &Manifest) {
+        loop {
+            self.tell(manifest).await;
+            self.pull_in(manifest).await;
+            tokio::time::sleep(COMPARE_EVERY).await;
         }
     }
 
@@ -161,31 +171,41 @@ impl Fleet {
         })
     }
 
-    /// Says again and again that this daemon is there, and gives it its share of each provider's pace. Now and then it
-    /// finds out in what this machine differs from others.
+    /// Says again and again that this daemon is there, gives it its share of each provider's pace, and sees to what
+    /// machines left that are gone. Now and then it finds out in what this machine differs from others.
     pub(super) async fn keep_up(
         self,
         providers: Vec<Provider>,
         mut differences: Differences,
         stop: CancellationToken,
     ) {
-        let mut compare_at = Instant::now();
+        let (heard, mut silent) = watch::channel(Vec::new());
+        // Nothing else is waited for by a beat: who is not heard of for some seconds counts as gone.
+        let all = async {
+            tokio::join!(
+                self.beats(&heard),
+                self.sees_to(&mut silent, &providers),
+                differences.compare(&self.manifest),
+            )
+        };
+        // Both arms are cancel-safe: verbs are carried out whole or not at all.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = all => {}
+        }
+    }
+
+    /// Beats, and passes on which machines fell silent.
+    async fn beats(&self, heard: &watch::Sender<Vec<String>>) {
         let mut unheard = Refrain::default();
         loop {
-            if compare_at <= Instant::now() {
-                compare_at = Instant::now() + COMPARE_EVERY;
-                differences.tell(&self.manifest).await;
-                differences.pull_in(&self.manifest).await;
-            }
             if self.manifest.check_in_place().is_err() {
                 self.lost.cancel();
             }
-            match self.beat().await {
-                Ok(Some(living)) => {
+            match self.manifest.beat(&self.arrival).await {
+                Ok(Some(silent)) => {
                     unheard.is_over();
-                    for provider in &providers {
-                        provider.share_among(living);
-                    }
+                    heard.send_replace(silent);
                 }
                 Ok(None) => self.lost.cancel(),
                 // The stages say so too, and what they were given stays theirs.
@@ -194,12 +214,36 @@ impl Fleet {
                 }
                 Err(_) => {}
             }
-            // Both arms are cancel-safe: a token and a timer.
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(BEAT_EVERY.as_duration()) => {}
+            tokio::time::sleep(BEAT_EVERY.as_duration()).await;
+        }
+    }
+
+    /// After each beat that was heard: divides what providers allow among those that live, and frees what others held.
+    async fn sees_to(&self, silent: &mut watch::Receiver<Vec<String>>, providers: &[Provider]) {
+        let mut failed = Refrain::default();
+        while silent.changed().await.is_ok() {
+            let gone = silent.borrow_and_update().clone();
+            match self.see_to(&gone).await {
+                Ok(living) => {
+                    failed.is_over();
+                    for provider in providers {
+                        provider.share_among(living);
+                    }
+                }
+                Err(error) if failed.is_to_be_said(&error) => {
+                    tracing::warn!(%error, "it is not seen to what other machines left");
+                }
+                Err(_) => {}
             }
         }
+    }
+
+    /// How many daemons there are, this one included.
+    async fn see_to(&self, gone: &[String]) -> Result<u32, ManifestError> {
+        let machines = self.manifest.machines().await?;
+        let living = machines.iter().filter(|machine| machine.is_living).count();
+        self.manifest.free_held(gone).await?;
+        Ok(u32::try_from(living.max(1)).unwrap_or(u32::MAX))
     }
 
     /// Ends when another daemon has this one's name: this one was out of touch for too long. Or when the manifest's file is
@@ -219,16 +263,6 @@ impl Fleet {
             tracing::warn!(%error, "the fleet was not told that this machine goes");
         }
     }
-
-    /// How many daemons there are, this one included; `None` when another has its name.
-    async fn beat(&self) -> Result<Option<u32>, ManifestError> {
-        if !self.manifest.beat(&self.arrival).await? {
-            return Ok(None);
-        }
-        let machines = self.manifest.machines().await?;
-        let living = machines.iter().filter(|machine| machine.is_living).count();
-        Ok(Some(u32::try_from(living.max(1)).unwrap_or(u32::MAX)))
-    }
 }
 
 /// Announces this daemon to a server that may be busy, or away for a moment. One that somebody has to mend is not waited
@@ -245,5 +279,61 @@ async fn announce(manifest: &Manifest, arrival: &Arrival) -> Result<Arrived, Man
             }
             arrived => return arrived,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::manifest::Access;
+    use crate::manifest::elsewhere::Known;
+    use crate::manifest::server::Server;
+
+    #[tokio::test]
+    async fn beats_wait_for_no_other_verb() {
+        let server = Server::shared();
+        let database = server.database();
+        let config = manifest::Config {
+            url: database.url.clone(),
+            lease: Span::from_secs(60),
+            password: None,
+            connections: 4,
+            notify: false,
+            pooler: false,
+            machine: "here".to_owned(),
+        };
+        let clock = Clock::system();
+        let manifest = Manifest::open(&config, clock.clone(), Access::Daemon).await;
+        let manifest = manifest.unwrap();
+        manifest.knows(Known::default());
+        let fleet = Fleet::arrive(&manifest, &config, &Dice::seeded(1)).await;
+        let fleet = fleet.unwrap();
+        let beat_at = async || manifest.machines().await.unwrap()[0].beat_at;
+        let arrived_at = beat_at().await;
+
+        // Whoever asks what others lack waits for this.
+        let mut running = JoinSet::new();
+        let (locker, name) = (Server::shared(), database.name.clone());
+        let lock = "BEGIN; LOCK TABLE orphans; SELECT pg_sleep(8)";
+        running.spawn_blocking(move || drop(locker.sql(&name, lock)));
+        let is_locked =
+            "SELECT COUNT(*) FROM pg_locks WHERE granted AND mode = 'AccessExclusiveLock'
+            AND relation = 'orphans'::regclass";
+        while server.sql(&database.name, is_locked).trim() != "1" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+
+        let stop = CancellationToken::new();
+        let differences = Differences::new(clock, Span::from_secs(60));
+        running.spawn(fleet.keep_up(Vec::new(), differences, stop.clone()));
+        let begun = Instant::now();
+        while beat_at().await == arrived_at {
+            assert!(begun.elapsed() < Duration::from_secs(4), "no beat");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stop.cancel();
+        running.join_all().await;
     }
 }

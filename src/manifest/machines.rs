@@ -4,11 +4,13 @@ use std::fmt;
 
 use super::Manifest;
 use super::ManifestError;
+use super::ROWS_AT_ONCE;
 use super::engine::Engine;
 use super::postgres;
 use super::postgres::Kind;
 use super::postgres::transact;
 use crate::clock::Clock;
+use crate::manifest::row::Claimable;
 use crate::manifest::row::machine::Arrival;
 use crate::manifest::row::machine::Arrived;
 use crate::manifest::row::machine::MachineRecord;
@@ -44,22 +46,52 @@ impl fmt::Display for Skew {
 }
 
 impl Manifest {
-    /// Announces a machine, in the place of an earlier run of its name that is gone.
+    /// Announces a machine, in the place of an earlier run of its name that is gone. All that such runs held is free then.
     pub async fn arrive(&self, arrival: &Arrival) -> Result<Arrived, ManifestError> {
+        let Engine::Postgres(engine) = &self.engine else {
+            return Ok(Arrived::Yes);
+        };
+        let arrived = transact!(engine, "arrive", Kind::Write, |tx| {
+            postgres::machines::arrive(tx, arrival).await
+        })?;
+        if arrived == Arrived::Yes {
+            for table in Claimable::ALL {
+                while self.release(table, &arrival.name).await? == ROWS_AT_ONCE {}
+            }
+        }
+        Ok(arrived)
+    }
+
+    /// Ends claims of a machine in a table. How many.
+    async fn release(&self, table: Claimable, name: &str) -> Result<usize, ManifestError> {
         match &self.engine {
-            Engine::Sqlite(_) => Ok(Arrived::Yes),
-            Engine::Postgres(engine) => transact!(engine, "arrive", Kind::Write, |tx| {
-                postgres::machines::arrive(tx, arrival).await
+            Engine::Sqlite(_) => Ok(0),
+            Engine::Postgres(engine) => transact!(engine, "release", Kind::Write, |tx| {
+                postgres::machines::release(tx, table, name).await
             }),
         }
     }
 
-    /// Says that the machine is still there. `false` when another run has its name by now.
-    pub async fn beat(&self, arrival: &Arrival) -> Result<bool, ManifestError> {
+    /// Says that the machine is still there. Which others fell silent lately; `None` when another run has its name by now.
+    pub async fn beat(&self, arrival: &Arrival) -> Result<Option<Vec<String>>, ManifestError> {
         match &self.engine {
-            Engine::Sqlite(_) => Ok(true),
+            Engine::Sqlite(_) => Ok(Some(Vec::new())),
             Engine::Postgres(engine) => transact!(engine, "beat", Kind::Write, |tx| {
                 postgres::machines::beat(tx, arrival).await
+            }),
+        }
+    }
+
+    /// Frees tasks that machines held which are gone, a bounded number at once: a hold is long, and nobody waits for its
+    /// end. One that was only out of touch finds its claims lost.
+    pub async fn free_held(&self, gone: &[String]) -> Result<(), ManifestError> {
+        for name in gone {
+            self.release(Claimable::Tasks, name).await?;
+        }
+        match &self.engine {
+            Engine::Sqlite(_) => Ok(()),
+            Engine::Postgres(engine) => transact!(engine, "put_together", Kind::Write, |tx| {
+                postgres::counts::put_together(tx).await
             }),
         }
     }

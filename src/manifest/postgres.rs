@@ -13,7 +13,7 @@ pub(super) mod assets;
 pub(super) mod claims;
 mod columns;
 mod connect;
-mod counts;
+pub(super) mod counts;
 pub(super) mod deliveries;
 pub(super) mod discoveries;
 pub(super) mod elsewhere;
@@ -35,7 +35,7 @@ mod wakes;
 
 #[cfg(test)]
 #[path = "../../tests/it/postgres/server.rs"]
-pub(super) mod server;
+pub(crate) mod server;
 #[cfg(test)]
 mod tests;
 

@@ -259,14 +259,21 @@ pub(in crate::manifest) async fn renew(
     Ok(leases.iter().filter(is_lost).copied().collect())
 }
 
-/// Ends the leases of every run of one machine. Their tokens do not come back.
+/// Ends leases of every run of one machine. Their tokens do not come back.
 pub(super) fn release_of(table: Claimable) -> &'static str {
     per_table!(
         table,
-        "-- manifest::arrive
-    UPDATE ";
+        "-- manifest::release
+    UPDATE ",
         " SET lease_owner = NULL, lease_expires_at = NULL
-    WHERE lease_expires_at IS NOT NULL AND starts_with(lease_owner, :name || '/')"
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM ";
+        "
+        WHERE lease_expires_at IS NOT NULL AND starts_with(lease_owner, :name || '/')
+        LIMIT :most
+        -- Others who hear of it do the same.
+        FOR NO KEY UPDATE SKIP LOCKED
+    ))"
     )
 }
 

@@ -59,8 +59,11 @@ impl Way {
         if server.get_application_name().is_none() {
             server.application_name("reelvault");
         }
-        if !config.pooler && server.get_options().is_none() {
-            server.options(SERVER_BOUNDS);
+        if !config.pooler {
+            // The later word counts: whoever sets one of the bounds has that one.
+            let own = server.get_options().unwrap_or_default();
+            let options = format!("{SERVER_BOUNDS} {own}");
+            server.options(options.trim_end());
         }
         server
             .connect_timeout(CONNECT_TIMEOUT)
@@ -143,11 +146,14 @@ pub(super) fn wrong_parameter(url: &str) -> Option<(String, String)> {
 
 /// The URL as it may be shown: without a password, wherever it stands.
 pub(super) fn shown(url: &str) -> String {
-    let (address, query) = url.split_once('?').unwrap_or((url, ""));
-    let mut shown = match address.rsplit_once('@') {
-        None => address.to_owned(),
-        Some((whom, place)) => {
-            let (scheme, user) = whom.split_once("://").unwrap_or(("postgres", ""));
+    // The client takes what stands before the first @ for a user and a password, whatever is in it.
+    let (whom, place) = url.split_once('@').unwrap_or(("", url));
+    let (place, query) = place.split_once('?').unwrap_or((place, ""));
+    // A password with an @ in it goes on in what the client takes for the host.
+    let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+    let mut shown = match whom.split_once("://") {
+        None => place.to_owned(),
+        Some((scheme, user)) => {
             let user = user.split(':').next().unwrap_or_default();
             format!("{scheme}://{user}@{place}")
         }
@@ -181,6 +187,8 @@ mod tests {
         let check = |url: &str, expected: &str| assert_eq!(shown(url), expected);
         check("postgres://me:s3cret@db/x", "postgres://me@db/x");
         check("postgres://me:s3:c@ret@db/x?a=b", "postgres://me@db/x?a=b");
+        check("postgres://me:s3?cret@db/x?a=b", "postgres://me@db/x?a=b");
+        check("postgres://db/x?user=a@b", "postgres://db/x?user=a@b");
         check(
             "postgres://me@/x?host=/run/pg",
             "postgres://me@/x?host=/run/pg",

@@ -4,7 +4,7 @@ use super::Fault;
 use super::Tx;
 use super::execute;
 
-const PUT_TOGETHER: &str = "-- manifest::beat
+const PUT_TOGETHER: &str = "-- manifest::put_together
     WITH gone AS (
         DELETE FROM counts
         -- Each command that learns something is a session: as many numbers as are quickly added up may stay.
@@ -18,6 +18,6 @@ const PUT_TOGETHER: &str = "-- manifest::beat
     SET rows = known.rows + excluded.rows, bytes = known.bytes + excluded.bytes";
 
 /// Puts the numbers of sessions that are gone under one, once there are many.
-pub(super) async fn put_together(tx: &Tx<'_>) -> Result<(), Fault> {
+pub(in crate::manifest) async fn put_together(tx: &Tx<'_>) -> Result<(), Fault> {
     execute(tx, PUT_TOGETHER, []).await.map(|_| ())
 }

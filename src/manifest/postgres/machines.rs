@@ -5,11 +5,11 @@ use super::Tx;
 use super::all;
 use super::claims::limit;
 use super::claims::release_of;
-use super::counts;
 use super::execute;
 use super::statement::named_params;
 use super::value;
 use crate::clock::Timestamp;
+use crate::manifest::ROWS_AT_ONCE;
 use crate::manifest::machines::GONE_AFTER;
 use crate::manifest::row::Claimable;
 use crate::manifest::row::machine::Arrival;
@@ -33,8 +33,7 @@ pub(super) const ARRIVE: &str = "-- manifest::arrive
 const TAKEN: &str = "-- manifest::arrive
     SELECT beat_at FROM machines WHERE name = :name";
 
-/// Announces a machine, and ends the leases of earlier runs under its name: whoever had them is dead, or finds by their
-/// tokens that they are lost.
+/// Announces a machine.
 pub(in crate::manifest) async fn arrive(tx: &Tx<'_>, arrival: &Arrival) -> Result<Arrived, Fault> {
     execute(tx, FORGET, []).await?;
     let params = named_params! {
@@ -42,10 +41,6 @@ pub(in crate::manifest) async fn arrive(tx: &Tx<'_>, arrival: &Arrival) -> Resul
         ":gone_after": GONE_AFTER.as_millis_i64(),
     };
     if execute(tx, ARRIVE, params).await? == 1 {
-        let params = named_params! { ":name": arrival.name };
-        for table in Claimable::ALL {
-            execute(tx, release_of(table), &params).await?;
-        }
         return Ok(Arrived::Yes);
     }
     let params = named_params! { ":name": arrival.name };
@@ -65,27 +60,15 @@ pub(super) const LATELY_GONE: &str = "-- manifest::beat
         ON own.name = :name AND own.run = :run AND own.beat_at >= :now - :gone_after::bigint
     WHERE gone.beat_at < :now - :gone_after::bigint AND gone.beat_at >= :now - :lately::bigint";
 
-pub(super) const RELEASE_HELD: &str = "-- manifest::beat
-    UPDATE tasks SET lease_owner = NULL, lease_expires_at = NULL
-    WHERE id IN (
-        SELECT id FROM tasks
-        WHERE lease_expires_at IS NOT NULL AND starts_with(lease_owner, :name || '/')
-        LIMIT :most
-        -- Others who hear of it do the same.
-        FOR NO KEY UPDATE SKIP LOCKED
-    )";
-
 /// For so long after a machine was heard of last the others see to what it held: after that its claims run out by
 /// themselves.
 const LATELY: Span = Span::from_secs(120);
 
-/// Claims that are ended in one beat at most, so that no beat takes long.
-const RELEASED_MAX: usize = 10_000;
-
-/// Says that a machine is still there; whether it is this run's row. Tasks that a machine held which is gone are free
-/// from then on: a hold is long, and nobody waits for its end. One that was only out of touch finds its claims lost.
-pub(in crate::manifest) async fn beat(tx: &Tx<'_>, arrival: &Arrival) -> Result<bool, Fault> {
-    counts::put_together(tx).await?;
+/// Says that a machine is still there; which others fell silent lately, or `None` where the row is another run's.
+pub(in crate::manifest) async fn beat(
+    tx: &Tx<'_>,
+    arrival: &Arrival,
+) -> Result<Option<Vec<String>>, Fault> {
     let params = named_params! {
         ":name": arrival.name, ":run": arrival.run,
         ":gone_after": GONE_AFTER.as_millis_i64(), ":lately": LATELY.as_millis_i64(),
@@ -95,14 +78,19 @@ pub(in crate::manifest) async fn beat(tx: &Tx<'_>, arrival: &Arrival) -> Result<
     });
     let gone = gone.await?;
     let params = named_params! { ":name": arrival.name, ":run": arrival.run };
-    if execute(tx, BEAT, params).await? != 1 {
-        return Ok(false);
-    }
-    for name in gone {
-        let params = named_params! { ":name": name, ":most": limit(RELEASED_MAX) };
-        execute(tx, RELEASE_HELD, params).await?;
-    }
-    Ok(true)
+    let is_ours = execute(tx, BEAT, params).await? == 1;
+    Ok(is_ours.then_some(gone))
+}
+
+/// Ends leases of one machine, whichever of its runs has them: whoever that is is dead, or finds by their tokens that they
+/// are lost. How many.
+pub(in crate::manifest) async fn release(
+    tx: &Tx<'_>,
+    table: Claimable,
+    name: &str,
+) -> Result<usize, Fault> {
+    let params = named_params! { ":name": name, ":most": limit(ROWS_AT_ONCE) };
+    execute(tx, release_of(table), params).await
 }
 
 const LEAVE: &str = "-- manifest::leave

@@ -379,13 +379,8 @@ async fn counts_of_sessions_that_are_gone_are_put_together() {
         tally.tasks_in(TaskState::Watching)
     };
     assert_eq!(watching().await, 601);
-    let arrival = machine::Arrival {
-        name: "here".to_owned(),
-        run: "1".to_owned(),
-        version: "1".to_owned(),
-    };
     for _ in 0..2 {
-        world.manifest.beat(&arrival).await.unwrap();
+        world.manifest.free_held(&[]).await.unwrap();
         world.learn(&watching().await.to_string()).await;
     }
     assert_eq!(watching().await, 603);
@@ -433,6 +428,71 @@ async fn a_server_that_comes_back_is_used_again() {
     tokio::time::timeout(patience, hear).await.unwrap();
 }
 
+/// Says that a machine is there, and sees to those that are not.
+async fn beats(manifest: &Manifest, arrival: &Arrival) {
+    let gone = manifest.beat(arrival).await.unwrap();
+    manifest.free_held(&gone.unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_held_very_much_arrives_again() {
+    let world = World::postgres(false).await;
+    let arrival = |run: &str| Arrival {
+        name: "here".to_owned(),
+        run: run.to_owned(),
+        version: "1".to_owned(),
+    };
+    world.manifest.arrive(&arrival("1")).await.unwrap();
+    world.learn("a").await;
+    let client = postgres(&world.manifest).pool.get().await.unwrap();
+    // More than one statement should write.
+    let held = "INSERT INTO tasks (provider, task_id, state, tags, learned_at, learned_via, deadline_at, deadline_from,
+            next_look_at, lease_owner, lease_expires_at)
+        SELECT provider, 'b' || number, state, tags, learned_at, learned_via, deadline_at, deadline_from,
+            next_look_at, 'here/1', 9000000000000
+        FROM tasks, generate_series(1, 20100) AS number";
+    client.batch_execute(held).await.unwrap();
+    client.batch_execute("ANALYZE tasks").await.unwrap();
+    let held = async || {
+        let count = "SELECT COUNT(*) FROM tasks WHERE lease_expires_at IS NOT NULL";
+        client.query_one(count, &[]).await.unwrap().get::<_, i64>(0)
+    };
+    // A beat of another does a part of it, an arrival all.
+    let gone = ["here".to_owned()];
+    world.manifest.free_held(&gone).await.unwrap();
+    assert_eq!(held().await, 10_100);
+    world.manifest.arrive(&arrival("1")).await.unwrap();
+    assert_eq!(held().await, 0);
+}
+
+#[tokio::test]
+async fn a_url_with_options_keeps_the_bounds() {
+    let world = World::postgres(false).await;
+    let shown = async |options: &str, name: &str| {
+        let join = if world.config.url.contains('?') {
+            '&'
+        } else {
+            '?'
+        };
+        let config = Config {
+            url: format!("{}{join}options={options}", world.config.url),
+            ..world.config.clone()
+        };
+        let manifest = Manifest::open_shared(&config, Access::Daemon, Time::Server).await;
+        let manifest = manifest.unwrap();
+        let client = postgres(&manifest).pool.get().await.unwrap();
+        let row = client.query_one(&format!("SHOW {name}"), &[]).await;
+        row.unwrap().get::<_, String>(0)
+    };
+    let path = "-csearch_path%3Dpublic";
+    assert_eq!(shown(path, "search_path").await, "public");
+    assert_eq!(shown(path, "statement_timeout").await, "8s");
+    assert_eq!(
+        shown("-cstatement_timeout%3D3s", "statement_timeout").await,
+        "3s"
+    );
+}
+
 #[tokio::test]
 async fn what_a_machine_held_that_is_gone_or_starts_anew_is_free() {
     let world = World::postgres(false).await;
@@ -462,15 +522,15 @@ async fn what_a_machine_held_that_is_gone_or_starts_anew_is_free() {
 
     // While it is heard of, what it holds is its own.
     world.advance(GONE_AFTER.as_duration().as_secs());
-    assert!(other.beat(&there).await.unwrap());
-    assert!(world.manifest.beat(&here).await.unwrap());
+    beats(&other, &there).await;
+    beats(&world.manifest, &here).await;
     assert_eq!(held(&world.manifest).await, None);
     // Once it is not, the others see to that; not whoever was out of touch for as long.
     world.advance(GONE_AFTER.as_duration().as_secs() + 1);
-    assert!(world.manifest.beat(&here).await.unwrap());
+    beats(&world.manifest, &here).await;
     assert_eq!(held(&world.manifest).await, None);
     world.advance(3);
-    assert!(world.manifest.beat(&here).await.unwrap());
+    beats(&world.manifest, &here).await;
     let taken = held(&world.manifest).await.unwrap();
     assert!(taken.token > lease.token);
     let late = other.observe(&lease, world.running()).await;
@@ -478,7 +538,7 @@ async fn what_a_machine_held_that_is_gone_or_starts_anew_is_free() {
 
     // The one that lives starts anew under its name: what it held before is free, and nobody else's.
     world.learn("b").await;
-    assert!(other.beat(&there).await.unwrap());
+    beats(&other, &there).await;
     let kept = held(&other).await.unwrap();
     assert_eq!(world.manifest.arrive(&here).await.unwrap(), Arrived::Yes);
     let again = held(&world.manifest).await.unwrap();
