@@ -37,6 +37,7 @@ macro_rules! suite {
 suite! {
     crowds:
         of_a_backlog_the_most_urgent_go_first,
+        of_a_backlog_of_assets_none_that_is_due_is_left_out,
         of_many_observations_one_that_fails_spoils_no_other;
     discovering:
         a_list_is_read_by_one_at_a_time_and_goes_on_where_it_was,

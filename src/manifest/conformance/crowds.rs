@@ -37,6 +37,38 @@ pub(in crate::manifest) async fn of_a_backlog_the_most_urgent_go_first(world: &W
     assert_eq!(claimed.len(), CROWD + 1, "each once, none left out");
 }
 
+pub(in crate::manifest) async fn of_a_backlog_of_assets_none_that_is_due_is_left_out(
+    world: &World,
+) {
+    let paths: Vec<String> = (0..CROWD).map(|number| format!("f{number}")).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    world.complete("crowd", &paths).await;
+    let under_way = world.manifest.claim_assets(CROWD).await.unwrap();
+    assert_eq!(under_way.len(), CROWD);
+    // All that are nearer to their deadline are under way: more than are sorted by it at one claim.
+    world.advance(30);
+    world.complete("late", &["late"]).await;
+    let late = world.manifest.claim_assets(7).await.unwrap();
+    let ids: Vec<&str> = late.iter().map(|asset| asset.task.id.as_str()).collect();
+    assert_eq!(ids, ["late"]);
+    // And all are found whose leases ran out.
+    world.advance(61);
+    let before = world.after(10_000_000);
+    let mut claimed = Vec::new();
+    loop {
+        let mut some = world.manifest.claim_assets(7).await.unwrap();
+        some.extend(world.manifest.claim_urgent_assets(7, before).await.unwrap());
+        if some.is_empty() {
+            break;
+        }
+        claimed.extend(some.into_iter().map(|asset| asset.lease.row));
+    }
+    assert_eq!(claimed.len(), CROWD + 1);
+    claimed.sort_unstable();
+    claimed.dedup();
+    assert_eq!(claimed.len(), CROWD + 1, "each once, none left out");
+}
+
 pub(in crate::manifest) async fn of_many_observations_one_that_fails_spoils_no_other(
     world: &World,
 ) {

@@ -45,7 +45,7 @@ pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
         UNION
         (SELECT id FROM tasks
         WHERE lease_expires_at <= :now AND next_look_at <= :now AND provider <> ALL(:except)
-        ORDER BY next_look_at > 0, deadline_at, next_look_at, id LIMIT :most)
+        ORDER BY lease_expires_at LIMIT :window)
     ), chosen AS (
         -- Only what is claimed is locked: another claim passes over it and finds the rest of its candidates free.
         SELECT id FROM tasks
@@ -61,11 +61,15 @@ pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
     FROM chosen WHERE tasks.id = chosen.id
     RETURNING tasks.*";
 
-/// How many times as many tasks as are claimed are sorted by their deadlines.
+/// How many times as many rows as are claimed are sorted by their deadlines.
 const WINDOW: usize = 4;
 
 /// The least that is sorted, so that small claims at once do not all have the same few candidates.
 const WINDOW_MIN: usize = 256;
+
+fn window(most: usize) -> i64 {
+    limit(most.saturating_mul(WINDOW).max(WINDOW_MIN))
+}
 
 /// Claims tasks to be looked at, for a lease or for `hold`.
 pub(in crate::manifest) async fn claim_tasks(
@@ -76,7 +80,7 @@ pub(in crate::manifest) async fn claim_tasks(
 ) -> Result<Vec<ClaimedTask>, Fault> {
     let except: Vec<String> = except.iter().map(ToString::to_string).collect();
     let params = named_params! {
-        ":except": except, ":most": limit(most), ":window": limit(most.saturating_mul(WINDOW).max(WINDOW_MIN)),
+        ":except": except, ":most": limit(most), ":window": window(most),
         ":hold": hold.unwrap_or(tx.engine.lease).as_millis_i64(),
     };
     let mut claimed = all(tx, CLAIM_TASKS, params, "tasks", |columns| {
@@ -93,9 +97,29 @@ pub(in crate::manifest) async fn claim_tasks(
 }
 
 pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
-    WITH free AS (
-        SELECT id, deadline_at, due_at FROM assets
+    -- Of a backlog not all is sorted at each claim: those that are nearest to their deadline, and where those are not all,
+    -- those that have waited longest. Where this daemon lacks something, all is: most may be for others.
+    WITH nearest AS MATERIALIZED (
+        SELECT id FROM assets WHERE state = 'due' AND deadline_at < :before ORDER BY deadline_at LIMIT :window
+    ), candidates AS (
+        SELECT id FROM nearest
+        UNION
+        (SELECT id FROM assets
         WHERE lease_expires_at IS NULL AND due_at <= :now AND deadline_at < :before
+        ORDER BY due_at
+        LIMIT (
+            SELECT CASE WHEN COUNT(*) < :window THEN 0 WHEN :lacks_nothing THEN :window END FROM nearest
+        ))
+        UNION
+        -- A lease that ran out: who held it is gone or too slow.
+        (SELECT id FROM assets
+        WHERE lease_expires_at <= :now AND due_at <= :now AND deadline_at < :before
+        ORDER BY lease_expires_at LIMIT CASE WHEN :lacks_nothing THEN :window END)
+    ), chosen AS (
+        -- Only what is claimed is locked: another claim passes over it and finds the rest of its candidates free.
+        SELECT id FROM assets
+        WHERE id IN (SELECT id FROM candidates)
+            AND due_at <= :now AND (lease_expires_at IS NULL OR lease_expires_at <= :now)
             -- Where this daemon lacks nothing, nothing more is asked. Else something must be left that it can do.
             AND (:lacks_nothing OR (
                 NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = assets.task AND provider = ANY(:providers))
@@ -106,22 +130,6 @@ pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
             ))
         ORDER BY deadline_at, due_at, id LIMIT :most
         FOR NO KEY UPDATE SKIP LOCKED
-    ), left_behind AS (
-        -- A lease that ran out: who held it is gone or too slow.
-        SELECT id, deadline_at, due_at FROM assets
-        WHERE lease_expires_at <= :now AND due_at <= :now AND deadline_at < :before
-            AND (:lacks_nothing OR (
-                NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = assets.task AND provider = ANY(:providers))
-                AND EXISTS (
-                    SELECT 1 FROM objects
-                    WHERE asset = assets.id AND objects.state <> 'archived' AND destination <> ALL(:destinations)
-                )
-            ))
-        ORDER BY deadline_at, due_at, id LIMIT :most
-        FOR NO KEY UPDATE SKIP LOCKED
-    ), chosen AS (
-        SELECT id FROM (SELECT * FROM free UNION ALL SELECT * FROM left_behind) AS found
-        ORDER BY deadline_at, due_at, id LIMIT :most
     )
     UPDATE assets
     SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
@@ -148,7 +156,7 @@ pub(in crate::manifest) async fn claim_assets(
 ) -> Result<Vec<ClaimedAsset>, Fault> {
     let before = before.map_or(i64::MAX, Timestamp::as_unix_millis);
     let params = named_params! {
-        ":before": before, ":most": limit(most), ":lacks_nothing": others.is_empty(),
+        ":before": before, ":most": limit(most), ":window": window(most), ":lacks_nothing": others.is_empty(),
         ":providers": names(others.providers.keys()), ":destinations": names(others.destinations.keys()),
     };
     let ids = all(tx, CLAIM_ASSETS, params, "assets", |columns| Ok(columns.id)).await?;

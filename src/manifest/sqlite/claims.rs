@@ -76,7 +76,7 @@ pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
         created_at, last_unfinished_at, status, percent, error, deadline_at, deadline_from, looks, misses, attempts,
         next_look_at";
 
-/// How many times as many tasks as are claimed are sorted by their deadlines.
+/// How many times as many rows as are claimed are sorted by their deadlines.
 const WINDOW: usize = 4;
 
 /// Claims tasks to be looked at, for a lease or for `hold`.
@@ -106,15 +106,39 @@ pub(in crate::manifest) fn claim_tasks(
 }
 
 pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
+    -- Of a backlog not all is sorted at each claim: those that are nearest to their deadline ...
+    WITH nearest AS MATERIALIZED (
+        SELECT id, deadline_at, due_at, lease_expires_at FROM assets
+        WHERE state = 'due' AND deadline_at < :before
+        ORDER BY deadline_at
+        LIMIT :window
+    )
     UPDATE assets
     SET lease_token = lease_token + 1, lease_owner = :owner, lease_expires_at = :lease_until
     WHERE id IN (
         SELECT id FROM (
-            SELECT id, deadline_at, due_at FROM assets
-            WHERE lease_expires_at IS NULL AND due_at <= :now AND deadline_at < :before
+            SELECT id, deadline_at, due_at FROM nearest
+            WHERE due_at <= :now AND (lease_expires_at IS NULL OR lease_expires_at <= :now)
             UNION ALL
-            SELECT id, deadline_at, due_at FROM assets
-            WHERE lease_expires_at <= :now AND due_at <= :now AND deadline_at < :before
+            -- ... and where those are not all, those that have waited longest. Where this daemon lacks something, all is
+            -- sorted: most may be for others.
+            SELECT id, deadline_at, due_at FROM (
+                SELECT id, deadline_at, due_at FROM assets
+                WHERE lease_expires_at IS NULL AND due_at <= :now AND deadline_at < :before
+                ORDER BY due_at
+                LIMIT (
+                    SELECT CASE WHEN COUNT(*) < :window THEN 0 WHEN :lacks_nothing THEN :window ELSE -1 END
+                    FROM nearest
+                )
+            )
+            UNION ALL
+            -- A lease that ran out: who held it is gone or too slow. A branch of its own for its own index.
+            SELECT id, deadline_at, due_at FROM (
+                SELECT id, deadline_at, due_at FROM assets
+                WHERE lease_expires_at <= :now AND due_at <= :now AND deadline_at < :before
+                ORDER BY lease_expires_at
+                LIMIT CASE WHEN :lacks_nothing THEN :window ELSE -1 END
+            )
         ) AS found
         -- Where this daemon lacks nothing, nothing more is asked: the index has all of it. Else something must be left
         -- that it can do.
@@ -129,6 +153,8 @@ pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
                     AND destination NOT IN (SELECT value FROM json_each(:destinations))
             )
         )
+        -- An asset may be among several.
+        GROUP BY id
         ORDER BY deadline_at, due_at, id
         LIMIT :most
     )
@@ -156,7 +182,7 @@ pub(in crate::manifest) fn claim_assets(
     let params = named_params! {
         ":owner": tx.owner, ":lease_until": tx.lease_until.as_unix_millis(),
         ":now": tx.now.as_unix_millis(), ":before": before, ":most": limit(most),
-        ":lacks_nothing": others.is_empty(), ":providers": names(others.providers.keys()),
+        ":window": limit(most.saturating_mul(WINDOW)), ":lacks_nothing": others.is_empty(), ":providers": names(others.providers.keys()),
         ":destinations": names(others.destinations.keys()),
     };
     let ids = all(tx.db, CLAIM_ASSETS, params, "assets", |columns| {
@@ -287,6 +313,7 @@ pub(in crate::manifest) fn pull_in(
 ) -> Result<usize, Fault> {
     let params = named_params! {
         ":now": tx.now.as_unix_millis(), ":latest": tx.now.plus(longest).as_unix_millis(),
+        ":most": limit(ROWS_AT_ONCE),
     };
     execute(tx.db, pull_in_of(table), params)
 }
@@ -317,7 +344,6 @@ pub(super) fn pull_in_of(table: Claimable) -> &'static str {
         Claimable::Deliveries => pull_in!("deliveries", "due_at"),
         Claimable::Discoveries => pull_in!("discoveries", "due_at"),
     }
-        ":most": limit(ROWS_AT_ONCE),
 }
 
 const HOLD_ASSET: &str = "-- manifest::hold

@@ -486,6 +486,10 @@ async fn claims_and_look_ups_find_their_indexes() {
         (super::holds::HEARD, ["tasks_heard", "USING"]),
         (super::claims::CLAIM_ASSETS, ["assets_due", "assets_leased"]),
         (
+            super::claims::CLAIM_ASSETS,
+            ["assets_state (state=? AND deadline_at<?)", "SEARCH"],
+        ),
+        (
             super::claims::CLAIM_ORPHANS,
             ["orphans_due", "orphans_leased"],
         ),
