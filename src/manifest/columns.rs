@@ -1,5 +1,7 @@
 //! Stored columns as domain values, whichever engine read them: what cannot be read names its table, column and row.
 
+mod rows;
+
 use std::str::FromStr;
 
 use rusqlite::types::FromSql;

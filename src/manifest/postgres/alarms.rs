@@ -9,7 +9,6 @@ use super::events::Happening;
 use super::execute;
 use super::statement::named_params;
 use crate::manifest::row::AtRisk;
-use crate::model::asset::AssetIndex;
 use crate::model::deadline::Danger;
 use crate::model::event::EventKind;
 
@@ -106,14 +105,6 @@ async fn find(
         ":is_unwarned": is_unwarned,
         ":most": i64::try_from(most).unwrap_or(i64::MAX),
     };
-    let read = |columns: &Columns<'_>| {
-        let risk = AtRisk {
-            task: columns.task_key()?,
-            index: columns.number_opt("asset_index")?.map(AssetIndex),
-            deadline: columns.deadline()?,
-            error: columns.get("error")?,
-        };
-        Ok((columns.id, risk))
-    };
+    let read = |columns: &Columns<'_>| Ok((columns.id, columns.at_risk()?));
     all(tx, AT_RISK, params, "assets", read).await
 }

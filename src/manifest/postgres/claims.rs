@@ -21,15 +21,8 @@ use crate::manifest::row::ClaimedAsset;
 use crate::manifest::row::ClaimedObject;
 use crate::manifest::row::ClaimedOrphan;
 use crate::manifest::row::ClaimedTask;
-use crate::manifest::row::ObjectName;
-use crate::manifest::row::OpenUpload;
 use crate::manifest::row::PartRow;
-use crate::model::asset::AssetIndex;
-use crate::model::asset::MediaType;
 use crate::model::lease::Lease;
-use crate::model::object::ETag;
-use crate::model::object::PartNumber;
-use crate::model::object::UploadId;
 use crate::model::task::ProviderName;
 use crate::units::Span;
 
@@ -84,10 +77,10 @@ pub(in crate::manifest) async fn claim_tasks(
         ":hold": hold.unwrap_or(tx.engine.lease).as_millis_i64(),
     };
     let mut claimed = all(tx, CLAIM_TASKS, params, "tasks", |columns| {
-        let urgency = urgency(columns, "next_look_at")?;
+        let urgency = columns.urgency("next_look_at")?;
         Ok((
             (urgency.1 > Timestamp::EPOCH, urgency),
-            claimed_task(columns)?,
+            columns.claimed_task()?,
         ))
     })
     .await?;
@@ -167,8 +160,7 @@ pub(in crate::manifest) async fn claim_assets(
     let params = named_params! { ":ids": ids };
     let mut claimed = all(tx, READ_CLAIMED_ASSETS, params, "assets", |columns| {
         let objects = objects.remove(&columns.id).unwrap_or_default();
-        let asset = claimed_asset(columns, objects)?;
-        Ok((urgency(columns, "due_at")?, asset))
+        Ok((columns.urgency("due_at")?, columns.claimed_asset(objects)?))
     })
     .await?;
     claimed.sort_by_key(|(urgency, _)| *urgency);
@@ -205,14 +197,8 @@ pub(in crate::manifest) async fn claim_orphans(
     let destinations = names(others.destinations.keys());
     let params = named_params! { ":most": limit(most), ":destinations": destinations };
     let mut claimed = all(tx, CLAIM_ORPHANS, params, "orphans", |columns| {
-        let orphan = ClaimedOrphan {
-            lease: columns.lease()?,
-            destination: columns.word("destination")?,
-            key: columns.word("key")?,
-            upload: UploadId(columns.get("upload_id")?),
-            attempts: columns.number("attempts")?,
-        };
-        Ok(((columns.instant("due_at")?, columns.id), orphan))
+        let urgency = (columns.instant("due_at")?, columns.id);
+        Ok((urgency, columns.claimed_orphan()?))
     })
     .await?;
     claimed.sort_by_key(|(urgency, _)| *urgency);
@@ -401,59 +387,6 @@ pub(super) fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
 }
 
-fn urgency(columns: &Columns<'_>, due: &'static str) -> Result<(Timestamp, Timestamp, i64), Fault> {
-    Ok((
-        columns.instant("deadline_at")?,
-        columns.instant(due)?,
-        columns.id,
-    ))
-}
-
-fn claimed_task(columns: &Columns<'_>) -> Result<ClaimedTask, Fault> {
-    Ok(ClaimedTask {
-        lease: columns.lease()?,
-        key: columns.task_key()?,
-        state: columns.word("state")?,
-        tags: columns.tags()?,
-        model: columns.get("model")?,
-        kind: columns.get("kind")?,
-        learned_at: columns.instant("learned_at")?,
-        created_at: columns.instant_opt("created_at")?,
-        last_unfinished_at: columns.instant_opt("last_unfinished_at")?,
-        status: columns.get("status")?,
-        percent: columns.number_opt("percent")?,
-        has_error: columns.get::<Option<String>>("error")?.is_some(),
-        deadline: columns.deadline()?,
-        looks: columns.number("looks")?,
-        misses: columns.number("misses")?,
-        attempts: columns.number("attempts")?,
-        is_asked_for: columns.instant("next_look_at")? <= Timestamp::EPOCH,
-    })
-}
-
-fn claimed_asset(
-    columns: &Columns<'_>,
-    objects: Vec<ClaimedObject>,
-) -> Result<ClaimedAsset, Fault> {
-    Ok(ClaimedAsset {
-        lease: columns.lease()?,
-        task: columns.task_key()?,
-        tags: columns.tags()?,
-        model: columns.get("model")?,
-        created_at: columns.instant("created_at")?,
-        waits_since: columns.instant("waits_since")?,
-        index: AssetIndex(columns.number("asset_index")?),
-        role: columns.word("role")?,
-        url: columns.url("url")?,
-        deadline: columns.deadline()?,
-        attempts: columns.number("attempts")?,
-        task_deadline_at: columns.instant("task_deadline_at")?,
-        refresh_asked_at: columns.instant_opt("refresh_asked_at")?,
-        is_refresh_pending: columns.get("is_refresh_pending")?,
-        objects,
-    })
-}
-
 pub(super) const READ_OBJECTS: &str = "-- manifest::claim_assets
     SELECT * FROM objects WHERE asset = ANY(:assets) ORDER BY asset, position";
 
@@ -471,61 +404,18 @@ async fn claimed_objects(
 ) -> Result<HashMap<i64, Vec<ClaimedObject>>, Fault> {
     let params = named_params! { ":assets": assets.to_vec() };
     let mut parts: HashMap<i64, Vec<PartRow>> = HashMap::new();
-    let read = |columns: &Columns<'_>| Ok((columns.id, part_row(columns)?));
+    let read = |columns: &Columns<'_>| Ok((columns.id, columns.part()?));
     for (object, part) in all(tx, READ_PARTS, &params, "parts", read).await? {
         parts.entry(object).or_default().push(part);
     }
     let mut objects: HashMap<i64, Vec<ClaimedObject>> = HashMap::new();
     let read = |columns: &Columns<'_>| {
-        let object = ClaimedObject {
-            row: columns.id,
-            destination: columns.word("destination")?,
-            state: columns.word("state")?,
-            key_template: columns.word("key_template")?,
-            name: object_name(columns)?,
-            upload: open_upload(columns, parts.remove(&columns.id).unwrap_or_default())?,
-        };
+        let parts = parts.remove(&columns.id).unwrap_or_default();
+        let object = columns.claimed_object(parts)?;
         Ok((columns.get::<i64>("asset")?, object))
     };
     for (asset, object) in all(tx, READ_OBJECTS, &params, "objects", read).await? {
         objects.entry(asset).or_default().push(object);
     }
     Ok(objects)
-}
-
-fn part_row(columns: &Columns<'_>) -> Result<PartRow, Fault> {
-    Ok(PartRow {
-        number: PartNumber(columns.number("number")?),
-        length: columns.number("length")?,
-        etag: ETag(columns.get("etag")?),
-        crc64nvme: columns.word("crc64nvme")?,
-        progress: columns.get("progress")?,
-    })
-}
-
-fn object_name(columns: &Columns<'_>) -> Result<Option<ObjectName>, Fault> {
-    let Some(key) = columns.word_opt("key")? else {
-        return Ok(None);
-    };
-    Ok(Some(ObjectName {
-        key,
-        nonce: columns.get("nonce")?,
-        media: MediaType {
-            content_type: columns.get("content_type")?,
-            extension: columns.get("extension")?,
-        },
-        named_at: columns.instant("named_at")?,
-    }))
-}
-
-fn open_upload(columns: &Columns<'_>, parts: Vec<PartRow>) -> Result<Option<OpenUpload>, Fault> {
-    let Some(id) = columns.get("upload_id")? else {
-        return Ok(None);
-    };
-    Ok(Some(OpenUpload {
-        id: UploadId(id),
-        part_size: columns.number("part_size")?,
-        source: columns.source(["upload_etag", "upload_last_modified", "upload_length"])?,
-        parts,
-    }))
 }

@@ -6,7 +6,6 @@ use super::Fault;
 use super::Tx;
 use super::all;
 use super::claims::limit;
-use super::columns::Columns;
 use super::execute;
 use super::statement::Named;
 use super::statement::Param;
@@ -166,7 +165,7 @@ pub(in crate::manifest) async fn events(
     ORDER BY events.id LIMIT :most"
     );
     let events = all(tx, &sql, params, "events", |columns| {
-        event(columns, columns.id)
+        columns.event(columns.id)
     })
     .await?;
     let numbers: Vec<i64> = events.iter().map(|event| event.number).collect();
@@ -188,15 +187,7 @@ async fn read_deliveries(
 ) -> Result<HashMap<i64, Vec<DeliveryRecord>>, Fault> {
     let params = named_params! { ":events": numbers.to_vec() };
     let rows = all(tx, DELIVERIES, params, "deliveries", |columns| {
-        let delivery = DeliveryRecord {
-            endpoint: columns.word("endpoint")?,
-            message_id: columns.get("message_id")?,
-            state: columns.word("state")?,
-            due_at: columns.instant_opt("due_at")?,
-            attempts: columns.number("attempts")?,
-            error: columns.get("error")?,
-        };
-        Ok((columns.get("event")?, delivery))
+        Ok((columns.get("event")?, columns.delivery_record()?))
     })
     .await?;
     let mut deliveries: HashMap<i64, Vec<DeliveryRecord>> = HashMap::new();
@@ -204,18 +195,6 @@ async fn read_deliveries(
         deliveries.entry(event).or_default().push(delivery);
     }
     Ok(deliveries)
-}
-
-/// An event out of a row that holds its columns and the names of its task.
-pub(super) fn event(columns: &Columns<'_>, number: i64) -> Result<Event, Fault> {
-    Ok(Event {
-        number,
-        kind: columns.word("kind")?,
-        task: columns.task_key()?,
-        index: columns.number_opt("asset_index")?.map(AssetIndex),
-        reason: columns.get("reason")?,
-        at: columns.instant("at")?,
-    })
 }
 
 /// Makes every final delivery of these events due again, and those that the subscribers lack; tells of how many events

@@ -19,14 +19,10 @@ use crate::manifest::row::ObjectRecord;
 use crate::manifest::row::Tally;
 use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
-use crate::model::asset::AssetIndex;
 use crate::model::asset::AssetState;
-use crate::model::object::ETag;
 use crate::model::task::ProviderName;
-use crate::model::task::TaskError;
 use crate::model::task::TaskId;
 use crate::model::task::TaskState;
-use crate::units::Span;
 
 /// Tasks that pass the filter, in the order in which they were learned, with their assets and objects.
 ///
@@ -37,7 +33,8 @@ pub(in crate::manifest) async fn tasks(
     most: usize,
 ) -> Result<Vec<TaskRecord>, Fault> {
     let (sql, params) = select_tasks(filter, most);
-    let mut tasks = all(tx, &sql, params, "tasks", task_record).await?;
+    let read = |columns: &Columns<'_>| columns.task_record();
+    let mut tasks = all(tx, &sql, params, "tasks", read).await?;
     let rows: Vec<i64> = tasks.iter().map(|task| task.row).collect();
     let mut assets: HashMap<i64, Vec<AssetRecord>> = HashMap::new();
     for (task, asset) in read_assets(tx, &rows).await? {
@@ -91,12 +88,11 @@ fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Named>) {
     };
     let id = filter.id.as_ref().map(TaskId::as_str);
     restrict("task_id = :task_id", ":task_id", id.to_param());
+    // As a stretch of the index. No text goes on behind its last letter with a higher one than this.
     let prefix = filter.id_prefix.as_deref();
-    restrict(
-        "starts_with(task_id, :prefix)",
-        ":prefix",
-        prefix.to_param(),
-    );
+    restrict("task_id >= :prefix", ":prefix", prefix.to_param());
+    let behind = prefix.map(|prefix| format!("{prefix}{}", char::MAX));
+    restrict("task_id < :behind", ":behind", behind.to_param());
     let provider = filter.provider.as_ref().map(ProviderName::as_str);
     restrict("provider = :provider", ":provider", provider.to_param());
     let in_state = match filter.state {
@@ -124,38 +120,6 @@ fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Named>) {
     (sql, params)
 }
 
-fn task_record(columns: &Columns<'_>) -> Result<TaskRecord, Fault> {
-    let code: Option<String> = columns.get("task_error_code")?;
-    let message: Option<String> = columns.get("task_error_message")?;
-    let learned_at = columns.instant("learned_at")?;
-    Ok(TaskRecord {
-        row: columns.id,
-        key: columns.task_key()?,
-        state: columns.word("state")?,
-        tags: columns.tags()?,
-        model: columns.get("model")?,
-        kind: columns.get("kind")?,
-        created_at: columns.instant_opt("created_at")?,
-        completed_at: columns.instant_opt("completed_at")?,
-        learned_at,
-        learned_via: columns.word("learned_via")?,
-        deadline: columns.deadline()?,
-        // What is asked for stands before all times.
-        next_look_at: columns
-            .instant_opt("next_look_at")?
-            .map(|at| at.max(learned_at)),
-        status: columns.get("status")?,
-        percent: columns.number_opt("percent")?,
-        estimate: columns.number_opt("estimate_ms")?.map(Span::from_millis),
-        attempts: columns.number("attempts")?,
-        error: columns.get("error")?,
-        task_error: code
-            .zip(message)
-            .map(|(code, message)| TaskError { code, message }),
-        assets: Vec::new(),
-    })
-}
-
 const ASSETS: &str = "-- manifest::tasks
     SELECT * FROM assets
     WHERE task = ANY(:tasks) ORDER BY task, asset_index";
@@ -171,25 +135,8 @@ async fn read_assets(tx: &Tx<'_>, tasks: &Vec<i64>) -> Result<Vec<(i64, AssetRec
         named_params! { ":tasks": tasks },
         "assets",
         |columns| {
-            let asset = AssetRecord {
-                index: AssetIndex(columns.number("asset_index")?),
-                role: columns.word("role")?,
-                state: columns.word("state")?,
-                url: columns.url("url")?,
-                deadline: columns.deadline()?,
-                due_at: columns.instant_opt("due_at")?,
-                attempts: columns.number("attempts")?,
-                error: columns.get("error")?,
-                source: columns.source(["source_etag", "source_last_modified", "source_length"])?,
-                size: columns.number_opt("size")?,
-                content_type: columns.get("content_type")?,
-                media: columns.media()?,
-                sha256: columns.word_opt("sha256")?,
-                crc64nvme: columns.word_opt("crc64nvme")?,
-                archived_at: columns.instant_opt("archived_at")?,
-                objects: objects.remove(&columns.id).unwrap_or_default(),
-            };
-            Ok((columns.get("task")?, asset))
+            let objects = objects.remove(&columns.id).unwrap_or_default();
+            Ok((columns.get("task")?, columns.asset_record(objects)?))
         },
     )
     .await
@@ -216,24 +163,7 @@ async fn read_objects(tx: &Tx<'_>, tasks: &Vec<i64>) -> Result<Vec<(i64, ObjectR
         OBJECTS,
         named_params! { ":tasks": tasks },
         "objects",
-        |columns| {
-            let parts_there = columns.number_opt("parts_there")?;
-            let object = ObjectRecord {
-                destination: columns.word("destination")?,
-                state: columns.word("state")?,
-                key: columns.word_opt("key")?,
-                nonce: columns.get("nonce")?,
-                size: columns.number_opt("size")?,
-                crc64nvme: columns.word_opt("crc64nvme")?,
-                etag: columns.get::<Option<String>>("etag")?.map(ETag),
-                version_id: columns.get("version_id")?,
-                parts: parts_there.map_or_else(|| columns.number("parts"), Ok)?,
-                bytes_stored: columns.number("bytes_there")?,
-                verified: columns.word_opt("verified")?,
-                archived_at: columns.instant_opt("archived_at")?,
-            };
-            Ok((columns.get("asset")?, object))
-        },
+        |columns| Ok((columns.get("asset")?, columns.object_record()?)),
     )
     .await
 }

@@ -4,6 +4,7 @@ use super::Fault;
 use super::Tx;
 use super::all;
 use super::claims::limit;
+use super::columns::Columns;
 use super::statement::named_params;
 use crate::manifest::row::waiting::Waiting;
 
@@ -26,13 +27,6 @@ pub(super) const WAITING: &str = "-- manifest::waiting
 /// The errors that most wait for.
 pub(in crate::manifest) async fn waiting(tx: &Tx<'_>, most: usize) -> Result<Vec<Waiting>, Fault> {
     let params = named_params! { ":most": limit(most) };
-    all(tx, WAITING, params, "tasks", |columns| {
-        Ok(Waiting {
-            what: columns.get("what")?,
-            provider: columns.word("provider")?,
-            rows: columns.number("waiting")?,
-            error: columns.get("error")?,
-        })
-    })
-    .await
+    let read = |columns: &Columns<'_>| columns.waiting();
+    all(tx, WAITING, params, "tasks", read).await
 }

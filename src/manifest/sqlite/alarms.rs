@@ -11,7 +11,6 @@ use super::events;
 use super::events::Happening;
 use super::execute;
 use crate::manifest::row::AtRisk;
-use crate::model::asset::AssetIndex;
 use crate::model::deadline::Danger;
 use crate::model::event::EventKind;
 
@@ -105,14 +104,6 @@ fn find(
         ":is_unwarned": is_unwarned,
         ":most": i64::try_from(most).unwrap_or(i64::MAX),
     };
-    let read = |columns: &Columns<'_, '_>| {
-        let risk = AtRisk {
-            task: columns.task_key()?,
-            index: columns.number_opt("asset_index")?.map(AssetIndex),
-            deadline: columns.deadline()?,
-            error: columns.get("error")?,
-        };
-        Ok((columns.id, risk))
-    };
+    let read = |columns: &Columns<'_, '_>| Ok((columns.id, columns.at_risk()?));
     all(db, AT_RISK, params, "assets", read)
 }

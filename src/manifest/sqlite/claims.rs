@@ -1,5 +1,7 @@
 //! Claims: rows that are due go to one worker at a time, the most urgent first, under a lease that runs out.
 
+use std::collections::HashMap;
+
 use rusqlite::Connection;
 use rusqlite::named_params;
 
@@ -18,15 +20,8 @@ use crate::manifest::row::ClaimedAsset;
 use crate::manifest::row::ClaimedObject;
 use crate::manifest::row::ClaimedOrphan;
 use crate::manifest::row::ClaimedTask;
-use crate::manifest::row::ObjectName;
-use crate::manifest::row::OpenUpload;
 use crate::manifest::row::PartRow;
-use crate::model::asset::AssetIndex;
-use crate::model::asset::MediaType;
 use crate::model::lease::Lease;
-use crate::model::object::ETag;
-use crate::model::object::PartNumber;
-use crate::model::object::UploadId;
 use crate::model::task::ProviderName;
 use crate::units::Span;
 
@@ -94,10 +89,10 @@ pub(in crate::manifest) fn claim_tasks(
         ":window": limit(most.saturating_mul(WINDOW)),
     };
     let mut claimed = all(tx.db, CLAIM_TASKS, params, "tasks", |columns| {
-        let urgency = urgency(columns, "next_look_at")?;
+        let urgency = columns.urgency("next_look_at")?;
         Ok((
             (urgency.1 > Timestamp::EPOCH, urgency),
-            claimed_task(columns)?,
+            columns.claimed_task()?,
         ))
     })?;
     // The order of returned rows is the engine's own.
@@ -160,7 +155,7 @@ pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
     )
     RETURNING id";
 
-const READ_CLAIMED_ASSET: &str = "-- manifest::claim_assets
+const READ_CLAIMED_ASSETS: &str = "-- manifest::claim_assets
     SELECT assets.*, tasks.provider, tasks.task_id, tasks.tags, tasks.model,
         COALESCE(tasks.created_at, tasks.learned_at) AS created_at,
         -- Not every provider says when a task was completed.
@@ -169,7 +164,7 @@ const READ_CLAIMED_ASSET: &str = "-- manifest::claim_assets
         -- A task that has assets is looked at for fresh links only.
         tasks.next_look_at IS NOT NULL AS is_refresh_pending
     FROM assets JOIN tasks ON tasks.id = assets.task
-    WHERE assets.id = :id";
+    WHERE assets.id IN (SELECT value FROM json_each(:ids))";
 
 /// Claims assets to be archived; with `before`, only those that die before it.
 pub(in crate::manifest) fn claim_assets(
@@ -185,19 +180,16 @@ pub(in crate::manifest) fn claim_assets(
         ":window": limit(most.saturating_mul(WINDOW)), ":lacks_nothing": others.is_empty(), ":providers": names(others.providers.keys()),
         ":destinations": names(others.destinations.keys()),
     };
-    let ids = all(tx.db, CLAIM_ASSETS, params, "assets", |columns| {
+    let ids: Vec<i64> = all(tx.db, CLAIM_ASSETS, params, "assets", |columns| {
         Ok(columns.id)
     })?;
-    let mut claimed = Vec::with_capacity(ids.len());
-    for id in ids {
-        let objects = claimed_objects(tx.db, id)?;
-        let params = named_params! { ":id": id };
-        let read = all(tx.db, READ_CLAIMED_ASSET, params, "assets", |columns| {
-            let asset = claimed_asset(columns, objects.clone())?;
-            Ok((urgency(columns, "due_at")?, asset))
-        })?;
-        claimed.extend(read);
-    }
+    let ids = serde_json::to_string(&ids).expect("numbers are numbers");
+    let mut objects = claimed_objects(tx.db, &ids)?;
+    let params = named_params! { ":ids": ids };
+    let mut claimed = all(tx.db, READ_CLAIMED_ASSETS, params, "assets", |columns| {
+        let objects = objects.remove(&columns.id).unwrap_or_default();
+        Ok((columns.urgency("due_at")?, columns.claimed_asset(objects)?))
+    })?;
     claimed.sort_by_key(|(urgency, _)| *urgency);
     Ok(claimed.into_iter().map(|(_, asset)| asset).collect())
 }
@@ -232,14 +224,8 @@ pub(in crate::manifest) fn claim_orphans(
         ":lacks_nothing": others.is_empty(), ":destinations": names(others.destinations.keys()),
     };
     let mut claimed = all(tx.db, CLAIM_ORPHANS, params, "orphans", |columns| {
-        let orphan = ClaimedOrphan {
-            lease: columns.lease()?,
-            destination: columns.word("destination")?,
-            key: columns.word("key")?,
-            upload: UploadId(columns.get("upload_id")?),
-            attempts: columns.number("attempts")?,
-        };
-        Ok(((columns.instant("due_at")?, columns.id), orphan))
+        let urgency = (columns.instant("due_at")?, columns.id);
+        Ok((urgency, columns.claimed_orphan()?))
     })?;
     claimed.sort_by_key(|(urgency, _)| *urgency);
     Ok(claimed.into_iter().map(|(_, orphan)| orphan).collect())
@@ -426,121 +412,36 @@ pub(super) fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
 }
 
-fn urgency(
-    columns: &Columns<'_, '_>,
-    due: &'static str,
-) -> Result<(Timestamp, Timestamp, i64), Fault> {
-    Ok((
-        columns.instant("deadline_at")?,
-        columns.instant(due)?,
-        columns.id,
-    ))
-}
-
-fn claimed_task(columns: &Columns<'_, '_>) -> Result<ClaimedTask, Fault> {
-    Ok(ClaimedTask {
-        lease: columns.lease()?,
-        key: columns.task_key()?,
-        state: columns.word("state")?,
-        tags: columns.tags()?,
-        model: columns.get("model")?,
-        kind: columns.get("kind")?,
-        learned_at: columns.instant("learned_at")?,
-        created_at: columns.instant_opt("created_at")?,
-        last_unfinished_at: columns.instant_opt("last_unfinished_at")?,
-        status: columns.get("status")?,
-        percent: columns.number_opt("percent")?,
-        has_error: columns.get::<Option<String>>("error")?.is_some(),
-        deadline: columns.deadline()?,
-        looks: columns.number("looks")?,
-        misses: columns.number("misses")?,
-        attempts: columns.number("attempts")?,
-        is_asked_for: columns.instant("next_look_at")? <= Timestamp::EPOCH,
-    })
-}
-
-fn claimed_asset(
-    columns: &Columns<'_, '_>,
-    objects: Vec<ClaimedObject>,
-) -> Result<ClaimedAsset, Fault> {
-    Ok(ClaimedAsset {
-        lease: columns.lease()?,
-        task: columns.task_key()?,
-        tags: columns.tags()?,
-        model: columns.get("model")?,
-        created_at: columns.instant("created_at")?,
-        waits_since: columns.instant("waits_since")?,
-        index: AssetIndex(columns.number("asset_index")?),
-        role: columns.word("role")?,
-        url: columns.url("url")?,
-        deadline: columns.deadline()?,
-        attempts: columns.number("attempts")?,
-        task_deadline_at: columns.instant("task_deadline_at")?,
-        refresh_asked_at: columns.instant_opt("refresh_asked_at")?,
-        is_refresh_pending: columns.get("is_refresh_pending")?,
-        objects,
-    })
-}
-
 const READ_OBJECTS: &str = "-- manifest::claim_assets
-    SELECT * FROM objects WHERE asset = :asset ORDER BY position";
+    SELECT * FROM objects WHERE asset IN (SELECT value FROM json_each(:assets)) ORDER BY asset, position";
 
 const READ_PARTS: &str = "-- manifest::claim_assets
     SELECT object AS id, number, length, etag, crc64nvme, progress
-    FROM parts WHERE object = :object ORDER BY number";
-
-fn claimed_objects(db: &Connection, asset: i64) -> Result<Vec<ClaimedObject>, Fault> {
-    all(
-        db,
-        READ_OBJECTS,
-        named_params! { ":asset": asset },
-        "objects",
-        |columns| {
-            Ok(ClaimedObject {
-                row: columns.id,
-                destination: columns.word("destination")?,
-                state: columns.word("state")?,
-                key_template: columns.word("key_template")?,
-                name: object_name(columns)?,
-                upload: open_upload(db, columns)?,
-            })
-        },
+    FROM parts WHERE object IN (
+        SELECT id FROM objects
+        WHERE asset IN (SELECT value FROM json_each(:assets)) AND upload_id IS NOT NULL
     )
-}
+    ORDER BY object, number";
 
-fn object_name(columns: &Columns<'_, '_>) -> Result<Option<ObjectName>, Fault> {
-    let Some(key) = columns.word_opt("key")? else {
-        return Ok(None);
+/// The objects of each asset, in the order of its route.
+fn claimed_objects(
+    db: &Connection,
+    assets: &str,
+) -> Result<HashMap<i64, Vec<ClaimedObject>>, Fault> {
+    let params = named_params! { ":assets": assets };
+    let mut parts: HashMap<i64, Vec<PartRow>> = HashMap::new();
+    let read = |columns: &Columns<'_, '_>| Ok((columns.id, columns.part()?));
+    for (object, part) in all(db, READ_PARTS, params, "parts", read)? {
+        parts.entry(object).or_default().push(part);
+    }
+    let mut objects: HashMap<i64, Vec<ClaimedObject>> = HashMap::new();
+    let read = |columns: &Columns<'_, '_>| {
+        let parts = parts.remove(&columns.id).unwrap_or_default();
+        let object = columns.claimed_object(parts)?;
+        Ok((columns.get::<i64>("asset")?, object))
     };
-    Ok(Some(ObjectName {
-        key,
-        nonce: columns.get("nonce")?,
-        media: MediaType {
-            content_type: columns.get("content_type")?,
-            extension: columns.get("extension")?,
-        },
-        named_at: columns.instant("named_at")?,
-    }))
-}
-
-fn open_upload(db: &Connection, columns: &Columns<'_, '_>) -> Result<Option<OpenUpload>, Fault> {
-    let Some(id) = columns.get("upload_id")? else {
-        return Ok(None);
-    };
-    let object = named_params! { ":object": columns.id };
-    let parts = all(db, READ_PARTS, object, "parts", |columns| {
-        Ok(PartRow {
-            number: PartNumber(columns.number("number")?),
-            length: columns.number("length")?,
-            etag: ETag(columns.get("etag")?),
-            crc64nvme: columns.word("crc64nvme")?,
-            progress: columns.get("progress")?,
-        })
-    })?;
-    Ok(Some(OpenUpload {
-        id: UploadId(id),
-        part_size: columns.number("part_size")?,
-        source: columns.source(["upload_etag", "upload_last_modified", "upload_length"])?,
-        parts,
-    }))
+    for (asset, object) in all(db, READ_OBJECTS, params, "objects", read)? {
+        objects.entry(asset).or_default().push(object);
+    }
+    Ok(objects)
 }

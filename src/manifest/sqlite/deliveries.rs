@@ -12,7 +12,6 @@ use super::all;
 use super::claims::limit;
 use super::claims::touched;
 use super::columns::Columns;
-use super::events;
 use super::execute;
 use super::value;
 use crate::clock::Timestamp;
@@ -222,24 +221,6 @@ pub(in crate::manifest) fn claim(
     Ok(claimed)
 }
 
-fn delivery(columns: &Columns<'_, '_>) -> Result<ClaimedDelivery, Fault> {
-    let endpoint: EndpointName = columns.word("endpoint")?;
-    let callback = if endpoint.is_callback() {
-        Some(columns.url("callback_url")?)
-    } else {
-        None
-    };
-    Ok(ClaimedDelivery {
-        lease: columns.lease()?,
-        endpoint,
-        callback,
-        message_id: columns.get("message_id")?,
-        event: events::event(columns, columns.get("event")?)?,
-        begun_at: columns.instant("begun_at")?,
-        attempts: columns.number("attempts")?,
-    })
-}
-
 const SENT: &str = "-- manifest::mark_sent
     UPDATE deliveries
     SET state = 'sent', due_at = NULL, error = NULL, lease_owner = NULL, lease_expires_at = NULL
@@ -382,11 +363,10 @@ pub(in crate::manifest) fn troubles(db: &Connection) -> Result<Vec<EndpointTroub
     all(db, TROUBLES, [], "endpoints", trouble)
 }
 
+fn delivery(columns: &Columns<'_, '_>) -> Result<ClaimedDelivery, Fault> {
+    columns.claimed_delivery()
+}
+
 fn trouble(columns: &Columns<'_, '_>) -> Result<EndpointTrouble, Fault> {
-    Ok(EndpointTrouble {
-        endpoint: columns.word("name")?,
-        failing_since: columns.instant("failing_since")?,
-        disabled_at: columns.instant_opt("disabled_at")?,
-        error: columns.get("error")?,
-    })
+    columns.trouble()
 }

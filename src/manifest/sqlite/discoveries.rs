@@ -14,7 +14,6 @@ use crate::manifest::row::Claimable;
 use crate::manifest::row::discovery::ClaimedDiscovery;
 use crate::manifest::row::discovery::Discovery;
 use crate::manifest::row::discovery::DiscoverySettlement;
-use crate::manifest::row::discovery::Pass;
 use crate::manifest::row::discovery::Wanted;
 use crate::model::lease::Lease;
 use crate::model::task::ProviderName;
@@ -65,31 +64,8 @@ pub(in crate::manifest) fn claim(
         ":owner": tx.owner, ":lease_until": tx.lease_until.as_unix_millis(),
         ":now": tx.now.as_unix_millis(), ":among": among, ":most": limit(most),
     };
-    all(tx.db, CLAIM, params, "discoveries", claimed)
-}
-
-fn claimed(columns: &Columns<'_, '_>) -> Result<ClaimedDiscovery, Fault> {
-    let pass = match columns.instant_opt("pass_began_at")? {
-        None => None,
-        Some(began_at) => Some(Pass {
-            began_at,
-            round: columns.number("pass_round")?,
-            place: columns.get("pass_place")?,
-            pages: columns.number("pass_pages")?,
-            learned: columns.number("pass_learned")?,
-        }),
-    };
-    Ok(ClaimedDiscovery {
-        lease: columns.lease()?,
-        provider: columns.word("provider")?,
-        since: columns.instant_opt("since_at")?,
-        discovery: Discovery {
-            complete_to: columns.instant_opt("complete_to")?,
-            pass,
-            has_list: columns.get("has_list")?,
-        },
-        attempts: columns.number("attempts")?,
-    })
+    let read = |columns: &Columns<'_, '_>| columns.claimed_discovery();
+    all(tx.db, CLAIM, params, "discoveries", read)
 }
 
 const SETTLE: &str = "-- manifest::settle_discovery

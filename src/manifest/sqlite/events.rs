@@ -10,7 +10,6 @@ use super::Fault;
 use super::Tx;
 use super::all;
 use super::claims::limit;
-use super::columns::Columns;
 use super::execute;
 use super::value;
 use crate::clock::Timestamp;
@@ -160,7 +159,7 @@ pub(in crate::manifest) fn events(
     );
     let params = rusqlite::params_from_iter(params);
     let events = all(db, &sql, params, "events", |columns| {
-        event(columns, columns.id)
+        columns.event(columns.id)
     })?;
     let numbers: Vec<i64> = events.iter().map(|event| event.number).collect();
     let mut deliveries = read_deliveries(db, &numbers)?;
@@ -181,33 +180,13 @@ fn read_deliveries(
 ) -> Result<HashMap<i64, Vec<DeliveryRecord>>, Fault> {
     let params = named_params! { ":events": json(numbers) };
     let rows = all(db, DELIVERIES, params, "deliveries", |columns| {
-        let delivery = DeliveryRecord {
-            endpoint: columns.word("endpoint")?,
-            message_id: columns.get("message_id")?,
-            state: columns.word("state")?,
-            due_at: columns.instant_opt("due_at")?,
-            attempts: columns.number("attempts")?,
-            error: columns.get("error")?,
-        };
-        Ok((columns.get("event")?, delivery))
+        Ok((columns.get("event")?, columns.delivery_record()?))
     })?;
     let mut deliveries: HashMap<i64, Vec<DeliveryRecord>> = HashMap::new();
     for (event, delivery) in rows {
         deliveries.entry(event).or_default().push(delivery);
     }
     Ok(deliveries)
-}
-
-/// An event out of a row that holds its columns and the names of its task.
-pub(super) fn event(columns: &Columns<'_, '_>, number: i64) -> Result<Event, Fault> {
-    Ok(Event {
-        number,
-        kind: columns.word("kind")?,
-        task: columns.task_key()?,
-        index: columns.number_opt("asset_index")?.map(AssetIndex),
-        reason: columns.get("reason")?,
-        at: columns.instant("at")?,
-    })
 }
 
 /// Makes every final delivery of these events due again, and those that the subscribers lack; tells of how many events

@@ -17,10 +17,6 @@ use crate::manifest::row::ObjectRecord;
 use crate::manifest::row::Tally;
 use crate::manifest::row::TaskFilter;
 use crate::manifest::row::TaskRecord;
-use crate::model::asset::AssetIndex;
-use crate::model::object::ETag;
-use crate::model::task::TaskError;
-use crate::units::Span;
 
 /// Tasks that pass the filter, in the order in which they were learned, with their assets and objects.
 ///
@@ -31,13 +27,9 @@ pub(in crate::manifest) fn tasks(
     most: usize,
 ) -> Result<Vec<TaskRecord>, Fault> {
     let (sql, params) = select_tasks(filter, most);
-    let mut tasks = all(
-        db,
-        &sql,
-        rusqlite::params_from_iter(params),
-        "tasks",
-        task_record,
-    )?;
+    let params = rusqlite::params_from_iter(params);
+    let read = |columns: &Columns<'_, '_>| columns.task_record();
+    let mut tasks = all(db, &sql, params, "tasks", read)?;
     let rows = json(tasks.iter().map(|task| task.row));
     let mut assets: HashMap<i64, Vec<AssetRecord>> = HashMap::new();
     for (task, asset) in read_assets(db, &rows)? {
@@ -112,38 +104,6 @@ fn select_tasks(filter: &TaskFilter, most: usize) -> (String, Vec<Value>) {
     (sql, params)
 }
 
-fn task_record(columns: &Columns<'_, '_>) -> Result<TaskRecord, Fault> {
-    let code: Option<String> = columns.get("task_error_code")?;
-    let message: Option<String> = columns.get("task_error_message")?;
-    let learned_at = columns.instant("learned_at")?;
-    Ok(TaskRecord {
-        row: columns.id,
-        key: columns.task_key()?,
-        state: columns.word("state")?,
-        tags: columns.tags()?,
-        model: columns.get("model")?,
-        kind: columns.get("kind")?,
-        created_at: columns.instant_opt("created_at")?,
-        completed_at: columns.instant_opt("completed_at")?,
-        learned_at,
-        learned_via: columns.word("learned_via")?,
-        deadline: columns.deadline()?,
-        // What is asked for stands before all times.
-        next_look_at: columns
-            .instant_opt("next_look_at")?
-            .map(|at| at.max(learned_at)),
-        status: columns.get("status")?,
-        percent: columns.number_opt("percent")?,
-        estimate: columns.number_opt("estimate_ms")?.map(Span::from_millis),
-        attempts: columns.number("attempts")?,
-        error: columns.get("error")?,
-        task_error: code
-            .zip(message)
-            .map(|(code, message)| TaskError { code, message }),
-        assets: Vec::new(),
-    })
-}
-
 const ASSETS: &str = "-- manifest::tasks
     SELECT * FROM assets
     WHERE task IN (SELECT value FROM json_each(:tasks)) ORDER BY task, asset_index";
@@ -159,25 +119,8 @@ fn read_assets(db: &Connection, tasks: &str) -> Result<Vec<(i64, AssetRecord)>, 
         named_params! { ":tasks": tasks },
         "assets",
         |columns| {
-            let asset = AssetRecord {
-                index: AssetIndex(columns.number("asset_index")?),
-                role: columns.word("role")?,
-                state: columns.word("state")?,
-                url: columns.url("url")?,
-                deadline: columns.deadline()?,
-                due_at: columns.instant_opt("due_at")?,
-                attempts: columns.number("attempts")?,
-                error: columns.get("error")?,
-                source: columns.source(["source_etag", "source_last_modified", "source_length"])?,
-                size: columns.number_opt("size")?,
-                content_type: columns.get("content_type")?,
-                media: columns.media()?,
-                sha256: columns.word_opt("sha256")?,
-                crc64nvme: columns.word_opt("crc64nvme")?,
-                archived_at: columns.instant_opt("archived_at")?,
-                objects: objects.remove(&columns.id).unwrap_or_default(),
-            };
-            Ok((columns.get("task")?, asset))
+            let objects = objects.remove(&columns.id).unwrap_or_default();
+            Ok((columns.get("task")?, columns.asset_record(objects)?))
         },
     )
 }
@@ -203,24 +146,7 @@ fn read_objects(db: &Connection, tasks: &str) -> Result<Vec<(i64, ObjectRecord)>
         OBJECTS,
         named_params! { ":tasks": tasks },
         "objects",
-        |columns| {
-            let parts_there = columns.number_opt("parts_there")?;
-            let object = ObjectRecord {
-                destination: columns.word("destination")?,
-                state: columns.word("state")?,
-                key: columns.word_opt("key")?,
-                nonce: columns.get("nonce")?,
-                size: columns.number_opt("size")?,
-                crc64nvme: columns.word_opt("crc64nvme")?,
-                etag: columns.get::<Option<String>>("etag")?.map(ETag),
-                version_id: columns.get("version_id")?,
-                parts: parts_there.map_or_else(|| columns.number("parts"), Ok)?,
-                bytes_stored: columns.number("bytes_there")?,
-                verified: columns.word_opt("verified")?,
-                archived_at: columns.instant_opt("archived_at")?,
-            };
-            Ok((columns.get("asset")?, object))
-        },
+        |columns| Ok((columns.get("asset")?, columns.object_record()?)),
     )
 }
 

@@ -5,6 +5,7 @@ use rusqlite::named_params;
 
 use super::Fault;
 use super::all;
+use super::columns::Columns;
 use crate::manifest::row::waiting::Waiting;
 
 // Of each kind the most urgent are looked at, and no more, or this would cost as much as the backlog is long.
@@ -27,12 +28,6 @@ pub(super) const WAITING: &str = "-- manifest::waiting
 pub(in crate::manifest) fn waiting(db: &Connection, most: usize) -> Result<Vec<Waiting>, Fault> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let params = named_params! { ":most": most };
-    all(db, WAITING, params, "tasks", |columns| {
-        Ok(Waiting {
-            what: columns.get("what")?,
-            provider: columns.word("provider")?,
-            rows: columns.number("waiting")?,
-            error: columns.get("error")?,
-        })
-    })
+    let read = |columns: &Columns<'_, '_>| columns.waiting();
+    all(db, WAITING, params, "tasks", read)
 }
