@@ -186,11 +186,13 @@ pub(in crate::manifest) async fn settle(
         ":has_gained": settlement.has_gained,
         ":wants_fresh_link": settlement.wants_fresh_link, ":id": lease.row, ":token": lease.token.0,
     };
-    touched(execute(tx, SETTLE, params).await?, Claimable::Assets, lease)?;
+    // Differs from SQLite, where one transaction is written at a time: a task is locked before its assets, as by a look, or
+    // the two would wait for each other. Where the claim is lost this is undone.
     if settlement.wants_fresh_link {
         let params = named_params! { ":asset": lease.row, ":nobody": FETCH_PROVIDER };
         execute(tx, ASK_FOR_FRESH_LINK, params).await?;
     }
+    touched(execute(tx, SETTLE, params).await?, Claimable::Assets, lease)?;
     let kind = match settlement.state {
         AssetState::Lost => Some(EventKind::Lost),
         AssetState::Refused => Some(EventKind::Failed),

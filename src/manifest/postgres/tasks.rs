@@ -398,8 +398,9 @@ pub(in crate::manifest) async fn retry(
 ) -> Result<u64, Fault> {
     let provider = provider.map(ProviderName::as_str);
     let params = named_params! { ":task_id": id.as_str(), ":provider": provider };
+    // Tasks are locked before assets, as everywhere.
     let rows =
-        execute(tx, RETRY_ASSETS, &params).await? + execute(tx, RETRY_TASKS, &params).await?;
+        execute(tx, RETRY_TASKS, &params).await? + execute(tx, RETRY_ASSETS, &params).await?;
     Ok(u64::try_from(rows).expect("rows fit in memory"))
 }
 
