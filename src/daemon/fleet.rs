@@ -223,12 +223,9 @@ impl Fleet {
         let mut failed = Refrain::default();
         while silent.changed().await.is_ok() {
             let gone = silent.borrow_and_update().clone();
-            match self.see_to(&gone).await {
-                Ok(living) => {
+            match self.see_to(&gone, providers).await {
+                Ok(()) => {
                     failed.is_over();
-                    for provider in providers {
-                        provider.share_among(living);
-                    }
                 }
                 Err(error) if failed.is_to_be_said(&error) => {
                     tracing::warn!(%error, "it is not seen to what other machines left");
@@ -238,12 +235,15 @@ impl Fleet {
         }
     }
 
-    /// How many daemons there are, this one included.
-    async fn see_to(&self, gone: &[String]) -> Result<u32, ManifestError> {
+    async fn see_to(&self, gone: &[String], providers: &[Provider]) -> Result<(), ManifestError> {
         let machines = self.manifest.machines().await?;
+        // This one included, whatever the server has heard.
         let living = machines.iter().filter(|machine| machine.is_living).count();
-        self.manifest.free_held(gone).await?;
-        Ok(u32::try_from(living.max(1)).unwrap_or(u32::MAX))
+        let living = u32::try_from(living.max(1)).unwrap_or(u32::MAX);
+        for provider in providers {
+            provider.share_among(living);
+        }
+        self.manifest.free_held(gone).await
     }
 
     /// Ends when another daemon has this one's name: this one was out of touch for too long. Or when the manifest's file is

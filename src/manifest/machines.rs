@@ -56,20 +56,15 @@ impl Manifest {
         })?;
         if arrived == Arrived::Yes {
             for table in Claimable::ALL {
-                while self.release(table, &arrival.name).await? == ROWS_AT_ONCE {}
+                let release = async || {
+                    transact!(engine, "arrive", Kind::Write, |tx| {
+                        postgres::machines::release(tx, table, &arrival.name).await
+                    })
+                };
+                while release().await? == ROWS_AT_ONCE {}
             }
         }
         Ok(arrived)
-    }
-
-    /// Ends claims of a machine in a table. How many.
-    async fn release(&self, table: Claimable, name: &str) -> Result<usize, ManifestError> {
-        match &self.engine {
-            Engine::Sqlite(_) => Ok(0),
-            Engine::Postgres(engine) => transact!(engine, "release", Kind::Write, |tx| {
-                postgres::machines::release(tx, table, name).await
-            }),
-        }
     }
 
     /// Says that the machine is still there. Which others fell silent lately; `None` when another run has its name by now.
@@ -85,15 +80,15 @@ impl Manifest {
     /// Frees tasks that machines held which are gone, a bounded number at once: a hold is long, and nobody waits for its
     /// end. One that was only out of touch finds its claims lost.
     pub async fn free_held(&self, gone: &[String]) -> Result<(), ManifestError> {
-        for name in gone {
-            self.release(Claimable::Tasks, name).await?;
-        }
-        match &self.engine {
-            Engine::Sqlite(_) => Ok(()),
-            Engine::Postgres(engine) => transact!(engine, "put_together", Kind::Write, |tx| {
-                postgres::counts::put_together(tx).await
-            }),
-        }
+        let Engine::Postgres(engine) = &self.engine else {
+            return Ok(());
+        };
+        transact!(engine, "free_held", Kind::Write, |tx| {
+            postgres::machines::free_held(tx, gone).await
+        })?;
+        transact!(engine, "put_together", Kind::Write, |tx| {
+            postgres::counts::put_together(tx).await
+        })
     }
 
     /// Fails once the manifest is no longer where it was opened. A server sees to that by itself.

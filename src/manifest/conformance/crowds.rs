@@ -5,8 +5,11 @@ use crate::manifest::ManifestError;
 use crate::manifest::row::*;
 use crate::model::task::TaskState;
 
-/// More than are sorted by their deadlines at one claim.
+/// More tasks than are sorted by their deadlines at one claim.
 const CROWD: usize = 300;
+
+/// And more assets.
+const CROWD_OF_ASSETS: usize = 600;
 
 pub(in crate::manifest) async fn of_a_backlog_the_most_urgent_go_first(world: &World) {
     let waiting = |number: usize| NewTask {
@@ -40,11 +43,13 @@ pub(in crate::manifest) async fn of_a_backlog_the_most_urgent_go_first(world: &W
 pub(in crate::manifest) async fn of_a_backlog_of_assets_none_that_is_due_is_left_out(
     world: &World,
 ) {
-    let paths: Vec<String> = (0..CROWD).map(|number| format!("f{number}")).collect();
+    let paths: Vec<String> = (0..CROWD_OF_ASSETS)
+        .map(|number| format!("f{number}"))
+        .collect();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     world.complete("crowd", &paths).await;
-    let under_way = world.manifest.claim_assets(CROWD).await.unwrap();
-    assert_eq!(under_way.len(), CROWD);
+    let under_way = world.manifest.claim_assets(CROWD_OF_ASSETS).await.unwrap();
+    assert_eq!(under_way.len(), CROWD_OF_ASSETS);
     // All that are nearer to their deadline are under way: more than are sorted by it at one claim.
     world.advance(30);
     world.complete("late", &["late"]).await;
@@ -63,10 +68,14 @@ pub(in crate::manifest) async fn of_a_backlog_of_assets_none_that_is_due_is_left
         }
         claimed.extend(some.into_iter().map(|asset| asset.lease.row));
     }
-    assert_eq!(claimed.len(), CROWD + 1);
+    assert_eq!(claimed.len(), CROWD_OF_ASSETS + 1);
     claimed.sort_unstable();
     claimed.dedup();
-    assert_eq!(claimed.len(), CROWD + 1, "each once, none left out");
+    assert_eq!(
+        claimed.len(),
+        CROWD_OF_ASSETS + 1,
+        "each once, none left out"
+    );
 }
 
 pub(in crate::manifest) async fn of_many_observations_one_that_fails_spoils_no_other(

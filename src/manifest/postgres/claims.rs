@@ -54,15 +54,11 @@ pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
     FROM chosen WHERE tasks.id = chosen.id
     RETURNING tasks.*";
 
-/// How many times as many rows as are claimed are sorted by their deadlines.
+/// How many times as many tasks as are claimed are sorted by their deadlines.
 const WINDOW: usize = 4;
 
 /// The least that is sorted, so that small claims at once do not all have the same few candidates.
 const WINDOW_MIN: usize = 256;
-
-fn window(most: usize) -> i64 {
-    limit(most.saturating_mul(WINDOW).max(WINDOW_MIN))
-}
 
 /// Claims tasks to be looked at, for a lease or for `hold`.
 pub(in crate::manifest) async fn claim_tasks(
@@ -73,7 +69,7 @@ pub(in crate::manifest) async fn claim_tasks(
 ) -> Result<Vec<ClaimedTask>, Fault> {
     let except: Vec<String> = except.iter().map(ToString::to_string).collect();
     let params = named_params! {
-        ":except": except, ":most": limit(most), ":window": window(most),
+        ":except": except, ":most": limit(most), ":window": limit(most.saturating_mul(WINDOW).max(WINDOW_MIN)),
         ":hold": hold.unwrap_or(tx.engine.lease).as_millis_i64(),
     };
     let mut claimed = all(tx, CLAIM_TASKS, params, "tasks", |columns| {
@@ -89,13 +85,20 @@ pub(in crate::manifest) async fn claim_tasks(
     Ok(claimed.into_iter().map(|(_, task)| task).collect())
 }
 
+/// How many assets are sorted by their deadlines: more than are under way, of which most of these may be, and a single one is
+/// claimed where a place is free.
+const ASSETS_WINDOW: usize = 512;
+
 pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
     -- Of a backlog not all is sorted at each claim: those that are nearest to their deadline, and where those are not all,
     -- those that have waited longest. Where this daemon lacks something, all is: most may be for others.
     WITH nearest AS MATERIALIZED (
-        SELECT id FROM assets WHERE state = 'due' AND deadline_at < :before ORDER BY deadline_at LIMIT :window
+        SELECT id, due_at, lease_expires_at FROM assets
+        WHERE state = 'due' AND deadline_at < :before
+        ORDER BY deadline_at LIMIT :window
     ), candidates AS (
         SELECT id FROM nearest
+        WHERE due_at <= :now AND (lease_expires_at IS NULL OR lease_expires_at <= :now)
         UNION
         (SELECT id FROM assets
         WHERE lease_expires_at IS NULL AND due_at <= :now AND deadline_at < :before
@@ -149,7 +152,8 @@ pub(in crate::manifest) async fn claim_assets(
 ) -> Result<Vec<ClaimedAsset>, Fault> {
     let before = before.map_or(i64::MAX, Timestamp::as_unix_millis);
     let params = named_params! {
-        ":before": before, ":most": limit(most), ":window": window(most), ":lacks_nothing": others.is_empty(),
+        ":before": before, ":most": limit(most), ":window": limit(most.max(ASSETS_WINDOW)),
+        ":lacks_nothing": others.is_empty(),
         ":providers": names(others.providers.keys()), ":destinations": names(others.destinations.keys()),
     };
     let ids = all(tx, CLAIM_ASSETS, params, "assets", |columns| Ok(columns.id)).await?;
@@ -257,7 +261,7 @@ pub(in crate::manifest) async fn renew(
 pub(super) fn release_of(table: Claimable) -> &'static str {
     per_table!(
         table,
-        "-- manifest::release
+        "-- manifest::arrive
     UPDATE ",
         " SET lease_owner = NULL, lease_expires_at = NULL
     WHERE id = ANY(ARRAY(
@@ -265,8 +269,8 @@ pub(super) fn release_of(table: Claimable) -> &'static str {
         "
         WHERE lease_expires_at IS NOT NULL AND starts_with(lease_owner, :name || '/')
         LIMIT :most
-        -- Others who hear of it do the same.
-        FOR NO KEY UPDATE SKIP LOCKED
+        -- What an earlier run has locked is waited for: it is to be free too.
+        FOR NO KEY UPDATE
     ))"
     )
 }

@@ -82,8 +82,7 @@ pub(in crate::manifest) async fn beat(
     Ok(is_ours.then_some(gone))
 }
 
-/// Ends leases of one machine, whichever of its runs has them: whoever that is is dead, or finds by their tokens that they
-/// are lost. How many.
+/// Ends leases of earlier runs of a machine: whoever had them is dead, or finds by their tokens that they are lost. How many.
 pub(in crate::manifest) async fn release(
     tx: &Tx<'_>,
     table: Claimable,
@@ -91,6 +90,25 @@ pub(in crate::manifest) async fn release(
 ) -> Result<usize, Fault> {
     let params = named_params! { ":name": name, ":most": limit(ROWS_AT_ONCE) };
     execute(tx, release_of(table), params).await
+}
+
+pub(super) const FREE_HELD: &str = "-- manifest::free_held
+    UPDATE tasks SET lease_owner = NULL, lease_expires_at = NULL
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM tasks
+        WHERE lease_expires_at IS NOT NULL AND starts_with(lease_owner, :name || '/')
+        LIMIT :most
+        -- Others who hear of it do the same.
+        FOR NO KEY UPDATE SKIP LOCKED
+    ))";
+
+/// Frees some of the tasks that machines held which are gone.
+pub(in crate::manifest) async fn free_held(tx: &Tx<'_>, gone: &[String]) -> Result<(), Fault> {
+    for name in gone {
+        let params = named_params! { ":name": name, ":most": limit(ROWS_AT_ONCE) };
+        execute(tx, FREE_HELD, params).await?;
+    }
+    Ok(())
 }
 
 const LEAVE: &str = "-- manifest::leave

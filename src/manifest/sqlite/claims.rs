@@ -71,7 +71,7 @@ pub(super) const CLAIM_TASKS: &str = "-- manifest::claim_tasks
         created_at, last_unfinished_at, status, percent, error, deadline_at, deadline_from, looks, misses, attempts,
         next_look_at";
 
-/// How many times as many rows as are claimed are sorted by their deadlines.
+/// How many times as many tasks as are claimed are sorted by their deadlines.
 const WINDOW: usize = 4;
 
 /// Claims tasks to be looked at, for a lease or for `hold`.
@@ -99,6 +99,10 @@ pub(in crate::manifest) fn claim_tasks(
     claimed.sort_by_key(|(urgency, _)| *urgency);
     Ok(claimed.into_iter().map(|(_, task)| task).collect())
 }
+
+/// How many assets are sorted by their deadlines: more than are under way, of which most of these may be, and a single one is
+/// claimed where a place is free.
+const ASSETS_WINDOW: usize = 512;
 
 pub(super) const CLAIM_ASSETS: &str = "-- manifest::claim_assets
     -- Of a backlog not all is sorted at each claim: those that are nearest to their deadline ...
@@ -177,7 +181,7 @@ pub(in crate::manifest) fn claim_assets(
     let params = named_params! {
         ":owner": tx.owner, ":lease_until": tx.lease_until.as_unix_millis(),
         ":now": tx.now.as_unix_millis(), ":before": before, ":most": limit(most),
-        ":window": limit(most.saturating_mul(WINDOW)), ":lacks_nothing": others.is_empty(), ":providers": names(others.providers.keys()),
+        ":window": limit(most.max(ASSETS_WINDOW)), ":lacks_nothing": others.is_empty(), ":providers": names(others.providers.keys()),
         ":destinations": names(others.destinations.keys()),
     };
     let ids: Vec<i64> = all(tx.db, CLAIM_ASSETS, params, "assets", |columns| {
