@@ -245,6 +245,9 @@ impl Field {
         let turns = (self.game.span.as_secs_f64() / TURN.as_secs_f64()).max(1.0);
         let mut ticks = tokio::time::interval(TURN);
         let (mut turn, mut announced) = (0.0, 0);
+        // One alone: after a second dead link of the same file the provider is asked again minutes later.
+        let dead = Rule::file(FileFault::Dead(403));
+        self.outside.simulator.plant(dead);
         while announced < self.game.tasks {
             ticks.tick().await;
             turn += 1.0;
@@ -296,7 +299,6 @@ impl Field {
             FileFault::Truncate(None),
             FileFault::Short(None),
             FileFault::Reset(None),
-            FileFault::Dead(403),
             FileFault::NoLength,
             FileFault::Html,
         ];
