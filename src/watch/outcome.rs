@@ -21,7 +21,7 @@ use crate::watch::stage::WatchParts;
 use crate::work::settle::Situation;
 use crate::work::settle::decide;
 
-/// Answers of "no such task" in a row that are believed, for a task that was never seen.
+/// Answers of "no such task" in a row that are believed.
 const MISSES_BELIEVED: u32 = 3;
 
 /// The shortest time over which those answers must be spread: a task may be asked about before the provider lists it.
@@ -236,11 +236,13 @@ impl WatchParts {
         if task.state != TaskState::Watching || !is_ours {
             return task.state;
         }
-        if is_miss && never_seen && misses >= MISSES_BELIEVED && known_for >= MISSES_SPREAD {
+        let is_unknown = is_miss && misses >= MISSES_BELIEVED;
+        if is_unknown && never_seen && known_for >= MISSES_SPREAD {
             return TaskState::Vanished;
         }
-        // Who was not reached, or did not let us in, has said nothing of this task: its links may live for weeks.
-        let since = if is_miss {
+        // Who was not reached, did not let us in, or spoke once of no such task, which a deploy may say of all, has said
+        // nothing of this one: its links may live for weeks.
+        let since = if is_unknown {
             task.learned_at
         } else {
             task.deadline.at

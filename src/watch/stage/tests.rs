@@ -1074,16 +1074,12 @@ async fn completed_without_results_is_told_asked_about_more_seldom_and_ends() {
 #[tokio::test(start_paused = true)]
 async fn who_cannot_be_asked_ends_no_task_before_its_links_are_long_dead() {
     const DAY: Duration = Duration::from_hours(24);
-    for status in [401, 429, 500, 404] {
+    for status in [401, 429, 500] {
         let world = World::new();
         let mut task = world.task("a");
         task.deadline.at = world.clock.now().plus(Span::from(30 * DAY));
         world.manifest.learn(vec![task]).await.unwrap();
         let stage = world.stage();
-        if status == 404 {
-            world.api.runs("a", 10);
-            world.turn(&stage).await;
-        }
         world.api.says("a", status, r#""x":1"#);
         let mut states = Vec::new();
         // Long after `poll.give_up`; when its links must be taken as dead; and so long after that.
@@ -1092,13 +1088,33 @@ async fn who_cannot_be_asked_ends_no_task_before_its_links_are_long_dead() {
             world.turn(&stage).await;
             states.push(world.record("a").await.state);
         }
-        // That it is not known any more is an answer about it.
-        let first = if status == 404 {
-            TaskState::Abandoned
-        } else {
-            TaskState::Watching
-        };
-        assert_eq!(states, [first, first, TaskState::Abandoned], "{status}");
+        let watching = TaskState::Watching;
+        assert_eq!(
+            states,
+            [watching, watching, TaskState::Abandoned],
+            "{status}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_was_seen_ends_when_it_is_unknown_thrice_in_a_row() {
+    let world = World::new();
+    world.learn("a").await;
+    let stage = world.stage();
+    world.api.runs("a", 10);
+    world.turn(&stage).await;
+    world.api.says("a", 404, r#""x":1"#);
+    // Longer than `poll.give_up`, and not so much longer than its links live.
+    pass(Duration::from_hours(84)).await;
+    for state in [
+        TaskState::Watching,
+        TaskState::Watching,
+        TaskState::Abandoned,
+    ] {
+        world.turn(&stage).await;
+        assert_eq!(world.record("a").await.state, state);
+        pass(Duration::from_hours(1)).await;
     }
 }
 
