@@ -384,7 +384,10 @@ impl Provider {
         let path = path.map_err(|place| caller.garbled(None, unknown_place(place)))?;
         let answer = caller.call(method, &path, body).await?;
         if is_no_such_call(answer.status) && !self.is_of_tasks(&answer) {
-            tracing::warn!(provider = %self.name(), status = answer.status.as_u16(), "no batch call is there: tasks are asked about one by one for {NO_BATCH_PAUSE}");
+            // Several calls may be under way: it is said once.
+            if self.has_batch() {
+                tracing::info!(provider = %self.name(), status = answer.status.as_u16(), "no batch call is there: tasks are asked about one by one for {NO_BATCH_PAUSE}");
+            }
             self.0.no_batch.pause_for(NO_BATCH_PAUSE);
         }
         if !answer.status.is_success() && answer.status != StatusCode::TOO_MANY_REQUESTS {
