@@ -1,4 +1,4 @@
-//! `reelvault manifest rebuild`: writes down anew what a bucket holds of ours, for whom the manifest was lost.
+//! `reelvault manifest rebuild`: writes down anew what a bucket holds of ours, where the manifest was lost.
 //!
 //! Each object says in its metadata whose it is, and HEAD tells the rest. What no object knows does not come back: labels,
 //! links, what the provider said, pictures' sizes, and SHA-256s unless the bytes had to be read.
