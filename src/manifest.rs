@@ -148,7 +148,7 @@ impl Config {
 
     /// What tests need not say.
     #[cfg(test)]
-    fn of_tests() -> Self {
+    pub(crate) fn of_tests() -> Self {
         Self {
             url: String::new(),
             lease: Span::from_secs(60),

@@ -297,12 +297,7 @@ mod tests {
         let database = server.database();
         let config = manifest::Config {
             url: database.url.clone(),
-            lease: Span::from_secs(60),
-            password: None,
-            connections: 4,
-            notify: false,
-            pooler: false,
-            machine: "here".to_owned(),
+            ..manifest::Config::of_tests()
         };
         let clock = Clock::system();
         let manifest = Manifest::open(&config, clock.clone(), Access::Daemon).await;

@@ -278,7 +278,6 @@ mod tests {
     use crate::model::task::LearnedVia;
     use crate::model::task::Tags;
     use crate::model::task::TaskKey;
-    use crate::units::Span;
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_behind_waits_for_nothing() {
@@ -286,12 +285,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = manifest::Config {
             url: format!("sqlite:{}/manifest.db", folder.path().display()),
-            lease: Span::from_secs(60),
-            password: None,
-            connections: 1,
-            notify: false,
-            pooler: false,
-            machine: "here".to_owned(),
+            ..manifest::Config::of_tests()
         };
         let clock = Clock::new(|| Timestamp::EPOCH);
         let manifest = Manifest::open_inline(&config, &clock, Access::Daemon).unwrap();

@@ -169,11 +169,7 @@ impl World {
         let config = manifest::Config {
             url: format!("sqlite:{}/manifest.db", folder.path().display()),
             lease: LEASE,
-            password: None,
-            connections: 4,
-            notify: false,
-            pooler: false,
-            machine: "here".to_owned(),
+            ..manifest::Config::of_tests()
         };
         Manifest::open_inline(&config, clock, Access::Daemon).unwrap()
     }
