@@ -32,6 +32,12 @@ use crate::report::record::Places;
 use crate::report::record::Record;
 use crate::units::ByteSize;
 
+/// Objects that a destination is asked about at once.
+const LOOKS: usize = 16;
+
+/// How often it is asked about one that a bad moment of it hides: nobody comes back to that later.
+const TRIES: u32 = 3;
+
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Print the record of one task as JSON
@@ -72,26 +78,39 @@ pub(crate) enum Format {
 }
 
 pub(crate) async fn manifest(config: Option<&Path>, command: &Command) -> Result<Exit, Complaint> {
-    if let Command::Migrate(arguments) = command {
-        return migrate::migrate(config, arguments).await;
+    match command {
+        Command::Get { which, field } => {
+            read(config, async |manifest, places| {
+                get(manifest, places, which, field.as_deref()).await
+            })
+            .await
+        }
+        Command::List { provider, json } => {
+            read(config, async |manifest, places| {
+                list(manifest, places, provider.as_ref(), *json).await
+            })
+            .await
+        }
+        Command::Export { format } => {
+            read(config, async |manifest, places| {
+                export(manifest, places, *format).await
+            })
+            .await
+        }
+        Command::Verify(it) => verify::verify(config, it).await,
+        Command::Rebuild(it) => rebuild::rebuild(config, it).await,
+        Command::Migrate(it) => migrate::migrate(config, it).await,
     }
-    if let Command::Verify(arguments) = command {
-        return verify::verify(config, arguments).await;
-    }
-    if let Command::Rebuild(arguments) = command {
-        return rebuild::rebuild(config, arguments).await;
-    }
+}
+
+/// Opens the manifest for `work`, and closes it however that ends.
+async fn read(
+    config: Option<&Path>,
+    work: impl AsyncFnOnce(&Manifest, &Places) -> Result<Exit, Complaint>,
+) -> Result<Exit, Complaint> {
     let config = open::load(config)?.config;
     let manifest = open::read_manifest(&config).await?;
-    let places = open::places(&config);
-    let exit = match command {
-        Command::Get { which, field } => get(&manifest, &places, which, field.as_deref()).await,
-        Command::List { provider, json } => {
-            list(&manifest, &places, provider.as_ref(), *json).await
-        }
-        Command::Export { format } => export(&manifest, &places, *format).await,
-        Command::Verify(_) | Command::Rebuild(_) | Command::Migrate(_) => Ok(Exit::Done),
-    };
+    let exit = work(&manifest, &open::places(&config)).await;
     manifest.close().await;
     exit
 }

@@ -8,10 +8,14 @@ pub fn told_length(headers: &HeaderMap) -> Option<u64> {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         return None;
     }
-    let told = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim();
+    digits(headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim())
+}
+
+/// A number as HTTP writes it.
+pub fn digits(text: &str) -> Option<u64> {
     // `u64` would take a sign, HTTP does not.
-    let is_number = told.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| told.parse().ok())?
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok())?
 }
 
 /// Whether a body of HTTP/1.1 shows its end by a length or by chunks. Any other ends with its connection, whatever

@@ -14,6 +14,7 @@ use url::Url;
 use crate::http::Body;
 use crate::http::Http;
 use crate::http::HttpError;
+use crate::http::framing::digits;
 use crate::http::framing::is_framed;
 use crate::http::framing::told_length;
 use crate::model::asset::SourceIdentity;
@@ -307,13 +308,6 @@ fn content_range(headers: &HeaderMap) -> Option<(u64, u64, u64)> {
     let (start, last) = range.split_once('-')?;
     let (start, last, total) = (digits(start)?, digits(last)?, digits(total)?);
     (start <= last && last < total).then_some((start, last, total))
-}
-
-fn digits(text: &str) -> Option<u64> {
-    // `u64` would take a sign, HTTP does not.
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())?
 }
 
 fn text(headers: &HeaderMap, name: &header::HeaderName) -> Option<String> {

@@ -41,14 +41,11 @@ use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::StoreErrorKind;
 
-/// Objects that are asked about at once.
-const LOOKS: usize = 16;
+use super::LOOKS;
+use super::TRIES;
 
 /// The content type of an object that has none.
 const UNTYPED: &str = "application/octet-stream";
-
-/// How often an object is asked for that a bad moment of its store hides.
-const TRIES: u32 = 3;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

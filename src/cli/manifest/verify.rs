@@ -37,14 +37,11 @@ use crate::report::record::Places;
 use crate::store::Store;
 use crate::store::StoreErrorKind;
 
-/// Copies that are looked at at once.
-const LOOKS: usize = 16;
+use super::LOOKS;
+use super::TRIES;
 
 /// Copies that are read at once: each takes as much of the line as it gets.
 const READS: usize = 4;
-
-/// How often a copy is asked for that a bad moment of its store hides: nobody comes back to it later.
-const TRIES: u32 = 3;
 
 /// Failures in a row after which a destination is asked no more: it would say the same of a million copies. Those that
 /// are looked at at once fail together in one bad moment, so it takes eight of them.
