@@ -304,10 +304,11 @@ async fn a_slow_reload_feeds_the_watchdog_and_builds_nothing_twice() {
     let home = &outside.home;
     let second = home.path().join("second");
     std::fs::create_dir(&second).unwrap();
+    // The file goes to the bucket alone, where its part is sent as it comes and not once it is whole.
     let extra = format!(
-        "lanes = 0\nparts_ahead = 1\n[destination.second.fs]\npath = {second:?}\nfree_min = \"0 B\"\n"
+        "lanes = 0\nparts_ahead = 1\n[destination.second.fs]\npath = {second:?}\nfree_min = \"0 B\"\n[[route]]\nto = [\"main\"]\n"
     );
-    home.configure(&outside.config("", &extra));
+    home.configure(&outside.config("quirks = \"aws\"", &extra));
     // A part takes ten seconds.
     outside
         .simulator
