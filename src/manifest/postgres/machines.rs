@@ -92,6 +92,11 @@ pub(in crate::manifest) async fn release(
     execute(tx, release_of(table), params).await
 }
 
+const STILL_GONE: &str = "-- manifest::free_held
+    SELECT beat_at FROM machines WHERE name = :name AND beat_at < :now - :gone_after::bigint
+    -- Until it is seen to, it cannot come back; while it is coming back, it is not gone.
+    FOR SHARE SKIP LOCKED";
+
 pub(super) const FREE_HELD: &str = "-- manifest::free_held
     UPDATE tasks SET lease_owner = NULL, lease_expires_at = NULL
     WHERE id = ANY(ARRAY(
@@ -102,11 +107,15 @@ pub(super) const FREE_HELD: &str = "-- manifest::free_held
         FOR NO KEY UPDATE SKIP LOCKED
     ))";
 
-/// Frees some of the tasks that machines held which are gone.
+/// Frees some of the tasks that machines held which are gone: those that are not back since that was found out.
 pub(in crate::manifest) async fn free_held(tx: &Tx<'_>, gone: &[String]) -> Result<(), Fault> {
     for name in gone {
-        let params = named_params! { ":name": name, ":most": limit(ROWS_AT_ONCE) };
-        execute(tx, FREE_HELD, params).await?;
+        let params = named_params! { ":name": name, ":gone_after": GONE_AFTER.as_millis_i64() };
+        let beat_at: Option<i64> = value(tx, STILL_GONE, params).await?;
+        if beat_at.is_some() {
+            let params = named_params! { ":name": name, ":most": limit(ROWS_AT_ONCE) };
+            execute(tx, FREE_HELD, params).await?;
+        }
     }
     Ok(())
 }

@@ -457,8 +457,12 @@ async fn a_machine_that_held_very_much_arrives_again() {
         let count = "SELECT COUNT(*) FROM tasks WHERE lease_expires_at IS NOT NULL";
         client.query_one(count, &[]).await.unwrap().get::<_, i64>(0)
     };
-    // A beat of another does a part of it, an arrival all.
+    // It came back after it had been missed.
     let gone = ["here".to_owned()];
+    world.manifest.free_held(&gone).await.unwrap();
+    assert_eq!(held().await, 20_100);
+    // A beat of another does a part of it, an arrival all.
+    world.advance(16);
     world.manifest.free_held(&gone).await.unwrap();
     assert_eq!(held().await, 10_100);
     world.manifest.arrive(&arrival("1")).await.unwrap();
