@@ -36,6 +36,9 @@ const PATIENT_AFTER: u32 = 5;
 /// How often an orphan is tried at least: it costs its room and nothing else.
 const RARELY: Span = Span::from_secs(6 * 3600);
 
+/// Tries of one orphan after which a bare 404 means that there is no such upload: a store that is there has a code for it.
+const GONE_BELIEVED: u32 = 3;
+
 /// How many tries of one orphan are one line in the log.
 const SAY_EACH: u32 = 10;
 
@@ -82,7 +85,11 @@ impl Stage for Tend {
             let what = format!("destination {} is no longer configured", orphan.destination);
             Failure::wait_until(self.clock.now().plus(BLOCKED_PAUSE), what)
         })?;
-        if let Err(error) = store.abort(&orphan.key, &orphan.upload).await {
+        let aborted = store.abort(&orphan.key, &orphan.upload).await;
+        let is_believed = orphan.attempts >= GONE_BELIEVED;
+        if let Err(error) = aborted
+            && !(error.kind == StoreErrorKind::UploadGone && is_believed)
+        {
             let what = error.to_string();
             return Err(match error.kind {
                 StoreErrorKind::Blocked => {

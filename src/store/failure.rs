@@ -373,7 +373,9 @@ impl Call<'_> {
                 "the access key or its secret is wrong, or a proxy before the store changes the Host or the path"
                     .to_owned(),
             ),
-            (_, Some("QuotaExceeded")) => Some("free space there, or raise the quota".to_owned()),
+            (_, Some("QuotaExceeded" | "XMinioAdminBucketQuotaExceeded")) => {
+                Some("free space there, or raise the quota".to_owned())
+            }
             (Some(413), _) => Some(
                 "a proxy before the store takes no body of this length: raise its limit (nginx: client_max_body_size), \
                  or lower transfer.part_size"
@@ -403,6 +405,9 @@ impl Call<'_> {
             }
             // A HEAD's answer has no body that could name the cause: to those who may not list, this is what they get for
             // a key at which nothing stands.
+            (Some(401 | 403), None) if self.verb == Verb::Find => Some(format!(
+                "the key in use is wrong or lacks {right}, or kms:Decrypt where KMS encrypts the bucket"
+            )),
             (Some(401 | 403), None) => Some(format!("the key in use is wrong or lacks {right}")),
             (Some(300..=400), None) if self.verb == Verb::Find => {
                 Some("region, endpoint or key are wrong".to_owned())

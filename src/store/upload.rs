@@ -280,7 +280,10 @@ impl Bucket {
         self.crc32s().remove(upload);
         match self.ask(Verb::Abort, Box::pin(request.send())).await {
             Ok(_) => Ok(()),
-            Err(error) if error.kind == StoreErrorKind::UploadGone => Ok(()),
+            // A proxy that does not find the store says 404 as well, without a code.
+            Err(error) if error.kind == StoreErrorKind::UploadGone && error.code.is_some() => {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }

@@ -45,6 +45,7 @@ const CODES: &[(&str, StoreErrorKind)] = &[
     ("SlowDown", StoreErrorKind::Transient),
     ("TokenRefreshRequired", StoreErrorKind::Blocked),
     ("TooManyRequests", StoreErrorKind::Transient),
+    ("XMinioAdminBucketQuotaExceeded", StoreErrorKind::Blocked),
     ("XMinioStorageFull", StoreErrorKind::Blocked),
 ];
 
@@ -204,6 +205,7 @@ mod tests {
             (400, "KMS.NotFoundException"),
             (400, "InvalidStorageClass"),
             (507, "XMinioStorageFull"),
+            (400, "XMinioAdminBucketQuotaExceeded"),
             (507, ""),
             (402, ""),
             (403, "QuotaExceeded"),
