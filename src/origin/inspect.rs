@@ -110,8 +110,24 @@ fn other_media(head: &[u8]) -> Option<(&'static str, &'static str)> {
         Some(packed(head))
     } else if is_packet(0) && is_packet(TS_PACKET) {
         Some(("video/mp2t", "ts"))
+    } else if matches!(head.get(..4), Some(b"RF64" | b"BW64")) && head.get(8..12) == Some(b"WAVE") {
+        Some(("audio/x-wav", "wav"))
     } else {
-        None
+        sound(head)
+    }
+}
+
+/// A frame of sound without anything before it, by its first header: MPEG's layer 3 in all its versions, and AAC.
+fn sound(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    let [0xff, kind, rates, ..] = head else {
+        return None;
+    };
+    // Neither the highest bit rate nor the highest sampling rate stands for one.
+    let has_rates = rates & 0xf0 != 0xf0 && rates & 0x0c != 0x0c;
+    match kind {
+        0xe2 | 0xe3 | 0xf2 | 0xf3 | 0xfa | 0xfb if has_rates => Some(("audio/mpeg", "mp3")),
+        0xf0 | 0xf1 | 0xf8 | 0xf9 => Some(("audio/aac", "aac")),
+        _ => None,
     }
 }
 
@@ -131,6 +147,16 @@ fn packed(head: &[u8]) -> (&'static str, &'static str) {
 }
 
 fn text(head: &[u8]) -> Option<NotMedia> {
+    // Pages are known by how they begin, in whatever alphabet they go on.
+    let begins: String = String::from_utf8_lossy(head)
+        .trim_start_matches(|c: char| c == '\u{feff}' || c.is_whitespace())
+        .chars()
+        .take(40)
+        .collect();
+    let lower = begins.to_ascii_lowercase();
+    if lower.starts_with("<!doctype") || lower.starts_with("<html") || lower.starts_with("<head") {
+        return Some(NotMedia::Page(begins));
+    }
     let readable = match std::str::from_utf8(head) {
         Ok(text) => text,
         // The head may end inside a character.
@@ -144,11 +170,6 @@ fn text(head: &[u8]) -> Option<NotMedia> {
         return None;
     }
     let trimmed = readable.trim_start_matches('\u{feff}').trim_start();
-    let begins: String = trimmed.chars().take(40).collect();
-    let lower = begins.to_ascii_lowercase();
-    if lower.starts_with("<!doctype") || lower.starts_with("<html") || lower.starts_with("<head") {
-        return Some(NotMedia::Page(begins));
-    }
     let kind = match trimmed.chars().next() {
         Some('{' | '[') => "JSON",
         // An image can be XML; it is told by its root element.
@@ -191,6 +212,14 @@ mod tests {
         check_sniff(b"\xff\xd8\xff\xe0\0\x10JFIF", "image/jpeg");
         check_sniff(b"ID3\x04\0\0\0\0\0\0", "audio/mpeg");
         check_sniff(b"RIFF\x24\0\0\0WAVEfmt ", "audio/");
+        check_sniff(b"RF64\xff\xff\xff\xffWAVEds64", "audio/x-wav");
+        for kind in [0xe2, 0xe3, 0xf2, 0xf3, 0xfa, 0xfb] {
+            check_sniff(&[0xff, kind, 0x40, 0xc4, 0, 0], "audio/mpeg");
+        }
+        for kind in [0xf0, 0xf1, 0xf8, 0xf9] {
+            check_sniff(&[0xff, kind, 0x50, 0x80, 0, 0], "audio/aac");
+        }
+        check_sniff(&[0xff, 0xe3, 0xff, 0xff], "the body is of no media type");
         check_sniff(b"", "the body is empty");
         check_sniff(b"<!DOCTYPE html><title>Oops", "the body is a web page");
         check_sniff(b"\xef\xbb\xbf  <HTML lang=en>", "the body is a web page");
@@ -199,6 +228,7 @@ mod tests {
             b"<?xml version=\"1.0\"?><Error><Code>AccessDenied",
             "the body is XML",
         );
+        check_sniff(b"<html><title>Lien expir\xe9", "the body is a web page");
         check_sniff(b"link expired", "the body is text");
         check_sniff("zu sp\u{e4}t".as_bytes(), "the body is text");
         check_sniff(b"\x00\x01\x02\x03", "the body is of no media type");

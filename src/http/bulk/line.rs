@@ -144,6 +144,11 @@ impl Line {
         let (requests, connection) = http1::Builder::new()
             .max_buf_size(BUFFER_MAX)
             .max_headers(HEADERS_MAX)
+            // File names that are made of prompts end up in headers, whatever is in them: a line that cannot be read says
+            // nothing of the body.
+            .ignore_invalid_headers_in_responses(true)
+            .allow_spaces_after_header_name_in_responses(true)
+            .allow_obsolete_multiline_headers_in_responses(true)
             .handshake(TokioIo::new(socket))
             .await?;
         Ok(Self {

@@ -322,3 +322,25 @@ async fn a_request_that_is_given_up_takes_its_body_with_it() {
     let read = socket.read_to_end(&mut rest).await;
     assert!(read.is_err() || rest.len() < 64, "{rest:?}");
 }
+
+#[tokio::test]
+async fn a_header_line_that_makes_no_sense_costs_no_body() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = client(Span::from_secs(10));
+    for line in [
+        "no colon at all",
+        "a name: with a space",
+        "x-space : before the colon",
+        "content-disposition: attachment; filename=\"a cat\r\n on two lines.mp4\"",
+        "x-bell: \u{7}",
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{line}\r\ncontent-length: 5\r\n\r\nbytes");
+        let served = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            read_head(&mut socket).await;
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        };
+        let (read, ()) = tokio::join!(whole(&client, get(&listener)), served);
+        assert_eq!(read.unwrap(), "bytes", "{line:?}");
+    }
+}
