@@ -97,6 +97,22 @@ pub enum OriginError {
 }
 
 impl OriginError {
+    /// Whether it may be the range that is refused, and not the file.
+    pub fn may_be_of_range(&self) -> bool {
+        match self {
+            OriginError::Gone { .. } => true,
+            OriginError::Status { status, .. } => matches!(status, 405 | 412 | 500 | 501),
+            OriginError::Short { .. }
+            | OriginError::Trickle { .. }
+            | OriginError::Stalled { .. }
+            | OriginError::Changed { .. }
+            | OriginError::NoRange { .. }
+            | OriginError::Redirect { .. }
+            | OriginError::Encoded { .. }
+            | OriginError::Http(_) => false,
+        }
+    }
+
     /// Whether taking the body up again at its offset may help.
     fn is_passing(&self) -> bool {
         match self {

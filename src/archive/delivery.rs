@@ -84,6 +84,15 @@ pub(crate) enum Need {
     Comparison(ObjectName, Standing),
     /// The parts that an open upload lacks.
     Parts(Resumption),
+    /// No byte: an upload that has all its parts is to be completed.
+    Completion(Whole),
+}
+
+/// An upload that has all its parts.
+pub(crate) struct Whole {
+    target: Target,
+    rows: Vec<PartRow>,
+    source: SourceIdentity,
 }
 
 /// An upload to go on with.
@@ -110,7 +119,7 @@ impl Need {
     pub(crate) fn resumption(&self) -> Option<&Resumption> {
         match self {
             Need::Parts(resume) => Some(resume),
-            Need::Nothing(_) | Need::Body(_) | Need::Comparison(..) => None,
+            Need::Nothing(_) | Need::Body(_) | Need::Comparison(..) | Need::Completion(_) => None,
         }
     }
 }
@@ -155,10 +164,19 @@ impl Delivery<'_> {
         }
     }
 
+    /// Takes an object that needs no byte to its proof, and writes that down.
+    pub(crate) async fn complete(&self, whole: Whole) -> Result<(), Failure> {
+        let proof = self
+            .finish(&whole.target, whole.rows, &whole.source)
+            .await?;
+        self.mark(&proof).await
+    }
+
     /// Takes the object from what it needs to its proof, and writes that down.
     pub(crate) async fn deliver(&self, need: Need, way: Way<'_>) -> Result<(), Failure> {
         let proof = match need {
             Need::Nothing(proof) => proof,
+            Need::Completion(whole) => return self.complete(whole).await,
             Need::Body(free) => Box::pin(self.begin(free, way)).await?,
             Need::Comparison(name, standing) => {
                 match self.compare(&name, &way, standing.clone()).await {
@@ -220,7 +238,13 @@ impl Delivery<'_> {
                 let proof = self.prove_alone(&name, &standing, failure).await?;
                 self.mark(&proof).await
             }
-            Need::Nothing(_) | Need::Body(_) | Need::Parts(_) => Err(failure),
+            Need::Completion(whole) => self.complete(whole).await,
+            Need::Nothing(_) | Need::Body(_) | Need::Parts(_) => {
+                if self.has_turn.swap(false, Ordering::Relaxed) {
+                    self.gate.forgo();
+                }
+                Err(failure)
+            }
         }
     }
 
@@ -243,7 +267,7 @@ impl Delivery<'_> {
                 Ok(Shape::Parts { part_size }) => part_size,
                 Ok(Shape::Single) | Err(_) => 0,
             },
-            Need::Nothing(_) | Need::Comparison(..) => 0,
+            Need::Nothing(_) | Need::Comparison(..) | Need::Completion(_) => 0,
         }
     }
 
@@ -318,8 +342,12 @@ impl Delivery<'_> {
                 self.retire().await?;
                 return Ok(Need::Body(None));
             }
-            let finished = self.finish(&target, rows, &upload.source).await;
-            return finished.map(Need::Nothing);
+            let source = upload.source.clone();
+            return Ok(Need::Completion(Whole {
+                target,
+                rows,
+                source,
+            }));
         };
         let sha256 = self.transfer.config.verify.sha256;
         match progress_before(&rows, missing, sha256).filter(|_| pinned.is_some()) {
@@ -341,7 +369,7 @@ impl Delivery<'_> {
     async fn retire_strays(&self, name: &ObjectName) -> Result<(), Failure> {
         let found = match self.store.open_uploads(&name.key).await {
             Ok(found) => found,
-            Err(error) if error.is_of_action() => {
+            Err(error) if error.is_of_action() || error.kind == StoreErrorKind::Rejected => {
                 tracing::warn!(%error, "an upload that nobody finishes may stay open");
                 return Ok(());
             }

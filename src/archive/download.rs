@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -83,6 +84,21 @@ struct Place {
     progress: Option<Vec<u8>>,
     /// Which stretch of the reader this is: a request that was given up must not read on in the next one.
     turn: u64,
+    /// For how long others have waited for this one since it was here.
+    stood: Duration,
+    stood_since: u64,
+}
+
+impl Place {
+    fn new(offset: u64, progress: Option<Vec<u8>>, turn: u64) -> Self {
+        Self {
+            offset,
+            progress,
+            turn,
+            stood: Duration::ZERO,
+            stood_since: offset,
+        }
+    }
 }
 
 /// What was known when the head passed an offset.
@@ -142,12 +158,7 @@ impl Download {
         let mut state = self.state();
         let id = state.next_reader;
         state.next_reader += 1;
-        let place = Place {
-            offset,
-            progress,
-            turn: 0,
-        };
-        state.readers.insert(id, place);
+        state.readers.insert(id, Place::new(offset, progress, 0));
         drop(state);
         self.0.room.notify_one();
         Reader::new(self.clone(), id, line)

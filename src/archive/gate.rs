@@ -217,6 +217,16 @@ impl Gate {
         Ok(())
     }
 
+    /// Gives a turn back: the try never came to the destination, which may be well by now.
+    pub(crate) fn forgo(&self) {
+        let mut state = self.state();
+        if let Some(closed) = &mut state.closed {
+            closed.probe_at = Instant::now();
+            closed.probed_at = None;
+            closed.wait = (closed.wait / 2).max(PROBE_FIRST);
+        }
+    }
+
     /// Waits until one more request may be under way. Cancel-safe.
     pub(crate) async fn pass(&self) -> Pass {
         loop {
@@ -482,6 +492,20 @@ mod tests {
         tokio::time::advance(PROBE_PATIENCE).await;
         let left = gate.admit(2).unwrap_err().wait;
         assert_eq!(left + PROBE_PATIENCE, PROBE_EVERY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_was_given_back_is_the_next_ones() {
+        let gate = gate(8);
+        gate.forgo();
+        gate.failed(&blocked(), 1);
+        tokio::time::advance(PROBE_EVERY).await;
+        for asset in 1..5 {
+            assert_eq!(gate.admit(asset), Ok(()));
+            assert!(gate.admit(5).is_err());
+            gate.forgo();
+        }
+        assert_eq!(gate.admit(5), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

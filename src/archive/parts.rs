@@ -130,6 +130,9 @@ pub(crate) struct Parts<'a> {
     taken_to: u64,
     in_flight: FuturesUnordered<BoxFuture<'a, Landed>>,
     failed: VecDeque<Slot>,
+    /// Whether the store took a part of this upload in this try, and whether it refused one for good.
+    has_stored: bool,
+    was_rejected: bool,
 }
 
 /// How a request for one part ended; a part that the store has is recorded.
@@ -184,6 +187,8 @@ impl<'a> Parts<'a> {
             taken_to: 0,
             in_flight: FuturesUnordered::new(),
             failed: VecDeque::new(),
+            has_stored: false,
+            was_rejected: false,
         }
     }
 
@@ -208,6 +213,10 @@ impl<'a> Parts<'a> {
         let mut outcome = outcome;
         while let Some(landed) = self.in_flight.next().await {
             outcome = outcome.and(self.land(landed));
+        }
+        if self.was_rejected && !self.has_stored {
+            // It may be the upload: one that was opened before a checksum was configured takes no part with one.
+            self.delivery.retire().await?;
         }
         outcome?;
         if let Some(slot) = self.failed.front() {
@@ -441,6 +450,7 @@ impl<'a> Parts<'a> {
         let error = match outcome {
             Ok(recorded) => {
                 self.stored.insert(slot.number, recorded?);
+                self.has_stored = true;
                 return Ok(());
             }
             Err(sender::Trouble::Origin(error)) => {
@@ -448,6 +458,7 @@ impl<'a> Parts<'a> {
             }
             Err(sender::Trouble::Store(error)) => error,
         };
+        self.was_rejected |= error.kind == StoreErrorKind::Rejected;
         match error.kind {
             StoreErrorKind::Transient | StoreErrorKind::Ambiguous | StoreErrorKind::Source
                 if self.is_passed_through && !self.sender.has_tried_enough(slot) =>

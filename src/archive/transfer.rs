@@ -133,37 +133,50 @@ impl Transfer<'_> {
             }
             None => (looking.await, None),
         };
-        let mut wanting = Vec::new();
+        let (mut wanting, mut completing) = (Vec::new(), Vec::new());
         for (delivery, looked) in admitted.into_iter().zip(looked) {
             match looked {
                 Ok(Need::Nothing(proof)) => outcomes.push(delivery.mark(&proof).await),
+                Ok(Need::Completion(whole)) => completing.push(delivery.complete(whole)),
                 Ok(need) => wanting.push((delivery, need)),
                 Err(failure) => outcomes.push(Err(failure)),
             }
         }
-        if !wanting.is_empty() {
-            let (slot, opened) = match early {
-                Some((slot, opened)) => (slot, Some(opened)),
-                None => (self.slots.take(self.is_urgent).await, None),
-            };
-            if self.stop.is_cancelled() {
-                outcomes.push(Err(Failure::drained()));
-                return worst(outcomes);
-            }
-            // And again.
-            let mut admitted = Vec::new();
-            for (delivery, need) in wanting {
-                match delivery.admit() {
-                    Ok(()) => admitted.push((delivery, need)),
-                    Err(shut) => outcomes.push(Err(shut)),
-                }
-            }
-            if !admitted.is_empty() {
-                let slot = Arc::new(slot);
-                outcomes.extend(Box::pin(self.download(admitted, slot, opened)).await);
+        // A store that takes its time to complete keeps no other from its bytes.
+        let (completed, brought) =
+            join(join_all(completing), Box::pin(self.bring(wanting, early))).await;
+        outcomes.extend(completed.into_iter().chain(brought));
+        worst(outcomes)
+    }
+
+    /// Brings the bytes to all who want some, in the slot and with the body that are there already, or in one of its own.
+    async fn bring(
+        &self,
+        wanting: Vec<(&Delivery<'_>, Need)>,
+        early: Option<(Slot, Result<Source, OriginError>)>,
+    ) -> Vec<Result<(), Failure>> {
+        if wanting.is_empty() {
+            return Vec::new();
+        }
+        let (slot, opened) = match early {
+            Some((slot, opened)) => (slot, Some(opened)),
+            None => (self.slots.take(self.is_urgent).await, None),
+        };
+        if self.stop.is_cancelled() {
+            return vec![Err(Failure::drained())];
+        }
+        // Others may have found a destination shut meanwhile.
+        let (mut admitted, mut outcomes) = (Vec::new(), Vec::new());
+        for (delivery, need) in wanting {
+            match delivery.admit() {
+                Ok(()) => admitted.push((delivery, need)),
+                Err(shut) => outcomes.push(Err(shut)),
             }
         }
-        worst(outcomes)
+        if !admitted.is_empty() {
+            outcomes.extend(self.download(admitted, Arc::new(slot), opened).await);
+        }
+        outcomes
     }
 
     /// A slot that nobody else waits for, where it is plain that the body will be wanted from its first byte.
@@ -266,7 +279,7 @@ impl Transfer<'_> {
                     }
                 }
                 // It may be the range that is not understood. Who resumes joins a download from the first byte, too.
-                Err(OriginError::Gone { status: 400, .. }) => {}
+                Err(error) if error.may_be_of_range() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -323,7 +336,7 @@ impl Transfer<'_> {
         Patience {
             stall,
             answer: Patience::answer_within(stall, self.asset.attempts),
-            rate_min: self.config.rate_min,
+            rate_min: Patience::rate_after(self.config.rate_min, self.asset.attempts),
         }
     }
 

@@ -59,7 +59,7 @@ pub struct Opened {
     /// What the origin says of the file.
     pub identity: SourceIdentity,
     /// Whether the origin says that it serves ranges.
-    pub has_ranges: bool,
+    pub has_ranges: Option<bool>,
     /// Whether the end of the body can be told from a broken connection: by a length, or by chunks.
     pub is_framed: bool,
     /// Where this answer ends, when it is a range: an origin may send less than it was asked for.
@@ -182,7 +182,8 @@ fn read_answer(
     let status = response.status();
     let owned = || host.to_owned();
     match status.as_u16() {
-        200 | 206 => {}
+        // The third is what a proxy says that has changed something on the way.
+        200 | 206 | 203 => {}
         // The first are what signed links are answered with that have expired: 400 by S3 with a session's key, GCS and
         // Supabase, 401 by others, 402 by accounts that are over their limit; 451 is a file that was taken down.
         400 | 401 | 402 | 451 | 403 | 404 | 410 => {
@@ -251,8 +252,12 @@ fn read_answer(
         return Err(OriginError::NoRange { host: owned() });
     }
     let accepts = text(headers, &header::ACCEPT_RANGES);
-    let has_ranges = status == StatusCode::PARTIAL_CONTENT
-        || accepts.is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"));
+    let accepts = accepts.map(|unit| unit.eq_ignore_ascii_case("bytes"));
+    let has_ranges = if status == StatusCode::PARTIAL_CONTENT {
+        Some(true)
+    } else {
+        accepts
+    };
     let is_framed = is_framed(headers) || response.version() >= http::Version::HTTP_2;
     Ok(Opened {
         identity,

@@ -48,6 +48,12 @@ impl Patience {
     pub fn answer_within(stall: Span, tries: u32) -> Span {
         stall.times(f64::from(1_u32 << tries.min(2)))
     }
+
+    /// How slow a body may be after so many failed tries: half as fast each time, down to a 64th. One that is always slow
+    /// comes through in the end.
+    pub fn rate_after(rate_min: ByteRate, tries: u32) -> ByteRate {
+        ByteRate::new(rate_min.bytes_a_second() >> tries.min(6))
+    }
 }
 
 /// A body being read, from some offset to its end.
@@ -64,7 +70,7 @@ pub struct Reading {
     host: String,
     patience: Patience,
     is_framed: bool,
-    has_ranges: bool,
+    has_ranges: Option<bool>,
     reopens: u32,
     reopened_at: u64,
     rate: RateGuard,
@@ -138,7 +144,12 @@ impl Reading {
 
     /// Whether the middle of this very file can be asked for again.
     pub fn is_resumable(&self) -> bool {
-        self.has_ranges && self.identity.length.is_some() && self.identity.validator().is_some()
+        self.has_ranges == Some(true) && self.is_pinned()
+    }
+
+    /// Whether what comes later can be told to be of this very file.
+    fn is_pinned(&self) -> bool {
+        self.identity.length.is_some() && self.identity.validator().is_some()
     }
 
     /// Whether a clean end of the body means that it is whole.
@@ -237,7 +248,9 @@ impl Reading {
         if self.offset - self.reopened_at >= PROGRESS_MIN {
             self.reopens = 0;
         }
-        let may_pass = broke.is_passing() && self.is_resumable();
+        // An origin that says nothing of ranges may serve them.
+        let may_have_ranges = self.has_ranges != Some(false) && self.is_pinned();
+        let may_pass = broke.is_passing() && may_have_ranges;
         let mut broke = broke;
         loop {
             if !may_pass || self.reopens >= REOPENS_MAX {
@@ -253,6 +266,7 @@ impl Reading {
                     return Ok(());
                 }
                 Err(error) if error.is_passing() => broke = error,
+                Err(OriginError::NoRange { .. }) if self.has_ranges.is_none() => return Err(broke),
                 Err(error) => return Err(error),
             }
         }
@@ -339,8 +353,10 @@ mod tests {
         script: Mutex<Vec<(usize, Then)>>,
         asked: Arc<Mutex<Vec<String>>>,
         etags: Mutex<Vec<&'static str>>,
-        /// How much a range has at most.
+        /// How much a range has at most; where it is nothing, a range is answered with the whole.
         range_max: usize,
+        /// Whether it says nothing of ranges.
+        is_silent: bool,
     }
 
     impl Transport for Scripted {
@@ -395,10 +411,11 @@ mod tests {
                 Then::Hangs => futures::stream::pending().boxed(),
             };
             let body = futures::stream::iter([Ok(sent)]).chain(tail).boxed();
-            let response = Response::builder()
-                .header("etag", etag)
-                .header("accept-ranges", "bytes");
-            let response = if start == 0 {
+            let mut response = Response::builder().header("etag", etag);
+            if !self.is_silent {
+                response = response.header("accept-ranges", "bytes");
+            }
+            let response = if start == 0 || self.range_max == 0 {
                 response.header("content-length", total)
             } else {
                 let range = format!("bytes {start}-{}/{total}", end - 1);
@@ -413,11 +430,12 @@ mod tests {
         etags: &[&'static str],
         outcome: Result<usize, &str>,
     ) -> Vec<String> {
-        check_capped(usize::MAX, script, etags, outcome).await
+        check_capped(usize::MAX, false, script, etags, outcome).await
     }
 
     async fn check_capped(
         range_max: usize,
+        is_silent: bool,
         script: &[(usize, Then)],
         etags: &[&'static str],
         outcome: Result<usize, &str>,
@@ -430,6 +448,7 @@ mod tests {
             asked: Arc::clone(&asked),
             etags: Mutex::new(etags.to_vec()),
             range_max,
+            is_silent,
         });
         let url = "https://cdn/video.mp4".parse().unwrap();
         let origin = Origin {
@@ -485,17 +504,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_origin_that_says_nothing_of_ranges_is_asked_for_one() {
+        let broken = &[(40, Then::Breaks)][..];
+        let asked = check_capped(usize::MAX, true, broken, &["\"a\""], Ok(100)).await;
+        assert_eq!(asked, ["", "bytes=40-"]);
+        // What broke first is what is told.
+        let reset = Err("cdn broke off: reset");
+        check_capped(0, true, broken, &["\"a\""], reset).await;
+    }
+
+    #[test]
+    fn a_body_that_is_always_slow_is_borne_in_the_end() {
+        let rate = |tries| Patience::rate_after(PATIENCE.rate_min, tries).bytes_a_second();
+        let rates = [0, 1, 2, 6, 99].map(rate);
+        assert_eq!(rates, [65_536, 32_768, 16_384, 1_024, 1_024]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn ranges_that_end_early_are_put_together() {
         let began = tokio::time::Instant::now();
-        let asked = check_capped(30, &[(30, Then::Ends)], &["\"v1\""], Ok(100)).await;
+        let asked = check_capped(30, false, &[(30, Then::Ends)], &["\"v1\""], Ok(100)).await;
         assert_eq!(asked, ["", "bytes=30-", "bytes=60-", "bytes=90-"]);
         // Only what broke is waited for.
         assert_eq!(began.elapsed(), REOPEN_PAUSE);
         let broken = [(30, Then::Ends), (10, Then::Breaks)];
-        let asked = check_capped(30, &broken, &["\"v1\""], Ok(100)).await;
+        let asked = check_capped(30, false, &broken, &["\"v1\""], Ok(100)).await;
         assert_eq!(asked, ["", "bytes=30-", "bytes=40-", "bytes=70-"]);
         let changed = Err("cdn changed the file under us: its ETag differs");
         let etags = ["\"v1\"", "\"v1\"", "\"v2\""];
-        check_capped(30, &[(30, Then::Ends)], &etags, changed).await;
+        check_capped(30, false, &[(30, Then::Ends)], &etags, changed).await;
     }
 }

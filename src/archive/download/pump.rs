@@ -39,15 +39,6 @@ pub(crate) struct Pump {
     /// The lengths of parts that readers cut the body into.
     strides: Vec<u64>,
     bandwidth: Bandwidth,
-    held_up: Option<HeldUp>,
-}
-
-/// Who holds up the others, since where, and for how long it still may.
-#[derive(Clone, Copy)]
-struct HeldUp {
-    reader: u64,
-    from: u64,
-    until: Instant,
 }
 
 impl Pump {
@@ -67,7 +58,6 @@ impl Pump {
             crc: Crc64Digester::new(),
             strides,
             bandwidth,
-            held_up: None,
         }
     }
 
@@ -82,6 +72,8 @@ impl Pump {
         };
         self.download.state().end = Some(end);
         self.download.0.news.notify_waiters();
+        // The slowest destination may take long; others want the connections and their memory.
+        drop(self.source);
         std::future::pending().await
     }
 
@@ -137,18 +129,12 @@ impl Pump {
                         continue;
                     }
                     Wish::HeldUpBy(reader, offset) => {
-                        // A few bytes now and then are no progress.
-                        let held_up = self.held_up.filter(|held_up| {
-                            held_up.reader == reader && offset < held_up.from + WINDOW_SHARED
-                        });
-                        let held_up = held_up.unwrap_or_else(|| HeldUp {
-                            reader,
-                            from: offset,
-                            until: Instant::now() + HELD_UP_MAX,
-                        });
-                        self.held_up = Some(held_up);
-                        if tokio::time::timeout_at(held_up.until, room).await.is_err() {
+                        let (since, stood) = (Instant::now(), self.download.state().stood(reader));
+                        let left = HELD_UP_MAX.saturating_sub(stood);
+                        if tokio::time::timeout(left, room).await.is_err() {
                             self.download.state().evict(reader, offset);
+                        } else {
+                            self.download.state().note_stood(reader, since.elapsed());
                         }
                         continue;
                     }
@@ -203,6 +189,23 @@ enum Wish {
 }
 
 impl State {
+    /// For how long a reader has held up the others. A few bytes now and then are no progress.
+    fn stood(&mut self, reader: u64) -> Duration {
+        let Some(place) = self.readers.get_mut(&reader) else {
+            return Duration::ZERO;
+        };
+        if place.offset >= place.stood_since + WINDOW_SHARED {
+            (place.stood_since, place.stood) = (place.offset, Duration::ZERO);
+        }
+        place.stood
+    }
+
+    fn note_stood(&mut self, reader: u64, span: Duration) {
+        if let Some(place) = self.readers.get_mut(&reader) {
+            place.stood += span;
+        }
+    }
+
     /// Takes its place from a reader that still stands where it stood.
     fn evict(&mut self, reader: u64, offset: u64) {
         let place = self.readers.get(&reader);

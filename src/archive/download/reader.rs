@@ -104,13 +104,15 @@ impl Reader {
     /// Goes to `offset`. Where `progress` is known of the bytes before, they are not read for this reader alone.
     pub(crate) fn seek(&self, offset: u64, progress: Option<Vec<u8>>) {
         let Seat { download, id, .. } = self.0.as_ref();
-        let place = Place {
-            offset,
-            progress,
-            turn: self.0.turns.fetch_add(1, Ordering::Relaxed) + 1,
-        };
+        let turn = self.0.turns.fetch_add(1, Ordering::Relaxed) + 1;
+        let place = Place::new(offset, progress, turn);
         let mut state = download.state();
-        state.readers.insert(*id, place);
+        if offset < state.tail {
+            // What is gone cannot be waited for here, and nobody is to wait for one who fetches it elsewhere.
+            state.readers.remove(id);
+        } else {
+            state.readers.insert(*id, place);
+        }
         state.trim();
         drop(state);
         download.0.room.notify_one();

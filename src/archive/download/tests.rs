@@ -326,6 +326,54 @@ async fn a_few_bytes_now_and_then_keep_no_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn two_who_crawl_by_turns_keep_no_places() {
+    let (download, pump, _) = download().await;
+    let [goes, one, two] = [0, 0, 0].map(|offset| download.reader(offset, None, line()));
+    let crawl = async |reader: &Reader| {
+        while reader.next(u64::MAX).await.is_ok() {
+            tokio::time::sleep(HELD_UP_MAX.mul_f64(0.9)).await;
+        }
+    };
+    let work = async {
+        let started = Instant::now();
+        let crawling = futures::future::join(crawl(&one), crawl(&two));
+        let (read, _) = futures::future::join(read_to(&goes, u64::MAX), crawling).await;
+        assert!(started.elapsed() < HELD_UP_MAX * 5);
+        read.unwrap()
+    };
+    assert!(while_pumping(pump, work).await == file());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fetches_what_is_gone_holds_up_nobody() {
+    let (download, pump, _) = download().await;
+    let (goes, behind) = (
+        download.reader(0, None, line()),
+        download.reader(0, None, line()),
+    );
+    let work = async {
+        read_to(&goes, STRIDE * 2).await.unwrap();
+        let started = Instant::now();
+        let fetches = async {
+            for part in 1..5 {
+                behind.seek(part * STRIDE / 4, None);
+                assert!(behind.has_missed(part * STRIDE / 4));
+                tokio::time::sleep(HELD_UP_MAX / 2).await;
+            }
+        };
+        let went = async {
+            let read = read_to(&goes, u64::MAX).await.unwrap();
+            (read, started.elapsed())
+        };
+        tokio::join!(went, fetches).0
+    };
+    let (read, took) = while_pumping(pump, work).await;
+    let from = usize::try_from(STRIDE * 2).unwrap();
+    assert!(read == file()[from..]);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_loses_a_place_that_nobody_waits_for() {
     let (download, pump, _) = download().await;
     let reader = download.reader(0, None, line());

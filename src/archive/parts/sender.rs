@@ -145,8 +145,9 @@ impl<'a> Sender<'a> {
         if self.tries_of(slot) > 1 {
             self.pause(slot).await;
         }
-        let pass = self.delivery.gate.pass().await;
+        // An origin that takes its time keeps nobody else from the store.
         let mut reading = self.fetch(slot).await?;
+        let pass = self.delivery.gate.pass().await;
         let (feed, mut frames) = mpsc::channel(FRAMES_AHEAD);
         let frames = futures::stream::poll_fn(move |context| frames.poll_recv(context)).boxed();
         let body = PartBody::Stream {
