@@ -32,6 +32,7 @@ use crate::telemetry::log::LevelHandle;
 use crate::telemetry::metrics::Metrics;
 use crate::units::Span;
 use crate::work::driver::Pulse;
+use crate::work::driver::Unfinished;
 
 /// How often systemd's status line is written.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
@@ -141,8 +142,7 @@ impl Supervisor<'_> {
         tokio::pin!(work);
         tokio::select! {
             done = &mut work => {
-                let done: Result<(), tokio::task::JoinError> = done;
-                return done.context("a stage crashed");
+                return finished(done);
             }
             () = signals.stopped(&self.stop) => {}
         }
@@ -152,7 +152,7 @@ impl Supervisor<'_> {
             .is_err()
         {
             halt.cancel();
-            work.await.context("a stage crashed")?;
+            finished(work.await)?;
         }
         Ok(())
     }
@@ -449,4 +449,12 @@ impl Signals {
     async fn stopped(&mut self, stop: &CancellationToken) {
         while self.next(stop).await == Told::Reload {}
     }
+}
+
+/// How a single pass ended. The exit code is read off the manifest's own error.
+fn finished(done: Result<(), Unfinished>) -> anyhow::Result<()> {
+    done.map_err(|unfinished| match unfinished {
+        Unfinished::Manifest(error) => error.into(),
+        crashed @ Unfinished::Crashed(_) => crashed.into(),
+    })
 }

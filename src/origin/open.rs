@@ -58,7 +58,7 @@ impl Window {
 pub struct Opened {
     /// What the origin says of the file.
     pub identity: SourceIdentity,
-    /// Whether the origin says that it serves ranges.
+    /// Whether the origin serves ranges, where it says so.
     pub has_ranges: Option<bool>,
     /// Whether the end of the body can be told from a broken connection: by a length, or by chunks.
     pub is_framed: bool,

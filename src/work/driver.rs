@@ -29,6 +29,20 @@ use crate::work::wake::Wake;
 /// The longest sleep between two looks at the manifest: what another process learned waits no longer than this.
 const TICK: Span = Span::from_secs(1);
 
+/// Claims in a row that may fail before who works until nothing is due gives up.
+const CLAIM_TRIES: u32 = 10;
+
+/// Why it is not known that nothing is due any more.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfinished {
+    /// A step panicked.
+    #[error("a stage crashed")]
+    Crashed(#[from] JoinError),
+    /// The manifest gives no work out.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+}
+
 /// One kind of work on claimed rows.
 pub trait Stage: Send + Sync + 'static {
     /// What one step works on: one claimed row, or several that are asked about in one call.
@@ -173,7 +187,7 @@ impl<S: Stage> Driver<S> {
             // Registered before looking for work, so that a poke between the look and the wait is not missed.
             let woken = self.wake.listen();
             if is_time {
-                let is_claimed = self.claim().await;
+                let is_claimed = self.claim().await.is_ok();
                 look_again_at = self.look_again_at(is_claimed).await;
             }
             is_time = true;
@@ -198,12 +212,20 @@ impl<S: Stage> Driver<S> {
     }
 
     /// Works until nothing is due and nothing is running: what `run --once` does.
-    pub async fn run_until_idle(&mut self) -> Result<(), JoinError> {
+    pub async fn run_until_idle(&mut self) -> Result<(), Unfinished> {
         let mut renew_at = Instant::now() + self.renew_every();
+        let mut failures = 0;
+        let mut outcome = Ok(());
         while !self.around.stop.is_cancelled() {
-            self.claim().await;
+            let claimed = self.claim().await;
+            failures = if claimed.is_ok() { 0 } else { failures + 1 };
             if self.running.is_empty() {
-                break;
+                if claimed.is_ok() || failures == CLAIM_TRIES {
+                    outcome = claimed;
+                    break;
+                }
+                tokio::time::sleep(TICK.as_duration()).await;
+                continue;
             }
             // Every arm is cancel-safe: a token, a timer, and join_next.
             tokio::select! {
@@ -215,7 +237,8 @@ impl<S: Stage> Driver<S> {
                 Some(ended) = self.running.join_next_with_id() => self.forget(ended)?,
             }
         }
-        self.drain(renew_at).await
+        self.drain(renew_at).await?;
+        Ok(outcome?)
     }
 
     /// Gives back what the stage keeps and waits for the running steps, then ends those that `halt` finds still running.
@@ -241,11 +264,11 @@ impl<S: Stage> Driver<S> {
         Ok(())
     }
 
-    /// Claims as much as there is room for and starts it. Says whether the claim succeeded.
-    async fn claim(&mut self) -> bool {
+    /// Claims as much as there is room for and starts it.
+    async fn claim(&mut self) -> Result<(), ManifestError> {
         let room = self.room.saturating_sub(self.running.len());
         if room == 0 {
-            return true;
+            return Ok(());
         }
         match self.stage.claim(room).await {
             Ok(works) => {
@@ -253,13 +276,13 @@ impl<S: Stage> Driver<S> {
                     tracing::info!(stage = S::NAME, "the manifest answers again");
                 }
                 works.into_iter().for_each(|work| self.start(work));
-                true
+                Ok(())
             }
             Err(error) => {
                 if self.failed_claims.is_to_be_said(&error) {
                     tracing::error!(stage = S::NAME, %error, "failed to claim work");
                 }
-                false
+                Err(error)
             }
         }
     }

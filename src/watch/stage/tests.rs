@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -288,9 +289,9 @@ impl World {
         }
     }
 
-    /// The stage at work, until told to stop.
-    fn run(&self, stage: Watch, stop: &CancellationToken) -> JoinSet<()> {
-        let around = Surroundings {
+    /// What a driver needs.
+    fn around(&self, stop: &CancellationToken) -> Surroundings {
+        Surroundings {
             manifest: self.manifest.clone(),
             clock: self.clock.clone(),
             dice: Dice::seeded(1),
@@ -298,7 +299,12 @@ impl World {
             metrics: Metrics::new(),
             stop: stop.clone(),
             halt: CancellationToken::new(),
-        };
+        }
+    }
+
+    /// The stage at work, until told to stop.
+    fn run(&self, stage: Watch, stop: &CancellationToken) -> JoinSet<()> {
+        let around = self.around(stop);
         let room = stage.room();
         let mut running = JoinSet::new();
         let driver = Driver::new(stage, room, Wake::new(), around);
@@ -1155,16 +1161,8 @@ async fn what_there_is_no_room_for_is_written_at_each_look() {
 async fn the_driver_looks_in_time_and_gives_back_when_it_stops() {
     let world = World::new();
     world.learn("a").await;
-    let (stop, halt) = (CancellationToken::new(), CancellationToken::new());
-    let around = Surroundings {
-        manifest: world.manifest.clone(),
-        clock: world.clock.clone(),
-        dice: Dice::seeded(1),
-        lease: LEASE,
-        metrics: Metrics::new(),
-        stop: stop.clone(),
-        halt,
-    };
+    let stop = CancellationToken::new();
+    let around = world.around(&stop);
     let mut running = JoinSet::new();
     running.spawn(Driver::new(world.stage(), 16, Wake::new(), around).run());
     let begun = Instant::now();
@@ -1183,4 +1181,55 @@ async fn the_driver_looks_in_time_and_gives_back_when_it_stops() {
     assert!(next > world.clock.now(), "{next}");
     pass(INTERVAL + REST.as_duration()).await;
     assert_eq!(world.turn(&world.stage()).await, ["a"]);
+}
+
+/// A stage that nothing is due of, once the manifest has refused so many claims.
+struct Refused(AtomicU32);
+
+impl Stage for Refused {
+    type Work = ();
+
+    const NAME: &'static str = "refused";
+
+    const TABLE: Claimable = Claimable::Tasks;
+
+    async fn claim(&self, _: usize) -> Result<Vec<()>, ManifestError> {
+        let more = |left: u32| left.checked_sub(1);
+        match self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more)
+        {
+            Ok(_) => Err(ManifestError::Away {
+                verb: "claim",
+                server: "db.test".to_owned(),
+                what: "refused".to_owned(),
+            }),
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn leases((): &()) -> Vec<Lease> {
+        Vec::new()
+    }
+
+    fn span((): &()) -> tracing::Span {
+        tracing::Span::none()
+    }
+
+    async fn step(&self, (): &(), _: &CancellationToken) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn settle(&self, (): &(), _: Failure) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_known_to_be_due_while_nothing_can_be_claimed() {
+    let world = World::new();
+    for (refused, is_finished) in [(0, true), (3, true), (99, false)] {
+        let around = world.around(&CancellationToken::new());
+        let mut driver = Driver::new(Refused(refused.into()), 1, Wake::new(), around);
+        let outcome = driver.run_until_idle().await;
+        assert_eq!(outcome.is_ok(), is_finished, "{outcome:?}");
+    }
 }
