@@ -169,11 +169,10 @@ fn text(head: &[u8]) -> Option<NotMedia> {
     if readable.chars().any(is_control) {
         return None;
     }
-    let trimmed = readable.trim_start_matches('\u{feff}').trim_start();
-    let kind = match trimmed.chars().next() {
+    let kind = match begins.chars().next() {
         Some('{' | '[') => "JSON",
         // An image can be XML; it is told by its root element.
-        Some('<') if !trimmed.contains("<svg") => "XML",
+        Some('<') if !readable.contains("<svg") => "XML",
         Some('<') => return None,
         _ => "text",
     };

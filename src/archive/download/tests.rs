@@ -104,6 +104,11 @@ fn line() -> Line {
     })
 }
 
+/// So many readers, each at the start.
+fn readers<const COUNT: usize>(download: &Download) -> [Reader; COUNT] {
+    [(); COUNT].map(|()| download.reader(0, None, line()))
+}
+
 /// A download of [`file`] from its start, what keeps it going, and what the origin was asked for.
 async fn download() -> (Download, Pump, Arc<Mutex<Vec<String>>>) {
     download_in(FRAME).await
@@ -210,7 +215,7 @@ async fn a_slow_rate_keeps_none_of_many_waiting_for_long() {
 #[tokio::test]
 async fn all_readers_get_all_bytes_from_one_request() {
     let (download, pump, asked) = download().await;
-    let readers = [0, 0, 0].map(|offset| download.reader(offset, None, line()));
+    let readers = readers::<3>(&download);
     let all = futures::future::join_all(readers.iter().map(|reader| read_to(reader, u64::MAX)));
     for read in while_pumping(pump, all).await {
         assert!(read.unwrap() == file());
@@ -251,10 +256,7 @@ async fn parts_are_summed_between_their_ends() {
 #[tokio::test(start_paused = true)]
 async fn no_more_is_held_than_the_slowest_reader_may_lack() {
     let (download, pump, _) = download().await;
-    let (quick, slow) = (
-        download.reader(0, None, line()),
-        download.reader(0, None, line()),
-    );
+    let [quick, slow] = readers(&download);
     let race = async {
         let blocked = read_to(&quick, u64::MAX);
         tokio::pin!(blocked);
@@ -282,10 +284,7 @@ const STEP: u64 = 64 << 10;
 #[tokio::test(start_paused = true)]
 async fn who_does_not_move_loses_its_place_to_those_who_wait() {
     let (download, pump, _) = download().await;
-    let (goes, stands) = (
-        download.reader(0, None, line()),
-        download.reader(0, None, line()),
-    );
+    let [goes, stands] = readers(&download);
     let work = async {
         let part = STRIDE * 2;
         let started = tokio::time::Instant::now();
@@ -304,10 +303,7 @@ async fn who_does_not_move_loses_its_place_to_those_who_wait() {
 #[tokio::test(start_paused = true)]
 async fn a_few_bytes_now_and_then_keep_no_place() {
     let (download, pump, _) = download().await;
-    let (goes, crawls) = (
-        download.reader(0, None, line()),
-        download.reader(0, None, line()),
-    );
+    let [goes, crawls] = readers(&download);
     let work = async {
         let crawl = async {
             loop {
@@ -328,7 +324,7 @@ async fn a_few_bytes_now_and_then_keep_no_place() {
 #[tokio::test(start_paused = true)]
 async fn two_who_crawl_by_turns_keep_no_places() {
     let (download, pump, _) = download().await;
-    let [goes, one, two] = [0, 0, 0].map(|offset| download.reader(offset, None, line()));
+    let [goes, one, two] = readers(&download);
     let crawl = async |reader: &Reader| {
         while reader.next(u64::MAX).await.is_ok() {
             tokio::time::sleep(HELD_UP_MAX.mul_f64(0.9)).await;
@@ -347,10 +343,7 @@ async fn two_who_crawl_by_turns_keep_no_places() {
 #[tokio::test(start_paused = true)]
 async fn who_fetches_what_is_gone_holds_up_nobody() {
     let (download, pump, _) = download().await;
-    let (goes, behind) = (
-        download.reader(0, None, line()),
-        download.reader(0, None, line()),
-    );
+    let [goes, behind] = readers(&download);
     let work = async {
         read_to(&goes, STRIDE * 2).await.unwrap();
         let started = Instant::now();
